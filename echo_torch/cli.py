@@ -1,0 +1,175 @@
+"""The command line: flags made from the options, sentences for errors."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from echo_torch.experiments import (
+    EXPERIMENTS,
+    OPTIONS,
+    Configuration,
+    configure,
+    count_parameters,
+    describe,
+    in_flags,
+    suggest,
+)
+from echo_torch.results import RunDirectory, UserError, read_yaml, to_yaml
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: Words after the program's name; None: those of this process.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 130 when interrupted.
+    """
+    try:
+        parsed = _parser().parse_args(arguments)
+        command: Callable[[argparse.Namespace], None] = parsed.command
+        command(parsed)
+        sys.stdout.flush()
+    except UserError as error:
+        print(in_flags(str(error)), file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has gone: that is no error. The dummy keeps Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence instead of printing the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message[0].upper() + message[1:].rstrip(".") + ".")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            word = unknown[0].split("=")[0]
+            raise UserError(f"There is no flag or argument {word!r} here{suggest(word, self._known_flags(parsed))}.")
+        return parsed
+
+    def _known_flags(self, parsed: argparse.Namespace) -> list[str]:
+        flags: list[str] = parsed.flags
+        return flags
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="echo_torch",
+        description="Recurrent networks with carried state, on the echo task.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    for name, help_line, add in (
+        ("train", "train one experiment", _add_train),
+        ("evaluate", "repeat the evaluation of a finished run", _add_evaluate),
+    ):
+        sub = commands.add_parser(
+            name,
+            help=help_line,
+            description=help_line.capitalize() + ".",
+            allow_abbrev=False,
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=110),
+        )
+        add(sub)
+        sub.set_defaults(flags=[flag for action in sub._actions for flag in action.option_strings])
+    return parser
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    modes = parser.add_argument_group("experiment")
+    modes.add_argument(
+        "--mode",
+        metavar="MODE",
+        default=argparse.SUPPRESS,
+        help="; ".join(f"{e.name}: {e.summary}" for e in EXPERIMENTS.values()) + " (default: lag)",
+    )
+    groups = {}
+    for option in OPTIONS.values():
+        if option.group not in groups:
+            groups[option.group] = parser.add_argument_group(option.group)
+        if option.kind is bool:
+            groups[option.group].add_argument(
+                option.flag, action="store_true", default=argparse.SUPPRESS, help=option.help
+            )
+        else:
+            metavar = "{" + ",".join(option.choices) + "}" if option.choices else {int: "N", float: "X"}[option.kind]
+            groups[option.group].add_argument(option.flag, metavar=metavar, default=argparse.SUPPRESS, help=option.help)
+    output = groups["output"]
+    output.add_argument("--run-dir", metavar="DIR", help="where the files go (default: a new one in runs/)")
+    output.add_argument("--config", metavar="FILE", help="take options from a YAML file; flags go before it")
+    output.add_argument("--print-config", action="store_true", help="print the configuration and stop")
+    output.add_argument("--no-progress", action="store_true", help="no progress bar")
+    output.add_argument("--quiet", action="store_true", help="no output but errors")
+    parser.set_defaults(command=_train)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", metavar="DIR", required=True, help="the run directory")
+    parser.set_defaults(command=_evaluate)
+
+
+def _configuration(parsed: argparse.Namespace) -> Configuration:
+    values = read_yaml(parsed.config) if parsed.config else {}
+    flags = {name: getattr(parsed, name) for name in ("mode", *OPTIONS) if hasattr(parsed, name)}
+    # Two ways to say how long: a flag replaces whichever the file has.
+    for one, other in (("sequences", "updates"), ("updates", "sequences")):
+        if one in flags and other not in flags:
+            values.pop(other, None)
+    values.update(flags)
+    mode = values.pop("mode", "lag")
+    try:
+        return configure(mode, **values)
+    except (TypeError, ValueError) as error:
+        raise UserError(str(error)) from None
+
+
+def _train(parsed: argparse.Namespace) -> None:
+    configuration = _configuration(parsed)
+    if parsed.print_config:
+        print(to_yaml(configuration), end="")
+        return
+    run = RunDirectory.new(parsed.run_dir, f"{configuration.mode}-seed{configuration.seed}")
+    say: Callable[[str], None] = (lambda line: None) if parsed.quiet else (lambda line: print(line, flush=True))
+    say(f"asked: {describe(configuration)}")
+    say(f"chance: {1 / configuration.vocabulary_size:.2%} (1 of {configuration.vocabulary_size} symbols)")
+    say(f"parameters: {count_parameters(configuration):,} (hidden size {configuration.hidden_size})")
+
+    # Imported only now: torch and Lightning take seconds, the lines above do not wait for them.
+    from echo_torch import report, runner
+
+    progress = not (parsed.quiet or parsed.no_progress) and sys.stderr.isatty()
+    result = runner.train(configuration, run, progress=progress)
+    report.draw_curve(run, configuration)
+    _, model = runner.load_model(run)
+    for line in report.result_lines(result, *runner.example(configuration, model)):
+        say(line)
+    say(f"{result['updates']:,} updates in {result['seconds']:.1f} s; files: {run.path}")
+
+
+def _evaluate(parsed: argparse.Namespace) -> None:
+    run = RunDirectory(Path(parsed.run))
+    run.read_config()  # refuse a directory that holds no run before torch is loaded
+
+    from echo_torch import report, runner
+
+    configuration, model = runner.load_model(run)
+    result = runner.evaluation_result(configuration, runner.evaluate_model(configuration, model))
+    for line in report.result_lines(result, *runner.example(configuration, model)):
+        print(line)

@@ -1,0 +1,372 @@
+"""The named experiments, as data: a configuration for each, its claim, and the rules its numbers obey.
+
+Nothing heavy is imported here, so that flags can be explained and refused at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Value: TypeAlias = "str | int | float | bool | None"
+
+MAX_PARAMETERS = 200_000_000  # with Adam's two moments and the gradients 3.2 GB
+MAX_CHUNK_NUMBERS = 200_000_000  # activations of one chunk kept for the gradient, 0.8 GB
+
+
+@dataclass(frozen=True)
+class Option:
+    """One number or word of a configuration, and the flag of the same name.
+
+    Attributes:
+        name: Field of the configuration, key in YAML; the flag is `--name` with hyphens.
+        kind: int, float, bool or str.
+        group: Heading in the help.
+        help: What it is, in a line.
+        low: Smallest value allowed.
+        high: Largest value allowed.
+        choices: The words allowed.
+        reason: Why the bounds are where they are.
+    """
+
+    name: str
+    kind: type
+    group: str
+    help: str
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[str, ...] = ()
+    reason: str = ""
+
+    @property
+    def flag(self) -> str:
+        """The flag, as typed."""
+        return "--" + self.name.replace("_", "-")
+
+
+_BIG = 10**12
+OPTIONS = {
+    option.name: option
+    for option in (
+        Option("seed", int, "data", "which random numbers: data and first weights", 0, 2**63 - 1, reason="64 bits"),
+        Option("sequences", int, "training", "train on so many fresh sequences", 1, _BIG),
+        Option("updates", int, "training", "or: train for so many updates", 1, _BIG),
+        Option("length", int, "data", "steps in a sequence", 1, 10**6, reason="one sequence is held in memory"),
+        Option("vocabulary_size", int, "data", "different symbols, 0..n-1", 2, 10**7, reason="each has an input"),
+        Option("lag", int, "data", "the target is the symbol so many steps ago", 0, 10**6),
+        Option("window", int, "data", "steps per window", 1, 10**6),
+        Option("batch_size", int, "data", "consecutive windows per batch", 1, 10**6),
+        Option("hidden_size", int, "model", "width of the LSTM's state", 1, 10**5),
+        Option("layers", int, "model", "LSTM layers", 1, 1000),
+        Option("init", str, "model", "first weights as PyTorch or as Keras draws them", choices=("torch", "keras")),
+        Option(
+            "learning_rate", float, "training", "Adam's step size", 1e-12, 1e3,
+            reason="outside these bounds nothing is learned",
+        ),
+        Option("clip_norm", float, "training", "scale longer gradients down to this norm", 1e-12, 1e12),
+        Option("carry", str, "state", "hand the state to the next batch, or reset it", choices=("keep", "reset")),
+        Option(
+            "cut", str, "state", "detach at every chunk, or let gradients through the whole sequence",
+            choices=("chunk", "sequence"),
+        ),
+        Option("accelerator", str, "machine", "where to train", choices=("auto", "cpu", "cuda")),
+        Option("devices", int, "machine", "processes that share the lanes", 1, 1024),
+        Option("workers", int, "machine", "loader processes; 0: make data in this one", 0, 256),
+        Option("threads", int, "machine", "CPU threads; one is fastest at these sizes", 1, 1024),
+        Option("log_every", int, "output", "updates per row of metrics.csv", 1, _BIG),
+        Option("tensorboard", bool, "output", "write TensorBoard's files too"),
+    )
+}  # fmt: skip
+
+# Python calls a number of steps *_length and a count num_*; a flag is shorter.
+_SHORT_NAMES = {
+    "window_length": "window",
+    "num_layers": "layers",
+    "num_lanes": "lanes",
+    "chunk_length": "chunk",
+}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Everything that decides what a run computes. Make one with `configure`.
+
+    Every field is the flag of the same name; `windows_dropped` is no flag but belongs to the experiment.
+    """
+
+    mode: str
+    seed: int
+    sequences: int | None
+    updates: int | None
+    length: int
+    vocabulary_size: int
+    lag: int
+    window: int
+    windows_dropped: int
+    batch_size: int
+    hidden_size: int
+    layers: int
+    init: str
+    learning_rate: float
+    clip_norm: float | None
+    carry: str
+    cut: str
+    accelerator: str
+    devices: int
+    workers: int
+    threads: int
+    log_every: int
+    tensorboard: bool
+
+    def to_dict(self) -> dict[str, Value]:
+        """The mode and its options, as they stand in a YAML file and can be given back to `configure`."""
+        names = ("mode", *EXPERIMENTS[self.mode].options)
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment as data.
+
+    Attributes:
+        name: The mode.
+        summary: What it is, in a line.
+        defaults: The values that differ from `COMMON_DEFAULTS`, and the ones that are its own.
+        fixed: Values that make the experiment what it is; they are no flags here.
+        claim: What evaluation must show at the defaults: "accuracy >= 0.99" or "chance".
+        tutorial_result: Accuracy that the tutorial reports.
+        window_holds_lag: Whether the answer must lie inside the window.
+    """
+
+    name: str
+    summary: str
+    defaults: Mapping[str, Value]
+    fixed: Mapping[str, Value]
+    claim: str
+    tutorial_result: float
+    window_holds_lag: bool = False
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The names of the options it uses."""
+        return tuple(name for name in OPTIONS if name not in self.fixed)
+
+
+COMMON_DEFAULTS: dict[str, Value] = {
+    "seed": 1, "sequences": None, "updates": None, "length": 25, "vocabulary_size": 100, "layers": 1, "init": "torch",
+    "learning_rate": 1e-3, "clip_norm": None, "cut": "chunk", "accelerator": "auto", "devices": 1, "workers": 0,
+    "threads": 1, "log_every": 100, "tensorboard": False,
+}  # fmt: skip
+
+EXPERIMENTS = {
+    experiment.name: experiment
+    for experiment in (
+        Experiment(
+            "echo",
+            "repeat the symbol just read",
+            {"sequences": 500, "batch_size": 1, "hidden_size": 15, "carry": "reset"},
+            {"lag": 0, "window": 1, "windows_dropped": 0},
+            claim="accuracy >= 0.99",
+            tutorial_result=1.0,
+        ),
+        Experiment(
+            "stateful",
+            "the symbol one step ago, read one step at a time: the beginner's mistake",
+            {"sequences": 2000, "lag": 1, "batch_size": 6, "hidden_size": 50, "carry": "keep"},
+            {"window": 1, "windows_dropped": 1},
+            claim="chance",
+            tutorial_result=0.0,
+        ),
+        Experiment(
+            "lag",
+            "the symbol one step ago, with a window of context",
+            {"sequences": 2000, "lag": 1, "window": 5, "batch_size": 5, "hidden_size": 50, "carry": "keep"},
+            {"windows_dropped": 1},
+            claim="accuracy >= 0.99",
+            tutorial_result=1.0,
+            window_holds_lag=True,
+        ),
+    )
+}
+
+
+def configure(mode: str, **options: Any) -> Configuration:
+    """A complete, checked configuration: the experiment's defaults with some options changed.
+
+    >>> configure("lag", lag=3).window
+    5
+
+    Args:
+        mode: One of `EXPERIMENTS`.
+        options: Values by name. `sequences` and `updates` are two ways to say the same; giving one drops the
+            other's default.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ValueError: If a name is unknown or not used by this mode, or a value breaks a rule.
+        TypeError: If a value is of the wrong type.
+    """
+    if mode not in EXPERIMENTS:
+        raise ValueError(f"`mode` must be one of {', '.join(EXPERIMENTS)}. Got {mode!r}{suggest(mode, EXPERIMENTS)}.")
+    experiment = EXPERIMENTS[mode]
+    for name in options:
+        _check_name(name, experiment)
+    given = {name: check_value(OPTIONS[name], value) for name, value in options.items()}
+    values = {**COMMON_DEFAULTS, **experiment.defaults, **experiment.fixed, **given}
+    if given.get("updates") is not None:
+        if given.get("sequences") is not None:
+            raise ValueError(
+                "`sequences` and `updates` both say how long to train, so only one can be given. "
+                f"Got {given['sequences']} and {given['updates']}."
+            )
+        values["sequences"] = None
+    configuration = Configuration(mode=mode, **values)  # type: ignore[arg-type]  # checked one by one above
+    _check_rules(configuration, experiment)
+    return configuration
+
+
+def replace(configuration: Configuration, **changes: Any) -> Configuration:
+    """The configuration with some options changed, checked anew."""
+    options = configuration.to_dict()
+    mode = str(options.pop("mode"))
+    return configure(mode, **{**options, **changes})
+
+
+def check_value(option: Option, value: object) -> Value:
+    """A value as the option's type, or an error that says the rule.
+
+    Args:
+        option: Which option.
+        value: A number or word, or the text of one.
+
+    Returns:
+        The value in its type; None stays None where the option may be absent.
+    """
+    if value is None and option.name in ("sequences", "updates", "clip_norm"):
+        return None
+    if option.kind is str:
+        if value not in option.choices:
+            words = ", ".join(option.choices)
+            raise ValueError(f"`{option.name}` must be one of {words}. Got {value!r}{suggest(value, option.choices)}.")
+        return str(value)
+    if option.kind is bool:
+        if not isinstance(value, bool):
+            raise TypeError(f"`{option.name}` must be true or false. Got {value!r}.")
+        return value
+    return _check_number(option, value)
+
+
+def suggest(word: object, known: Iterable[str]) -> str:
+    """'; did you mean ...?' where a known word is close, else nothing."""
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def in_flags(sentence: str) -> str:
+    """The same sentence for the command line: `argument` names become flags."""
+    names = {**{name: name for name in ("mode", *OPTIONS)}, **_SHORT_NAMES}
+    for name, short in names.items():
+        sentence = sentence.replace(f"`{name}`", "--" + short.replace("_", "-"))
+    return sentence
+
+
+def count_parameters(configuration: Configuration) -> int:
+    """How many numbers are trained. Keras has one bias where PyTorch has two."""
+    num_biases = 1 if configuration.init == "keras" else 2
+    gates = 4 * configuration.hidden_size
+    first = gates * (configuration.vocabulary_size + configuration.hidden_size + num_biases)
+    others = (configuration.layers - 1) * gates * (2 * configuration.hidden_size + num_biases)
+    return first + others + configuration.vocabulary_size * (configuration.hidden_size + 1)
+
+
+def describe(configuration: Configuration) -> str:
+    """What is asked, in a sentence made from the numbers."""
+    c = configuration
+    asked = "the symbol just read" if c.lag == 0 else f"the symbol {c.lag} step{'s' * (c.lag > 1)} ago"
+    carried = {"keep": "carried from batch to batch", "reset": "reset at every batch"}[c.carry]
+    window = "one step" if c.window == 1 else f"windows of {c.window} steps"
+    return (
+        f"say {asked}, one of {c.vocabulary_size}, reading {window} at a time in batches of {c.batch_size}, "
+        f"the state {carried}"
+    )
+
+
+def _check_name(name: str, experiment: Experiment) -> None:
+    if name in OPTIONS and name not in experiment.options:
+        raise ValueError(
+            f"`{name}` is not used by mode {experiment.name}, where it is always {experiment.fixed[name]}; "
+            f"an option without effect is refused, so that no result is misread. Got it all the same: leave it out."
+        )
+    if name not in OPTIONS:
+        raise ValueError(f"There is no option {name!r}{suggest(name, ('mode', *OPTIONS))}.")
+
+
+def _check_number(option: Option, value: object) -> int | float:
+    article = "a whole number" if option.kind is int else "a number"
+    try:
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            raise ValueError
+        number = _parse_int(value) if option.kind is int else float(value)
+    except (ValueError, OverflowError):
+        raise TypeError(f"`{option.name}` must be {article}. Got {_shorten(repr(value))}.") from None
+    if not option.low <= number <= option.high:  # also false for nan
+        bounds = f"between {option.low:g} and {option.high:.15g}"
+        reason = f", because {option.reason}" if option.reason else ""
+        raise ValueError(f"`{option.name}` must be {article} {bounds}{reason}. Got {_shorten(value)}.")
+    return number
+
+
+def _parse_int(value: int | float | str) -> int:
+    if isinstance(value, float):
+        raise ValueError
+    return int(value)
+
+
+def _shorten(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:20]}... ({len(text)} characters)"
+
+
+def _check_rules(c: Configuration, experiment: Experiment) -> None:
+    if experiment.window_holds_lag and c.lag >= c.window:
+        raise ValueError(
+            f"`lag` must be smaller than `window` in mode {c.mode}, so that the answer lies inside the window. "
+            f"Got lag {c.lag} with window {c.window}."
+        )
+    shortest = c.window + c.windows_dropped
+    if c.length < shortest:
+        rule = "window + 1" if c.windows_dropped else "window"
+        raise ValueError(
+            f"`length` must be at least {rule} = {shortest} in mode {c.mode}, so that a window is left"
+            f"{' after the first, which the tutorial drops' if c.windows_dropped else ''}. Got {c.length}."
+        )
+    if c.lag >= c.length:
+        raise ValueError(
+            f"`lag` must be smaller than `length`, or no target has an answer. Got lag {c.lag} with length {c.length}."
+        )
+    # Imported late: the layout brings numpy, which `--help` need not wait for.
+    from echo_torch.layout import check_carry_and_cut
+
+    check_carry_and_cut(c.carry, c.cut)
+    if (number := count_parameters(c)) > MAX_PARAMETERS:
+        raise ValueError(
+            f"`vocabulary_size`, `hidden_size` and `layers` must leave the network at most {MAX_PARAMETERS:,} "
+            f"parameters, which take 3.2 GB to train. Got {number:,}."
+        )
+    if (number := _chunk_numbers(c)) > MAX_CHUNK_NUMBERS:
+        raise ValueError(
+            f"`batch_size`, `window`, `length`, `vocabulary_size` and `hidden_size` must leave one chunk at most "
+            f"{MAX_CHUNK_NUMBERS:,} numbers to hold for the gradient (0.8 GB). Got {number:,}."
+        )
+
+
+def _chunk_numbers(c: Configuration) -> int:
+    columns = c.window
+    if c.cut == "sequence":
+        columns *= -(-(c.length - c.window + 1 - c.windows_dropped) // c.batch_size)
+    return c.batch_size * columns * (3 * c.vocabulary_size + 10 * c.hidden_size * c.layers)

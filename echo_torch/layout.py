@@ -1,0 +1,165 @@
+"""Where the windows of the sequences go: which lane of which chunk reads which step.
+
+A layout is arithmetic on chunk numbers. It holds no symbols and no state, so chunk k is had at the cost of
+chunk 0, and any worker can make any chunk.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from echo_torch.framing import NO_STEP, Frames
+from echo_torch.sequences import Integers
+
+UNUSED_ROW = -1
+CARRIES = ("keep", "reset")
+CUTS = ("chunk", "sequence")
+
+
+class Places(NamedTuple):
+    """What n chunks read, before any symbol is looked up.
+
+    Attributes:
+        sequence: int64 (n, lanes), which sequence a lane reads; -1 for a row that is not used.
+        step: int64 (n, lanes, steps), which step of it; -1 where nothing is read.
+        answer: int64 (n, lanes, steps), which step holds the symbol that is asked; -1 where nothing is asked.
+        starts: bool (n, lanes), whether the lane's state is reset before the chunk.
+    """
+
+    sequence: Integers
+    step: Integers
+    answer: Integers
+    starts: NDArray[np.bool_]
+
+
+class Layout(Protocol):
+    """What a stream asks of a layout."""
+
+    @property
+    def num_lanes(self) -> int:
+        """Rows of every chunk."""
+        ...
+
+    @property
+    def num_steps(self) -> int:
+        """Columns of every chunk."""
+        ...
+
+    def places(self, index: Integers) -> Places:
+        """What the chunks of the given numbers, int64 (n,), read."""
+        ...
+
+    def drawn(self, num_chunks: int) -> tuple[int, int]:
+        """How many sequences, and how many fresh symbols, the first `num_chunks` chunks draw from."""
+        ...
+
+
+class WindowLayout:
+    """Batches of consecutive windows, one sequence after another: the tutorial's way.
+
+    Row i of a batch continues row i of the batch before, so a lane jumps `batch_size` windows a chunk.
+
+        8 windows, batch_size=3            chunk 0   chunk 1   chunk 2
+        lane 0 reads window                   0         3         6
+        lane 1                                1         4         7
+        lane 2                                2         5       unused
+
+    With `cut="sequence"` the batches of one sequence stand side by side along the steps of a single chunk
+    (lane 0: windows 0, 3, 6 in one row), so that nothing is detached between them.
+
+    Args:
+        frames: The windows of one sequence.
+        length: Steps in the sequence: what is drawn for it, read or not.
+        batch_size: Windows per batch, at least 1.
+        carry: "keep" resets the state at the first chunk of each sequence, "reset" at every chunk.
+        cut: "chunk" gives one chunk for each batch, "sequence" one for all batches of a sequence.
+        sequences_at_once: So many sequences are read next to each other, each on its own `batch_size` lanes.
+            It changes nothing about what any lane reads; evaluation uses it to be quick.
+
+    Raises:
+        ValueError: If a number is below 1, a word is unknown, or the cut is removed without a carried state.
+    """
+
+    def __init__(
+        self,
+        frames: Frames,
+        length: int,
+        batch_size: int,
+        *,
+        carry: str = "keep",
+        cut: str = "chunk",
+        sequences_at_once: int = 1,
+    ) -> None:
+        check_carry_and_cut(carry, cut)
+        for name, number in (("batch_size", batch_size), ("sequences_at_once", sequences_at_once)):
+            if number < 1:
+                raise ValueError(f"`{name}` must be at least 1: a chunk has lanes. Got {number}.")
+        self._sequences_at_once = sequences_at_once
+        self._resets_every_chunk = carry == "reset"
+        self._length = length
+        self._steps = _batches(frames.steps, batch_size, cut)
+        self._answers = _batches(frames.answers, batch_size, cut)
+
+    @property
+    def chunks_per_sequence(self) -> int:
+        """Chunks, and so updates, that one sequence makes."""
+        return len(self._steps)
+
+    @property
+    def num_lanes(self) -> int:
+        """Rows of every chunk."""
+        return int(self._steps.shape[1]) * self._sequences_at_once
+
+    @property
+    def num_steps(self) -> int:
+        """Columns of every chunk."""
+        return int(self._steps.shape[2])
+
+    def places(self, index: Integers) -> Places:
+        """What the chunks of the given numbers, int64 (n,), read."""
+        group, place = np.divmod(index, self.chunks_per_sequence)
+        step = np.tile(self._steps[place], (1, self._sequences_at_once, 1))
+        answer = np.tile(self._answers[place], (1, self._sequences_at_once, 1))
+        first = group[:, None] * self._sequences_at_once
+        sequence = first + np.repeat(np.arange(self._sequences_at_once), self._steps.shape[1])
+        is_used = (step != NO_STEP).any(axis=2)
+        starts = (place == 0) | self._resets_every_chunk
+        return Places(
+            sequence=np.where(is_used, sequence, UNUSED_ROW),
+            step=step,
+            answer=answer,
+            starts=np.repeat(starts[:, None], self.num_lanes, axis=1),
+        )
+
+    def drawn(self, num_chunks: int) -> tuple[int, int]:
+        """How many sequences, and how many fresh symbols, the first `num_chunks` chunks draw from."""
+        num_sequences = -(-num_chunks // self.chunks_per_sequence) * self._sequences_at_once
+        return num_sequences, num_sequences * self._length
+
+
+def check_carry_and_cut(carry: str, cut: str) -> None:
+    """Refuse unknown words, and a cut removed where there is no state to let a gradient through."""
+    if carry not in CARRIES:
+        raise ValueError(f"`carry` must be one of {', '.join(CARRIES)}. Got {carry!r}.")
+    if cut not in CUTS:
+        raise ValueError(f"`cut` must be one of {', '.join(CUTS)}. Got {cut!r}.")
+    if (carry, cut) == ("reset", "sequence"):
+        raise ValueError(
+            "`cut` can be 'sequence' only where `carry` is 'keep', because a gradient crosses from batch to batch "
+            "through the carried state alone. Got cut 'sequence' with carry 'reset'."
+        )
+
+
+def _batches(windows: Integers, batch_size: int, cut: str) -> Integers:
+    """(windows, steps) -> (chunks, batch_size, columns), the last batch filled up with empty rows."""
+    num_windows, num_steps = windows.shape
+    num_batches = -(-num_windows // batch_size)
+    batches = np.full((num_batches * batch_size, num_steps), NO_STEP, dtype=np.int64)
+    batches[:num_windows] = windows
+    batches = batches.reshape(num_batches, batch_size, num_steps)
+    if cut == "sequence":
+        return batches.transpose(1, 0, 2).reshape(1, batch_size, num_batches * num_steps)
+    return batches

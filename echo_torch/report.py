@@ -1,0 +1,71 @@
+"""Finished runs as words and pictures; the only part that draws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+from echo_torch.experiments import Configuration
+from echo_torch.files import whole_file
+from echo_torch.results import RunDirectory
+
+
+def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
+    """Draw loss and accuracy against the sequences drawn, chance marked, into curve.png.
+
+    Args:
+        run: A run with metrics.csv.
+        configuration: Its configuration.
+    """
+    metrics = run.read_metrics()
+    chance = 1 / configuration.vocabulary_size
+    figure, (upper, lower) = plt.subplots(2, sharex=True, figsize=(7, 5), layout="constrained")
+    upper.plot(metrics["sequences"], metrics["accuracy"], color="C0", marker=_marker(metrics))
+    upper.axhline(chance, color="0.4", linestyle="--", label=f"chance, 1/{configuration.vocabulary_size}")
+    upper.set(ylabel="accuracy", ylim=(-0.03, 1.03), title=_title(configuration))
+    upper.legend(loc="center right")
+    lower.plot(metrics["sequences"], metrics["loss"], color="C1", marker=_marker(metrics))
+    lower.axhline(_chance_loss(configuration), color="0.4", linestyle="--", label="loss of a uniform guess")
+    lower.set(ylabel="loss (nats)", xlabel=f"sequences of {configuration.length} symbols drawn")
+    lower.set_ylim(bottom=0)
+    lower.legend(loc="best")
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+    with whole_file(run.curve) as file:
+        figure.savefig(file, format="png", dpi=120)
+    plt.close(figure)
+
+
+def result_lines(result: dict[str, Any], expected: list[int], predicted: list[int]) -> list[str]:
+    """What the evaluation found, and one sequence in the tutorial's form.
+
+    Args:
+        result: As in result.json, or the part of it that an evaluation makes.
+        expected: The symbols asked in one sequence.
+        predicted: The network's answers.
+    """
+    return [
+        f"accuracy {result['accuracy']:.2%} "
+        f"(95 % interval {result['accuracy_low']:.2%} to {result['accuracy_high']:.2%}) on {result['targets']:,} fresh targets; loss {result['loss']:.4f} nats; chance {result['chance']:.2%}",
+        f"Expected:  {expected}",
+        f"Predicted: {predicted}",
+    ]
+
+
+def _chance_loss(configuration: Configuration) -> float:
+    from math import log
+
+    return log(configuration.vocabulary_size)
+
+
+def _marker(metrics: dict[str, list[float]]) -> str:
+    return "o" if len(metrics["update"]) < 20 else ""
+
+
+def _title(c: Configuration) -> str:
+    return f"{c.mode}: echo of lag {c.lag}, {c.vocabulary_size} symbols, seed {c.seed}"

@@ -1,0 +1,131 @@
+"""Random symbols as a pure function of where they stand.
+
+A symbol depends on seed, split, sequence and step and on nothing else: no generator is advanced, so any
+part of the data can be had at any time, in any order, by any number of workers, at the same cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Integers: TypeAlias = NDArray[np.int64]
+
+SPLITS = ("training", "evaluation")
+MAX_VOCABULARY_SIZE = 2**31
+
+# The weyl constant and the two multipliers of splitmix64 (Steele, Lea, Flood 2014, doi:10.1145/2660193.2660195).
+_WEYL = np.uint64(0x9E3779B97F4A7C15)
+_FACTOR_1 = np.uint64(0xBF58476D1CE4E5B9)
+_FACTOR_2 = np.uint64(0x94D049BB133111EB)
+_LOW_HALF = np.uint64(0xFFFFFFFF)
+
+
+def symbol(seed: int, split: str, sequence: ArrayLike, step: ArrayLike, vocabulary_size: int) -> Integers:
+    """The symbol at a step of a sequence, for arrays of places at once.
+
+    A counter hash: seed, split, sequence and step go through splitmix64 one after another, and the 64 bits are
+    scaled into the range by the high half of a product. No value is rejected, so the cost is constant; the
+    probability of a symbol differs from 1/vocabulary_size by less than 2**-64.
+
+    Args:
+        seed: Which data set, 0 <= seed < 2**64.
+        split: "training" or "evaluation"; the two never share a stream.
+        sequence: Number of the sequence, >= 0, any shape that broadcasts with `step`.
+        step: Position in the sequence, >= 0.
+        vocabulary_size: Number of different symbols, 1 <= vocabulary_size <= 2**31.
+
+    Returns:
+        int64 array of the broadcast shape, values 0..vocabulary_size-1.
+
+    Raises:
+        ValueError: If the split is unknown or the seed or the vocabulary size is out of range.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"`split` must be one of {', '.join(SPLITS)}. Got {split!r}.")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"`seed` must fit into 64 bits, 0 <= seed < 2**64. Got {seed}.")
+    if not 1 <= vocabulary_size <= MAX_VOCABULARY_SIZE:
+        raise ValueError(
+            f"`vocabulary_size` must be between 1 and {MAX_VOCABULARY_SIZE}, so that a product with half a hash "
+            f"fits into 64 bits. Got {vocabulary_size}."
+        )
+    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is what the hash is made of
+        key = _mix(np.asarray([seed], dtype=np.uint64))
+        key = _mix(key + _WEYL * np.uint64(1 + SPLITS.index(split)))
+        key = _mix(key + _WEYL * np.asarray(sequence).astype(np.uint64))
+        bits = _mix(key + _WEYL * np.asarray(step).astype(np.uint64))
+        size = np.uint64(vocabulary_size)
+        high = (bits >> np.uint64(32)) * size
+        low = (bits & _LOW_HALF) * size
+        scaled = (high + (low >> np.uint64(32))) >> np.uint64(32)
+    shape = np.broadcast_shapes(np.shape(sequence), np.shape(step))
+    return scaled.astype(np.int64).reshape(shape)
+
+
+def generate_sequence(
+    length: int = 25, vocabulary_size: int = 100, *, seed: int = 1, split: str = "training", sequence: int = 0
+) -> list[int]:
+    """One random sequence, as a list of integers.
+
+    >>> generate_sequence(5)
+    [71, 66, 3, 67, 90]
+
+    Args:
+        length: Steps in the sequence, at least 1.
+        vocabulary_size: Number of different symbols.
+        seed: Which data set.
+        split: "training" or "evaluation".
+        sequence: Which sequence of the data set; another number gives another sequence.
+
+    Returns:
+        `length` integers 0..vocabulary_size-1, the very ones that a stream of the same seed reads.
+
+    Source:
+        Brownlee (2017), `generate_sequence`.
+    """
+    if length < 1:
+        raise ValueError(f"`length` must be at least 1: a sequence has steps. Got {length}.")
+    values: list[int] = symbol(seed, split, sequence, np.arange(length), vocabulary_size).tolist()
+    return values
+
+
+@dataclass(frozen=True)
+class RandomSymbols:
+    """The source a stream reads from: places in, symbols out.
+
+    Attributes:
+        vocabulary_size: Number of different symbols.
+        seed: Which data set.
+        split: "training" or "evaluation".
+    """
+
+    vocabulary_size: int = 100
+    seed: int = 1
+    split: str = "training"
+
+    def __post_init__(self) -> None:
+        symbol(self.seed, self.split, 0, 0, self.vocabulary_size)  # refuse bad values here, not in a worker
+
+    def __call__(self, sequence: Integers, step: Integers) -> Integers:
+        """Symbols of the given places.
+
+        Args:
+            sequence: int64, broadcasts with `step`.
+            step: int64; a negative step is no place.
+
+        Returns:
+            int64 of the broadcast shape; -1 where the step is negative.
+        """
+        values = symbol(self.seed, self.split, sequence, step, self.vocabulary_size)
+        values[np.broadcast_to(step < 0, values.shape)] = -1
+        return values
+
+
+def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    bits = (bits ^ (bits >> np.uint64(30))) * _FACTOR_1
+    bits = (bits ^ (bits >> np.uint64(27))) * _FACTOR_2
+    return bits ^ (bits >> np.uint64(31))

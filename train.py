@@ -1,0 +1,8 @@
+"""Train one experiment of the tutorial: `python train.py --mode lag` is `python -m echo_torch train --mode lag`."""
+
+import sys
+
+from echo_torch.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main(["train", *sys.argv[1:]]))
