@@ -53,8 +53,8 @@ _HOMES = {
 
 __all__ = [  # noqa: RUF022 - the order of _HOMES
     "Chunk", "Configuration", "EXPERIMENTS", "EchoLSTM", "EchoModule", "EchoStream", "Evaluation", "Frames",
-    "LSTMState", "RandomSymbols", "RunDirectory", "WindowLayout", "configure", "detach_state", "evaluate", "frame_windows",
-    "generate_sequence", "one_hot_decode", "one_hot_encode", "reset_state", "train",
+    "LSTMState", "RandomSymbols", "RunDirectory", "WindowLayout", "configure", "detach_state", "evaluate",
+    "frame_windows", "generate_sequence", "one_hot_decode", "one_hot_encode", "reset_state", "train",
 ]  # fmt: skip
 
 

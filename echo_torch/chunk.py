@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -29,3 +30,12 @@ class Chunk(NamedTuple):
     sequence: Tensor
     step: Tensor
     index: int  # type: ignore[assignment]  # hides tuple.index, which a chunk has no use for
+
+    def to(self, device: torch.device) -> Chunk:
+        """The chunk with what the network reads, symbols and targets, on a device. The stamps are for the CPU.
+
+        Lightning calls this for every batch.
+        """
+        if self.symbols.device == device:
+            return self
+        return self._replace(symbols=self.symbols.to(device), targets=self.targets.to(device))

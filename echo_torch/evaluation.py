@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from echo_torch.chunk import Chunk
-from echo_torch.encoding import count_asked, count_correct, loss_sum, most_likely
+from echo_torch.encoding import NOT_ASKED, count_asked, count_correct, loss_sum, most_likely
 from echo_torch.state import RecurrentModel, reset_state
 
 _Z_95 = 1.959964  # the normal distribution's 97.5 % point
@@ -59,7 +59,7 @@ def evaluate(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> Evaluation:
     """
     counts = torch.zeros(3, dtype=torch.float64)
     for chunk, logits in read(model, chunks):
-        targets = chunk.targets.to(logits.device)
+        targets = chunk.targets
         parts = (count_correct(logits, targets), count_asked(targets), loss_sum(logits, targets))
         counts = counts.to(logits.device) + torch.stack([part.double() for part in parts])
     correct, asked, total = counts.tolist()
@@ -78,9 +78,9 @@ def answers(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> tuple[list[i
     """
     found: list[tuple[int, int, int]] = []
     for chunk, logits in read(model, chunks):
-        is_asked = chunk.targets >= 0
-        predicted = most_likely(logits).cpu()[is_asked].tolist()
-        found += zip(chunk.step[is_asked].tolist(), chunk.targets[is_asked].tolist(), predicted, strict=True)
+        targets, predicted = chunk.targets.cpu(), most_likely(logits).cpu()
+        asked = targets != NOT_ASKED
+        found += zip(*(values[asked].tolist() for values in (chunk.step, targets, predicted)), strict=True)
     found.sort()
     return [target for _, target, _ in found], [answer for _, _, answer in found]
 
@@ -99,7 +99,8 @@ def read(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> Iterator[tuple[
     for chunk in chunks:
         with torch.no_grad():
             state = model.initial_state(len(chunk.symbols)) if state is None else state
-            logits, state = model(chunk.symbols.to(state[0].device), reset_state(state, chunk.starts))
+            chunk = chunk.to(state[0].device)
+            logits, state = model(chunk.symbols, reset_state(state, chunk.starts))
         yield chunk, logits
 
 

@@ -67,15 +67,6 @@ class EchoModule(LightningModule):
         # DDP takes the mean of the ranks' gradients; times their number it is the sum again.
         return total * num_ranks / asked.clamp(min=1)
 
-    def transfer_batch_to_device(self, batch: Chunk, device: torch.device, dataloader_idx: int) -> Chunk:
-        """Only what the network reads goes to the device; the stamps are for the CPU."""
-        if device.type == "cpu":
-            return batch
-        return batch._replace(
-            symbols=batch.symbols.to(device, non_blocking=True),
-            targets=batch.targets.to(device, non_blocking=True),
-        )
-
     def _pool(self, total: Tensor, correct: Tensor, asked: Tensor) -> None:
         # Added up on the device and read once a row, because every read would wait for the device.
         counts = torch.stack([total.double(), correct.double(), asked.double()])

@@ -84,8 +84,8 @@ class EchoLSTM(nn.Module):
             )
         if not isinstance(state, LSTMState):
             raise TypeError(
-                f"`state` must be an LSTMState, because its two tensors are told apart by name. "
-                f"Got {type(state).__name__}. Start with `model.initial_state(lanes)`, or wrap a pair: `LSTMState(hidden, cell)`."
+                f"`state` must be an LSTMState, because its two tensors are told apart by name. Got "
+                f"{type(state).__name__}. Start with `model.initial_state(lanes)`, or wrap a pair in LSTMState."
             )
         num_lanes = symbols.shape[0]
         expected = (self.lstm.num_layers, num_lanes, self.lstm.hidden_size)

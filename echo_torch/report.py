@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log
 from typing import Any
 
 import matplotlib
@@ -30,7 +31,7 @@ def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
     upper.set(ylabel="accuracy", ylim=(-0.03, 1.03), title=_title(configuration))
     upper.legend(loc="center right")
     lower.plot(metrics["sequences"], metrics["loss"], color="C1", marker=_marker(metrics))
-    lower.axhline(_chance_loss(configuration), color="0.4", linestyle="--", label="loss of a uniform guess")
+    lower.axhline(log(configuration.vocabulary_size), color="0.4", linestyle="--", label="loss of a uniform guess")
     lower.set(ylabel="loss (nats)", xlabel=f"sequences of {configuration.length} symbols drawn")
     lower.set_ylim(bottom=0)
     lower.legend(loc="best")
@@ -49,18 +50,13 @@ def result_lines(result: dict[str, Any], expected: list[int], predicted: list[in
         expected: The symbols asked in one sequence.
         predicted: The network's answers.
     """
+    interval = f"95 % interval {result['accuracy_low']:.2%} to {result['accuracy_high']:.2%}"
     return [
-        f"accuracy {result['accuracy']:.2%} "
-        f"(95 % interval {result['accuracy_low']:.2%} to {result['accuracy_high']:.2%}) on {result['targets']:,} fresh targets; loss {result['loss']:.4f} nats; chance {result['chance']:.2%}",
+        f"accuracy {result['accuracy']:.2%} ({interval}) on {result['targets']:,} fresh targets; "
+        f"loss {result['loss']:.4f} nats; chance {result['chance']:.2%}",
         f"Expected:  {expected}",
         f"Predicted: {predicted}",
     ]
-
-
-def _chance_loss(configuration: Configuration) -> float:
-    from math import log
-
-    return log(configuration.vocabulary_size)
 
 
 def _marker(metrics: dict[str, list[float]]) -> str:

@@ -1,0 +1,193 @@
+"""What an update costs: four ways to train `lag`, and what making its data takes.
+
+    python benchmarks/training.py [--rounds 5] [--updates 2000]
+
+The ways take turns within one process, because the machine's speed drifts; ratios are taken within a round.
+(a) a plain loop, (b) this project with metrics file, bar and checkpoints, (c) the same without them,
+(d) the ordinary Lightning recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import logging
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from echo_torch.experiments import configure
+from echo_torch.results import RunDirectory
+from echo_torch.runner import ChunkData, build_model, build_module, build_trainer, quiet_lightning, training_stream
+
+
+def plain_loop(num_updates: int) -> float:
+    """(a) A loop as one writes it: default Adam, the head at the asked step only, state carried and detached."""
+    torch.manual_seed(1)
+    lstm, head = nn.LSTM(100, 50, batch_first=True), nn.Linear(50, 100)
+    optimizer = torch.optim.Adam([*lstm.parameters(), *head.parameters()])
+    stream = training_stream(configure("lag"))
+    begin = time.perf_counter()
+    state = None
+    for chunk in itertools.islice(stream, num_updates):
+        if chunk.starts[0]:
+            state = None
+        output, (hidden, cell) = lstm(F.one_hot(chunk.symbols, 100).float(), state)
+        state = hidden.detach(), cell.detach()
+        loss = F.cross_entropy(head(output[:, -1]), chunk.targets[:, -1])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return time.perf_counter() - begin
+
+
+def this_project(num_updates: int, *, dressed: bool) -> float:
+    """(b) and (c)."""
+    configuration = configure("lag", updates=num_updates, accelerator="cpu")
+    with tempfile.TemporaryDirectory() as folder, quiet_lightning():
+        run = RunDirectory(Path(folder)) if dressed else None
+        trainer = build_trainer(configuration, run, progress=dressed, progress_file=_terminal())
+        module = build_module(configuration, build_model(configuration))
+        return _time_fit(trainer, module, ChunkData(configuration))
+
+
+class OrdinaryRecipe(pl.LightningModule):
+    """(d) What a Lightning tutorial would have one write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(100, 50, batch_first=True), nn.Linear(50, 100)
+        self.state = None
+
+    def training_step(self, chunk, batch_idx):  # noqa: D102
+        if chunk.starts[0]:
+            self.state = None
+        output, (hidden, cell) = self.lstm(F.one_hot(chunk.symbols, 100).float(), self.state)
+        self.state = hidden.detach(), cell.detach()
+        logits, targets = self.head(output[:, -1]), chunk.targets[:, -1]
+        loss = F.cross_entropy(logits, targets)
+        self.log("loss", loss, prog_bar=True)
+        self.log("accuracy", (logits.argmax(-1) == targets).float().mean(), prog_bar=True)
+        return loss
+
+    def configure_optimizers(self):  # noqa: D102
+        return torch.optim.Adam(self.parameters())
+
+
+def ordinary_recipe(num_updates: int) -> float:
+    """(d) Two `self.log(prog_bar=True)` an update, default Adam, default bar, CSV logger and checkpoints."""
+    torch.manual_seed(1)
+    configuration = configure("lag", updates=num_updates)
+    with tempfile.TemporaryDirectory() as folder, quiet_lightning():
+        sys.stdout, kept = _terminal(), sys.stdout
+        try:
+            logger = pl.loggers.CSVLogger(folder)
+            trainer = pl.Trainer(max_steps=num_updates, logger=logger, accelerator="cpu", enable_model_summary=False)
+            return _time_fit(trainer, OrdinaryRecipe(), ChunkData(configuration))
+        finally:
+            sys.stdout = kept
+
+
+def share_of_data(num_updates: int) -> float:
+    """Seconds to make and load the chunks of so many updates."""
+    begin = time.perf_counter()
+    for _ in itertools.islice(training_stream(configure("lag")).loader(), num_updates):
+        pass
+    return time.perf_counter() - begin
+
+
+def resident_mib(num_sequences: int) -> float:
+    """Memory of this process after reading so many sequences."""
+    stream = training_stream(configure("lag"))
+    for _ in itertools.islice(stream.loader(), num_sequences * 4):
+        pass
+    pages = int(Path("/proc/self/statm").read_text().split()[1]) if Path("/proc/self/statm").exists() else 0
+    return pages * resource.getpagesize() / 2**20
+
+
+def _time_fit(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> float:
+    """Seconds of the training itself, from its first update to its last, without building the Trainer."""
+    timer = _Timer()
+    trainer.callbacks.insert(0, timer)
+    trainer.fit(module, data)
+    return timer.seconds
+
+
+class _Timer(pl.Callback):
+    def on_train_start(self, trainer, pl_module):
+        self._begin = time.perf_counter()
+
+    def on_train_end(self, trainer, pl_module):
+        self.seconds = time.perf_counter() - self._begin
+
+
+class _Terminal(io.StringIO):
+    """Takes a bar's drawing as a terminal would, and forgets it."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def isatty(self) -> bool:
+        return True
+
+
+_terminal = _Terminal
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--updates", type=int, default=2000)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    os.environ.setdefault("COLUMNS", "120")
+
+    ways: dict[str, Callable[[int], float]] = {
+        "a": plain_loop,
+        "b": lambda n: this_project(n, dressed=True),
+        "c": lambda n: this_project(n, dressed=False),
+        "d": ordinary_recipe,
+        "data": share_of_data,
+    }
+    names = {
+        "a": "plain loop, default Adam",
+        "b": "this project: metrics, bar, checkpoints",
+        "c": "this project: none of them",
+        "d": "ordinary Lightning recipe",
+        "data": "making the data, DataLoader included",
+    }
+    for way in ways.values():
+        way(300)  # warm up
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(arguments.rounds):
+        for name, way in ways.items():
+            times[name].append(way(arguments.updates) / arguments.updates * 1e6)
+
+    print(f"{arguments.rounds} rounds of {arguments.updates} updates of `lag`; median (lowest, highest)")
+    for name, values in times.items():
+        print(f"  {name:5}{statistics.median(values):8.0f} us ({min(values):.0f}, {max(values):.0f})  {names[name]}")
+    for over, under in (("c", "a"), ("b", "a"), ("d", "b"), ("data", "a"), ("data", "c")):
+        ratios = [x / y for x, y in zip(times[over], times[under], strict=True)]
+        print(f"  {over}/{under:5}{statistics.median(ratios):8.3f} ({min(ratios):.3f}, {max(ratios):.3f})")
+    few, many = resident_mib(2_000), resident_mib(20_000)
+    print(
+        f"  resident memory: {few:.1f} MiB after 2,000 sequences, {many:.1f} MiB after 20,000 more ({many / few:.3f} x)"
+    )
+
+
+if __name__ == "__main__":
+    main()
