@@ -120,4 +120,5 @@ def wilson_interval(correct: int, asked: int) -> tuple[float, float]:
     share, z2 = correct / asked, _Z_95**2
     centre = (share + z2 / (2 * asked)) / (1 + z2 / asked)
     half = _Z_95 / (1 + z2 / asked) * sqrt(share * (1 - share) / asked + z2 / (4 * asked**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At the ends the interval reaches 0 or 1 exactly; rounding would miss them.
+    return (centre - half if correct else 0.0), (centre + half if correct < asked else 1.0)

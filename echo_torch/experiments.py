@@ -36,8 +36,8 @@ class Option:
     kind: type
     group: str
     help: str
-    low: float = -math.inf
-    high: float = math.inf
+    low: int | float = -math.inf
+    high: int | float = math.inf
     choices: tuple[str, ...] = ()
     reason: str = ""
 
@@ -48,10 +48,11 @@ class Option:
 
 
 _BIG = 10**12
+_SEED_MAX = 2**63 - 1
 OPTIONS = {
     option.name: option
     for option in (
-        Option("seed", int, "data", "which random numbers: data and first weights", 0, 2**63 - 1, reason="64 bits"),
+        Option("seed", int, "data", "which random data and first weights", 0, _SEED_MAX, reason="it has 63 bits"),
         Option("sequences", int, "training", "train on so many fresh sequences", 1, _BIG),
         Option("updates", int, "training", "or: train for so many updates", 1, _BIG),
         Option("length", int, "data", "steps in a sequence", 1, 10**6, reason="one sequence is held in memory"),
@@ -211,11 +212,11 @@ def configure(mode: str, **options: Any) -> Configuration:
         ValueError: If a name is unknown or not used by this mode, or a value breaks a rule.
         TypeError: If a value is of the wrong type.
     """
-    if mode not in EXPERIMENTS:
+    if not isinstance(mode, str) or mode not in EXPERIMENTS:
         raise ValueError(f"`mode` must be one of {', '.join(EXPERIMENTS)}. Got {mode!r}{suggest(mode, EXPERIMENTS)}.")
     experiment = EXPERIMENTS[mode]
-    for name in options:
-        _check_name(name, experiment)
+    for name, value in options.items():
+        _check_name(name, value, experiment)
     given = {name: check_value(OPTIONS[name], value) for name, value in options.items()}
     values = {**COMMON_DEFAULTS, **experiment.defaults, **experiment.fixed, **given}
     if given.get("updates") is not None:
@@ -262,9 +263,9 @@ def check_value(option: Option, value: object) -> Value:
 
 
 def suggest(word: object, known: Iterable[str]) -> str:
-    """'; did you mean ...?' where a known word is close, else nothing."""
+    """' (did you mean ...?)' where a known word is close, else nothing."""
     close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def in_flags(sentence: str) -> str:
@@ -296,14 +297,14 @@ def describe(configuration: Configuration) -> str:
     )
 
 
-def _check_name(name: str, experiment: Experiment) -> None:
-    if name in OPTIONS and name not in experiment.options:
-        raise ValueError(
-            f"`{name}` is not used by mode {experiment.name}, where it is always {experiment.fixed[name]}; "
-            f"an option without effect is refused, so that no result is misread. Got it all the same: leave it out."
-        )
+def _check_name(name: str, value: object, experiment: Experiment) -> None:
     if name not in OPTIONS:
         raise ValueError(f"There is no option {name!r}{suggest(name, ('mode', *OPTIONS))}.")
+    if name not in experiment.options:
+        raise ValueError(
+            f"`{name}` is always {experiment.fixed[name]} in mode {experiment.name}, and an option without effect is "
+            f"refused, so that no result is misread. Got {_shorten(value)}; leave it out."
+        )
 
 
 def _check_number(option: Option, value: object) -> int | float:
@@ -315,7 +316,8 @@ def _check_number(option: Option, value: object) -> int | float:
     except (ValueError, OverflowError):
         raise TypeError(f"`{option.name}` must be {article}. Got {_shorten(repr(value))}.") from None
     if not option.low <= number <= option.high:  # also false for nan
-        bounds = f"between {option.low:g} and {option.high:.15g}"
+        low, high = (int(bound) if option.kind is int else bound for bound in (option.low, option.high))
+        bounds = f"between {low} and {high}"
         reason = f", because {option.reason}" if option.reason else ""
         raise ValueError(f"`{option.name}` must be {article} {bounds}{reason}. Got {_shorten(value)}.")
     return number

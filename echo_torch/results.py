@@ -76,7 +76,7 @@ class RunDirectory:
         path = Path(path)
         try:
             _check_free(path)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise UserError(_cannot_use(path, error)) from None
         return cls(path)
 
@@ -88,7 +88,7 @@ class RunDirectory:
         """
         try:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise UserError(_cannot_use(self.path, error)) from None
 
     def read_config(self) -> Configuration:

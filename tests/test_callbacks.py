@@ -1,0 +1,61 @@
+import io
+import sys
+
+import pytest
+import torch
+
+from echo_torch import RunDirectory, configure
+from echo_torch.callbacks import MetricsFile, WholeCheckpoints
+from echo_torch.runner import ChunkData, build_model, build_module, build_trainer, quiet_lightning
+
+
+def test_metrics_file_writes_each_row_at_once(tmp_path):
+    log = MetricsFile(tmp_path / "metrics.csv", drawn=lambda chunks: (chunks, 25 * chunks))
+    log.log_metrics({"loss": 0.5, "accuracy": 0.25, "targets": 4.0}, step=3)
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == [
+        "update,sequences,symbols,targets,loss,accuracy",
+        "3,3,75,4,0.5,0.25",
+    ]
+    log.log_metrics({"targets": 0}, step=6)
+    assert (tmp_path / "metrics.csv").read_text().splitlines()[2:] == ["6,6,150,0,,"]
+
+
+def test_checkpoints_are_whole(tmp_path):
+    path = tmp_path / "deep" / "last.ckpt"
+    WholeCheckpoints().save_checkpoint({"state_dict": {"w": torch.ones(2)}}, path)
+    assert torch.load(path, weights_only=True)["state_dict"]["w"].tolist() == [1, 1]
+
+    class Broken:
+        def __reduce__(self):
+            raise RuntimeError("cannot be written")
+
+    with pytest.raises(RuntimeError):
+        WholeCheckpoints().save_checkpoint({"x": Broken()}, path)
+    assert torch.load(path, weights_only=True)["state_dict"]["w"].tolist() == [1, 1]
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_bar_shows_what_it_should(tmp_path):
+    drawn = io.StringIO()
+    configuration = configure("lag", updates=30, log_every=10, accelerator="cpu")
+    with quiet_lightning():
+        trainer = build_trainer(configuration, None, progress=True, progress_file=drawn)
+        trainer.fit(build_module(configuration, build_model(configuration)), ChunkData(configuration))
+    last = drawn.getvalue().strip().split("\r")[-1]
+    for word in ("lag 100%", "30/30 updates", "updates/s", "left", "loss 4.", "accuracy "):
+        assert word in last
+    assert sys.stderr is not drawn
+
+
+def test_the_checkpoint_is_there_after_training_and_during_it(tmp_path):
+    configuration = configure("lag", updates=1005, accelerator="cpu")
+    run = RunDirectory(tmp_path)
+    seen = []
+
+    with quiet_lightning():
+        trainer = build_trainer(configuration, run)
+        save = trainer.save_checkpoint
+        trainer.save_checkpoint = lambda path: (seen.append(trainer.global_step), save(path))
+        trainer.fit(build_module(configuration, build_model(configuration)), ChunkData(configuration))
+    assert seen == [1000, 1005]
+    assert torch.load(run.checkpoint, weights_only=True)["global_step"] == 1005

@@ -1,0 +1,124 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from echo_torch.cli import main
+
+TRAIN = Path(__file__).parent.parent / "train.py"
+QUICK = ["--sequences", "10", "--vocabulary-size", "10", "--no-progress", "--accelerator", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_train_shows_what_it_does_and_evaluate_repeats_it(capsys):
+    assert main(["train", "--mode", "lag", *QUICK]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in shown[:3]] == ["asked", "chance", "parameters"]
+    assert "10.00%" in shown[1]
+    assert shown[3].startswith("accuracy ")
+    assert shown[4].startswith("Expected:  [")
+    assert shown[5].startswith("Predicted: [")
+    assert "runs/lag-seed1" in shown[6]
+    assert Path("runs/lag-seed1/curve.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["evaluate", "--run", "runs/lag-seed1"]) == 0
+    assert capsys.readouterr().out.splitlines() == shown[3:6]
+
+
+def test_quiet_says_nothing(capsys):
+    assert main(["train", "--quiet", *QUICK]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_second_run_gets_a_new_name():
+    for _ in range(2):
+        main(["train", "--quiet", *QUICK])
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["lag-seed1", "lag-seed1-2"]
+
+
+def test_a_saved_configuration_can_be_given_back(capsys):
+    main(["train", "--mode", "stateful", "--lag", "6", "--run-dir", "one", "--quiet", *QUICK])
+    main(["train", "--config", "one/config.yaml", "--print-config"])
+    assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load(Path("one/config.yaml").read_text())
+    main(["train", "--config", "one/config.yaml", "--lag", "0", "--updates", "5", "--print-config"])
+    changed = yaml.safe_load(capsys.readouterr().out)
+    assert (changed["mode"], changed["lag"], changed["updates"], changed["sequences"]) == ("stateful", 0, 5, None)
+    assert list(Path().iterdir()) == [Path("one")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--mode lagg", ["--mode", "'lagg'", "did you mean 'lag'"]),
+        ("--modee lag", ["'--modee'", "did you mean '--mode'"]),
+        ("--lag", ["--lag", "expected one argument"]),
+        ("--lag 5", ["--lag must be smaller than --window", "Got lag 5"]),
+        ("--lag -1", ["--lag must be a whole number between 0", "Got -1"]),
+        ("--mode echo --window 3", ["--window is always 1 in mode echo", "Got 3"]),
+        ("--mode lag --length 5", ["--length must be at least window + 1 = 6", "Got 5"]),
+        ("--hidden-size 0", ["--hidden-size", "Got 0"]),
+        ("--hidden-size 2.5", ["--hidden-size", "Got '2.5'"]),
+        ("--learning-rate inf", ["--learning-rate", "Got inf"]),
+        ("--learning-rate nan", ["--learning-rate", "Got nan"]),
+        ("--batch-size 99999999999999999999", ["--batch-size", "Got 99999999999999999999"]),
+        ("--vocabulary-size 9000000", ["--vocabulary-size", "parameters"]),
+        ("--config none.yaml", ["none.yaml", "No such file"]),
+        ("--config list.yaml", ["list.yaml", "Got list"]),
+        ("--config broken.yaml", ["broken.yaml", "not valid YAML at line 3"]),
+        ("--config unknown.yaml", ["hiden_size", "did you mean 'hidden_size'"]),
+        ("--config .", ["directory"]),
+        ("--run-dir list.yaml", ["--run-dir", "list.yaml"]),
+        ("--run-dir list.yaml/x", ["--run-dir", "list.yaml/x"]),
+        ("--run-dir /proc/none/x", ["--run-dir", "/proc/none/x"]),
+        ("--run-dir full", ["--run-dir must be new or empty", "'full'"]),
+        ("--sequences 3 --updates 3", ["--sequences and --updates"]),
+        ("--carry reset --cut sequence", ["--cut", "--carry"]),
+        ("lag", ["'lag'"]),
+    ],
+)
+def test_bad_input_is_one_sentence(capfd, arguments, words):
+    Path("list.yaml").write_text("- 1\n")
+    Path("broken.yaml").write_text("lag: 1\nlag: [\n")
+    Path("unknown.yaml").write_text("hiden_size: 5\n")
+    Path("full").mkdir()
+    Path("full/file").touch()
+    before = sorted(Path().rglob("*"))
+    assert main(["train", *arguments.split()]) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    assert "`" not in error
+    for word in words:
+        assert word in error
+    assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize("arguments", ["", "trian", "evaluate", "evaluate --run none", "evaluate --run ."])
+def test_bad_commands(capfd, arguments):
+    assert main(arguments.split()) == 2
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_help_and_errors_import_nothing_heavy():
+    program = (
+        "import sys; from echo_torch.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('torch', 'numpy', 'pytorch_lightning', 'matplotlib') if name in sys.modules])"
+    )
+    for arguments in (["train", "--help"], ["train", "--mode", "x"], ["--help"]):
+        found = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+        assert found.stdout.splitlines()[-1] == "[]"
+
+
+def test_train_py_is_the_train_command():
+    found = subprocess.run([sys.executable, TRAIN, "--mode", "echo", "--print-config"], capture_output=True, text=True)
+    assert found.returncode == 0
+    assert yaml.safe_load(found.stdout)["hidden_size"] == 15
+    found = subprocess.run([sys.executable, TRAIN, "--mode", "ecko"], capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (2, "")

@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from echo_torch import EchoLSTM, LSTMState, evaluate
+from echo_torch.evaluation import answers, wilson_interval
+from echo_torch.experiments import configure
+from echo_torch.runner import build_model, evaluation_stream
+
+
+class Oracle:
+    """Answers x(t-1) from its state; its first answer after a reset is symbol 0."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def initial_state(self, num_lanes):
+        return LSTMState(torch.zeros(1, num_lanes, 1), torch.zeros(1, num_lanes, 1))
+
+    def __call__(self, symbols, state):
+        history = torch.cat([state.hidden[0].long(), symbols], dim=1)
+        logits = torch.nn.functional.one_hot(history[:, :-1].clamp(min=0), self.size).float()
+        hidden = history[None, :, -1:].float()
+        return logits, LSTMState(hidden, hidden)
+
+
+def test_an_oracle_is_right_wherever_the_answer_was_read():
+    found = evaluate(Oracle(100), evaluation_stream(configure("lag")))
+    assert (found.correct, found.asked) == (20000, 20000)
+    assert found.accuracy == 1
+
+
+def test_and_at_chance_where_it_was_not():
+    found = evaluate(Oracle(100), evaluation_stream(configure("stateful")))
+    assert found.asked == 24000
+    assert abs(found.correct - 240) < 4 * (24000 * 0.01 * 0.99) ** 0.5
+
+
+@pytest.mark.parametrize("mode", ["echo", "stateful", "lag"])
+@pytest.mark.parametrize("options", [{}, {"batch_size": 7}, {"carry": "keep", "cut": "sequence"}])
+def test_reading_sequences_side_by_side_changes_nothing(mode, options):
+    configuration = configure(mode, **options)
+    model = build_model(configuration)
+    together = evaluate(model, evaluation_stream(configuration, num_sequences=20))
+    apart = [0, 0, 0.0]
+    stream = evaluation_stream(configuration, num_sequences=1)
+    per_sequence = stream.num_chunks
+    for number in range(20):
+        stream.start, stream.num_chunks = number * per_sequence, (number + 1) * per_sequence
+        one = evaluate(model, stream)
+        apart = [apart[0] + one.correct, apart[1] + one.asked, apart[2] + one.loss_sum]
+    assert (together.correct, together.asked) == (apart[0], apart[1])
+    assert together.loss_sum == pytest.approx(apart[2], rel=1e-5)
+
+
+def test_nothing_asked():
+    found = evaluate(EchoLSTM(), [])
+    assert (found.asked, found.accuracy, found.loss, found.interval) == (0, None, None, None)
+
+
+def test_answers_come_in_the_order_of_the_steps():
+    configuration = configure("lag", batch_size=7, cut="sequence")
+    expected, predicted = answers(Oracle(100), evaluation_stream(configuration, num_sequences=1))
+    stream = evaluation_stream(configuration, num_sequences=1)
+    import numpy as np
+
+    symbols = stream.source(np.array(0), np.arange(25)).tolist()
+    assert expected == predicted == symbols[4:24]
+
+
+def test_training_mode_and_gradients_are_left_alone():
+    model = EchoLSTM(10, 4)
+    evaluate(model, evaluation_stream(configure("lag", vocabulary_size=10), num_sequences=1))
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_wilson_interval_against_known_values():
+    """Newcombe (1998), table I, method 3: 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
+    for correct, asked, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)):
+        assert wilson_interval(correct, asked) == pytest.approx((low, high), abs=1e-4)
+    assert wilson_interval(29, 29)[1] == 1.0

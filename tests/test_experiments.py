@@ -1,0 +1,115 @@
+import math
+
+import pytest
+
+from echo_torch import EXPERIMENTS, configure
+from echo_torch.experiments import OPTIONS, in_flags, replace
+from echo_torch.runner import build_layout, num_updates, training_stream
+
+BAD_NUMBERS = ["0", "-1", "x", "", "1.5", "nan", "inf", "1e999", "9" * 5000, None, [], {}, True, 10**30]
+
+
+def test_the_tutorials_sizes():
+    sizes = {
+        "echo": (500, 1, 15, 0, 1, 25),
+        "stateful": (2000, 6, 50, 1, 1, 4),
+        "lag": (2000, 5, 50, 1, 5, 4),
+    }
+    for mode, (sequences, batch_size, hidden_size, lag, window, chunks) in sizes.items():
+        c = configure(mode)
+        assert (c.sequences, c.batch_size, c.hidden_size, c.lag, c.window) == (
+            sequences,
+            batch_size,
+            hidden_size,
+            lag,
+            window,
+        )
+        assert (c.length, c.vocabulary_size, c.learning_rate) == (25, 100, 1e-3)
+        assert build_layout(c).chunks_per_sequence == chunks
+        assert num_updates(c) == sequences * chunks
+
+
+@pytest.mark.parametrize("mode", EXPERIMENTS)
+def test_a_configuration_survives_the_way_through_a_file(mode):
+    configuration = configure(mode, seed=7, updates=3)
+    values = configuration.to_dict()
+    assert configure(**values) == configuration
+    assert set(values) == {"mode", *EXPERIMENTS[mode].options}
+
+
+def test_updates_replace_the_default_number_of_sequences():
+    assert configure("lag", updates=7).sequences is None
+    assert num_updates(configure("lag", updates=7)) == 7
+    assert num_updates(configure("lag", sequences=7)) == 28
+    with pytest.raises(ValueError, match="only one can be given"):
+        configure("lag", updates=7, sequences=7)
+
+
+def test_text_and_numbers_are_the_same():
+    assert configure("lag", lag="3", learning_rate="1e-2") == configure("lag", lag=3, learning_rate=0.01)
+
+
+@pytest.mark.parametrize("value", BAD_NUMBERS)
+@pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option.kind is int])
+def test_bad_whole_numbers(name, value):
+    if value is None and name in ("sequences", "updates"):
+        return
+    if OPTIONS[name].low == 0 and value == "0":
+        return
+    with pytest.raises((ValueError, TypeError), match=rf"^`{name}` must be a whole number.*Got") as caught:
+        configure("lag", **{name: value})
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "x", "nan", "inf", math.nan, 1e300, [], True])
+@pytest.mark.parametrize("name", ["learning_rate", "clip_norm"])
+def test_bad_numbers(name, value):
+    with pytest.raises((ValueError, TypeError), match=rf"^`{name}` must be a number.*Got"):
+        configure("lag", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "message"),
+    [
+        ("lagg", {}, r"`mode` must be one of .*Got 'lagg' \(did you mean 'lag'\?\)"),
+        (["lag"], {}, "`mode` must be one of"),
+        ("lag", {"hiden_size": 5}, r"no option 'hiden_size' \(did you mean 'hidden_size'\?\)"),
+        ("lag", {"lag": 5}, "`lag` must be smaller than `window` in mode lag, .*Got lag 5 with window 5"),
+        ("lag", {"length": 5}, r"`length` must be at least window \+ 1 = 6.*Got 5"),
+        ("stateful", {"length": 1}, r"`length` must be at least window \+ 1 = 2.*Got 1"),
+        ("stateful", {"lag": 25}, "`lag` must be smaller than `length`.*Got lag 25 with length 25"),
+        ("echo", {"lag": 1}, "`lag` is always 0 in mode echo.*Got 1"),
+        ("stateful", {"window": 3}, "`window` is always 1 in mode stateful.*Got 3"),
+        ("lag", {"carry": "keeep"}, r"`carry` must be one of keep, reset. Got 'keeep' \(did you mean 'keep'\?\)"),
+        ("lag", {"carry": "reset", "cut": "sequence"}, "`cut` can be 'sequence' only"),
+        ("echo", {"cut": "sequence"}, "`cut` can be 'sequence' only"),
+        ("lag", {"tensorboard": "yes"}, "`tensorboard` must be true or false. Got 'yes'"),
+        ("lag", {"hidden_size": 50000}, "at most 200,000,000 parameters"),
+        ("lag", {"batch_size": 10**6}, "at most 200,000,000 numbers"),
+        ("lag", {"windows_dropped": 0}, "no option 'windows_dropped'"),
+    ],
+)
+def test_rules(mode, options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        configure(mode, **options)
+
+
+@pytest.mark.parametrize("mode", EXPERIMENTS)
+@pytest.mark.parametrize("options", [{"length": 6}, {"length": 1000}, {"vocabulary_size": 2}, {"batch_size": 7}])
+def test_other_numbers_work(mode, options):
+    chunk = next(iter(training_stream(configure(mode, **options))))
+    assert chunk.symbols.max() < configure(mode, **options).vocabulary_size
+
+
+def test_length_5_works_where_a_window_fits():
+    assert configure("echo", length=5).length == configure("stateful", length=5).length == 5
+
+
+def test_sentences_for_the_command_line():
+    assert in_flags("`window_length` and `batch_size`, `lag`") == "--window and --batch-size, --lag"
+
+
+def test_replace_checks_anew():
+    assert replace(configure("lag"), lag=2).lag == 2
+    with pytest.raises(ValueError, match="smaller than"):
+        replace(configure("lag"), lag=9)

@@ -1,0 +1,38 @@
+import os
+import stat
+
+import pytest
+
+from echo_torch.files import whole_file, write_text
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    with whole_file(path) as file:
+        file.write(b"new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["result.json"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text("old")
+
+    def write_half():
+        with whole_file(path) as file:
+            file.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["result.json"]
+
+
+def test_others_may_read_it_as_any_file(tmp_path):
+    write_text(tmp_path / "ours", "x")
+    (tmp_path / "theirs").write_text("x")
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ours", "theirs")}
+    assert len(modes) == 1

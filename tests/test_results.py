@@ -1,0 +1,79 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from echo_torch import RunDirectory, configure
+from echo_torch.results import UserError, read_yaml, to_yaml, weights_sha256
+
+
+def test_the_first_free_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = []
+    for _ in range(3):
+        run = RunDirectory.new(None, "lag-seed1")
+        run.create()
+        names.append(str(run.path))
+    assert names == ["runs/lag-seed1", "runs/lag-seed1-2", "runs/lag-seed1-3"]
+
+
+def test_choosing_a_name_makes_nothing(tmp_path):
+    RunDirectory.new(tmp_path / "a" / "b", "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_directory_is_taken_a_full_one_not(tmp_path):
+    assert RunDirectory.new(tmp_path, "x").path == tmp_path
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--run-dir must be new or empty.*Got"):
+        RunDirectory.new(tmp_path, "x")
+    with pytest.raises(UserError, match="which is a file"):
+        RunDirectory.new(tmp_path / "file", "x")
+    with pytest.raises(UserError, match="is a file"):
+        RunDirectory.new(tmp_path / "file" / "below", "x")
+    with pytest.raises(UserError, match="--run-dir"):
+        RunDirectory.new("\0", "x").create()
+    with pytest.raises(UserError, match="--run-dir"):
+        RunDirectory.new(tmp_path / ("long" * 200), "x").create()
+
+
+def test_configuration_in_a_file(tmp_path):
+    configuration = configure("stateful", lag=6, clip_norm=0.5)
+    run = RunDirectory(tmp_path)
+    run.config.write_text(to_yaml(configuration))
+    assert run.read_config() == configuration
+    run.config.write_text("mode: lag\nlag: 9\n")
+    with pytest.raises(UserError, match="not the configuration of a run: --lag must be smaller"):
+        run.read_config()
+    with pytest.raises(UserError, match="--run must be the directory of a finished run"):
+        RunDirectory(tmp_path / "none").read_config()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"lag: [1", "not valid YAML at line"),
+        (b"- 1\n- 2", "must hold names and values.*Got list"),
+        (b"", "Got NoneType"),
+        (b"1: 2", "must hold names and values"),
+        (b"\xff\xfe\x00", "not valid YAML"),
+        (b"a: !!python/object/apply:os.system [echo]", "not valid YAML"),
+        (b"[" * 5000, "not valid YAML"),
+    ],
+)
+def test_bad_yaml(tmp_path, text, message):
+    path = tmp_path / "file.yaml"
+    path.write_bytes(text)
+    with pytest.raises(UserError, match=message):
+        read_yaml(path)
+
+
+def test_weights_fingerprint_follows_its_definition():
+    weights = {"b": torch.arange(6.0).view(2, 3).T, "a": torch.ones(1, dtype=torch.float64)}
+    digest = hashlib.sha256()
+    digest.update(b"a\0float64\0[1]\0" + np.ones(1, "<f8").tobytes())
+    digest.update(b"b\0float32\0[3, 2]\0" + np.array([[0, 3], [1, 4], [2, 5]], "<f4").tobytes())
+    assert weights_sha256(weights) == digest.hexdigest()
+    weights["b"] = weights["b"] + 1e-6
+    assert weights_sha256(weights) != digest.hexdigest()

@@ -1,0 +1,118 @@
+import json
+
+import pytest
+import torch
+import yaml
+
+from echo_torch import RunDirectory, configure, train
+from echo_torch.experiments import EXPERIMENTS, replace
+from echo_torch.results import UserError, weights_sha256
+from echo_torch.runner import build_model, evaluate_model, load_model
+
+
+def short(mode="lag", **options):
+    return configure(mode, **{"sequences": 10, "log_every": 10, "accelerator": "cpu", "vocabulary_size": 10, **options})
+
+
+@pytest.mark.parametrize("mode", EXPERIMENTS)
+def test_what_a_run_leaves(tmp_path, mode):
+    configuration = short(mode)
+    run = RunDirectory(tmp_path / "run")
+    result = train(configuration, run)
+    assert {path.name for path in run.path.iterdir()} == {"config.yaml", "metrics.csv", "checkpoints", "result.json"}
+    assert json.loads(run.result.read_text()) == result
+    assert set(result) >= {
+        "mode", "seed", "accuracy", "accuracy_low", "accuracy_high", "loss", "chance", "targets", "updates", "seconds",
+        "updates_per_second", "parameters", "weights_sha256", "config", "versions",
+    }  # fmt: skip
+    assert configure(**yaml.safe_load(run.config.read_text())) == configuration
+    metrics = run.read_metrics()
+    assert metrics["update"][-1] == result["updates"]
+    assert metrics["sequences"][-1] == 10
+    assert metrics["symbols"][-1] == 250
+    assert result["accuracy_low"] <= result["accuracy"] <= result["accuracy_high"]
+    _, model = load_model(run)
+    assert weights_sha256(model.state_dict()) == result["weights_sha256"]
+    evaluation = evaluate_model(configuration, model)
+    assert (evaluation.accuracy, evaluation.loss) == (result["accuracy"], result["loss"])
+
+
+def test_the_same_configuration_gives_the_same_weights(tmp_path):
+    torch.manual_seed(99)
+    one = train(short(), RunDirectory(tmp_path / "1"))
+    torch.manual_seed(7)
+    two = train(short(workers=1), RunDirectory(tmp_path / "2"))
+    other = train(short(seed=2), RunDirectory(tmp_path / "3"))
+    assert one["weights_sha256"] == two["weights_sha256"] != other["weights_sha256"]
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 7}, {"cut": "sequence"}, {"layers": 2}, {"length": 6}])
+def test_other_numbers_train(tmp_path, options):
+    result = train(short(**options), RunDirectory(tmp_path))
+    assert result["updates"] == 10 * {"batch_size": 3, "cut": 1, "layers": 4, "length": 1}[next(iter(options))]
+
+
+def test_clipping_bounds_the_gradient(tmp_path):
+    """With a tiny norm Adam's second moment shows how long the clipped gradients were."""
+    run = RunDirectory(tmp_path)
+    train(short(clip_norm=1e-4), run)
+    moments = torch.load(run.checkpoint, weights_only=True)["optimizer_states"][0]["state"]
+    assert sum(float(state["exp_avg_sq"].sum()) for state in moments.values()) <= 1.01e-8
+
+
+def test_first_weights_come_from_the_seed_alone():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    one = build_model(short())
+    assert torch.equal(before, torch.get_rng_state())
+    assert weights_sha256(one.state_dict()) == weights_sha256(build_model(short()).state_dict())
+    assert weights_sha256(one.state_dict()) != weights_sha256(build_model(short(seed=2)).state_dict())
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path):
+    """Lanes shared by two ranks, one of them with an unused row: the same losses within rounding."""
+    one, two = RunDirectory(tmp_path / "1"), RunDirectory(tmp_path / "2")
+    train(short(vocabulary_size=100), one)
+    train(short(vocabulary_size=100, devices=2), two)
+    for name, values in one.read_metrics().items():
+        assert two.read_metrics()[name] == pytest.approx(values, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"devices": 6}, "--devices must be at most the number of lanes, 5"), ({"tensorboard": True}, "pip install")],
+)
+def test_what_the_machine_cannot_do_leaves_nothing(tmp_path, monkeypatch, options, message):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=message):
+        train(short(**options), RunDirectory(tmp_path / "run"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for what is missing")
+def test_no_cuda():
+    with pytest.raises(UserError, match="--accelerator cuda needs a CUDA device"):
+        train(short(accelerator="cuda"), RunDirectory("never"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None])
+def test_a_damaged_checkpoint(tmp_path, damage):
+    run = RunDirectory(tmp_path)
+    train(short(), run)
+    if damage is None:
+        torch.save({"state_dict": build_model(replace(short(), hidden_size=3)).state_dict()}, run.checkpoint)
+    else:
+        run.checkpoint.write_bytes(damage)
+    with pytest.raises(UserError, match="cannot be read as this run's checkpoint"):
+        load_model(run)
+    run.checkpoint.unlink()
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        load_model(run)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", EXPERIMENTS)
+def test_every_mode_on_cuda(tmp_path, mode):
+    result = train(short(mode, accelerator="cuda"), RunDirectory(tmp_path))
+    assert result["targets"] > 0
