@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import log
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -10,6 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from echo_torch.experiments import Configuration
 from echo_torch.files import whole_file
@@ -37,9 +40,27 @@ def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
     lower.legend(loc="best")
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
-    with whole_file(run.curve) as file:
-        figure.savefig(file, format="png", dpi=120)
-    plt.close(figure)
+    _save(figure, run.curve)
+
+
+def draw_side_by_side(runs: Sequence[RunDirectory], path: str | Path) -> None:
+    """Draw the accuracy of several runs over their training, a panel for each, into one picture.
+
+    Args:
+        runs: Finished runs.
+        path: The PNG file.
+    """
+    width = 3.6 * len(runs)
+    figure, panels = plt.subplots(1, len(runs), sharey=True, squeeze=False, figsize=(width, 3), layout="constrained")
+    for axes, run in zip(panels[0], runs, strict=True):
+        configuration, metrics = run.read_config(), run.read_metrics()
+        axes.plot(metrics["sequences"], metrics["accuracy"], color="C0")
+        axes.axhline(1 / configuration.vocabulary_size, color="0.4", linestyle="--", label="chance")
+        axes.set(ylim=(-0.03, 1.03), title=_title(configuration), xlabel="sequences drawn")
+        axes.grid(alpha=0.3)
+    panels[0][0].set_ylabel("accuracy in training")
+    panels[0][0].legend(loc="center right")
+    _save(figure, path)
 
 
 def result_lines(result: dict[str, Any], expected: list[int], predicted: list[int]) -> list[str]:
@@ -59,9 +80,15 @@ def result_lines(result: dict[str, Any], expected: list[int], predicted: list[in
     ]
 
 
+def _save(figure: Figure, path: str | Path) -> None:
+    with whole_file(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+    plt.close(figure)
+
+
 def _marker(metrics: dict[str, list[float]]) -> str:
     return "o" if len(metrics["update"]) < 20 else ""
 
 
 def _title(c: Configuration) -> str:
-    return f"{c.mode}: echo of lag {c.lag}, {c.vocabulary_size} symbols, seed {c.seed}"
+    return f"{c.mode}: lag {c.lag}, {c.vocabulary_size} symbols, seed {c.seed}"

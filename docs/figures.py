@@ -1,0 +1,15 @@
+"""Draws the figures of the README anew: `python docs/figures.py` trains what they show (about half a minute)."""
+
+import tempfile
+from pathlib import Path
+
+from echo_torch import RunDirectory, configure, train
+from echo_torch.report import draw_side_by_side
+
+with tempfile.TemporaryDirectory() as folder:
+    runs = []
+    for mode in ("stateful", "lag"):
+        run = RunDirectory(Path(folder) / mode)
+        train(configure(mode), run, progress=True)
+        runs.append(run)
+    draw_side_by_side(runs, Path(__file__).parent / "stateful_beside_lag.png")

@@ -1,0 +1,71 @@
+"""Every command and every example of the documentation runs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+CI = (ROOT / ".ci" / "run").read_text()
+
+
+def code_blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands():
+    """All commands of the README: its bash blocks and what stands in backticks."""
+    lines = [line for block in code_blocks("bash") for line in block.strip().splitlines()]
+    prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    lines += re.findall(r"`(python [^`]+|pip [^`]+)`", prose)
+    return list(dict.fromkeys(part.strip() for line in lines for part in line.split("&&")))
+
+
+def run(command, folder, **options):
+    words = shlex.split(command)
+    words = [sys.executable if words[0] == "python" else words[0], *words[1:]]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, **options)
+
+
+def test_there_are_commands():
+    assert "python train.py --mode lag" in commands()
+    assert len(commands()) >= 10
+
+
+@pytest.mark.slow
+def test_examples(tmp_path):
+    for number, block in enumerate(code_blocks("python")):
+        path = tmp_path / f"example_{number}.py"
+        path.write_text(block)
+        found = run(f"python {path.name}", tmp_path)
+        assert found.returncode == 0, found.stderr
+        if "accuracy" in block:
+            assert float(re.search(r"accuracy ([\d.]+)%", found.stdout)[1]) > 95
+
+
+@pytest.mark.slow
+def test_commands(tmp_path):
+    """Each is run, in order; those that take long are run by the checks themselves."""
+    (tmp_path / "train.py").symlink_to(ROOT / "train.py")
+    for command in commands():
+        if command.startswith("pip install 'tensorboard"):  # an extra, not part of the checked environment
+            continue
+        if command.startswith("pip") or "pytest" in command or "benchmarks" in command:
+            assert command.split(" -m claims")[0].removeprefix("pip install ") in CI
+            continue
+        if command.startswith("python train.py = "):
+            continue
+        found = run(command, tmp_path)
+        assert found.returncode == 0, (command, found.stderr)
+
+
+def test_the_file_tree_is_complete():
+    tree = README[README.index("## The files") :]
+    for path in (ROOT / "echo_torch").glob("[a-z]*.py"):
+        assert path.name in tree, path.name
