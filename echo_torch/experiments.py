@@ -60,6 +60,10 @@ OPTIONS = {
         Option("lag", int, "data", "the target is the symbol so many steps ago", 0, 10**6),
         Option("window", int, "data", "steps per window", 1, 10**6),
         Option("batch_size", int, "data", "consecutive windows per batch", 1, 10**6),
+        Option("lanes", int, "data", "sequences read side by side, each in its own row", 1, 10**6),
+        Option("chunk", int, "data", "steps that a lane reads per update", 1, 10**6),
+        Option("reset_every", int, "state", "steps after which a lane begins a new sequence", 1, 10**6),
+        Option("stagger", bool, "state", "let the lanes reset at different chunks"),
         Option("hidden_size", int, "model", "width of the LSTM's state", 1, 10**5),
         Option("layers", int, "model", "LSTM layers", 1, 1000),
         Option("init", str, "model", "first weights as PyTorch or as Keras draws them", choices=("torch", "keras")),
@@ -102,12 +106,16 @@ class Configuration:
     seed: int
     sequences: int | None
     updates: int | None
-    length: int
+    length: int | None
     vocabulary_size: int
     lag: int
-    window: int
+    window: int | None
     windows_dropped: int
-    batch_size: int
+    batch_size: int | None
+    lanes: int | None
+    chunk: int | None
+    reset_every: int | None
+    stagger: bool
     hidden_size: int
     layers: int
     init: str
@@ -138,7 +146,7 @@ class Experiment:
         defaults: The values that differ from `COMMON_DEFAULTS`, and the ones that are its own.
         fixed: Values that make the experiment what it is; they are no flags here.
         claim: What evaluation must show at the defaults: "accuracy >= 0.99" or "chance".
-        tutorial_result: Accuracy that the tutorial reports.
+        tutorial_result: Accuracy that the tutorial reports; None: it has no such experiment.
         window_holds_lag: Whether the answer must lie inside the window.
     """
 
@@ -147,7 +155,7 @@ class Experiment:
     defaults: Mapping[str, Value]
     fixed: Mapping[str, Value]
     claim: str
-    tutorial_result: float
+    tutorial_result: float | None = None
     window_holds_lag: bool = False
 
     @property
@@ -156,6 +164,10 @@ class Experiment:
         return tuple(name for name in OPTIONS if name not in self.fixed)
 
 
+_NO_LANES: dict[str, Value] = {"lanes": None, "chunk": None, "reset_every": None, "stagger": False}
+_NO_WINDOWS: dict[str, Value] = {
+    "sequences": None, "length": None, "window": None, "windows_dropped": 0, "batch_size": None, "cut": "chunk",
+}  # fmt: skip
 COMMON_DEFAULTS: dict[str, Value] = {
     "seed": 1, "sequences": None, "updates": None, "length": 25, "vocabulary_size": 100, "layers": 1, "init": "torch",
     "learning_rate": 1e-3, "clip_norm": None, "cut": "chunk", "accelerator": "auto", "devices": 1, "workers": 0,
@@ -169,7 +181,7 @@ EXPERIMENTS = {
             "echo",
             "repeat the symbol just read",
             {"sequences": 500, "batch_size": 1, "hidden_size": 15, "carry": "reset"},
-            {"lag": 0, "window": 1, "windows_dropped": 0},
+            {"lag": 0, "window": 1, "windows_dropped": 0, **_NO_LANES},
             claim="accuracy >= 0.99",
             tutorial_result=1.0,
         ),
@@ -177,7 +189,7 @@ EXPERIMENTS = {
             "stateful",
             "the symbol one step ago, read one step at a time: the beginner's mistake",
             {"sequences": 2000, "lag": 1, "batch_size": 6, "hidden_size": 50, "carry": "keep"},
-            {"window": 1, "windows_dropped": 1},
+            {"window": 1, "windows_dropped": 1, **_NO_LANES},
             claim="chance",
             tutorial_result=0.0,
         ),
@@ -185,10 +197,27 @@ EXPERIMENTS = {
             "lag",
             "the symbol one step ago, with a window of context",
             {"sequences": 2000, "lag": 1, "window": 5, "batch_size": 5, "hidden_size": 50, "carry": "keep"},
-            {"windows_dropped": 1},
+            {"windows_dropped": 1, **_NO_LANES},
             claim="accuracy >= 0.99",
             tutorial_result=1.0,
             window_holds_lag=True,
+        ),
+        Experiment(
+            "aligned",
+            "the symbol one step ago at every step, lanes that go on reading where they stopped",
+            {
+                "updates": 2000,
+                "lag": 1,
+                "lanes": 32,
+                "chunk": 5,
+                "reset_every": None,
+                "stagger": False,
+                "hidden_size": 50,
+                "carry": "keep",
+                "learning_rate": 3e-3,
+            },
+            _NO_WINDOWS,
+            claim="accuracy >= 0.99",
         ),
     )
 }
@@ -248,7 +277,7 @@ def check_value(option: Option, value: object) -> Value:
     Returns:
         The value in its type; None stays None where the option may be absent.
     """
-    if value is None and option.name in ("sequences", "updates", "clip_norm"):
+    if value is None and option.name in ("sequences", "updates", "clip_norm", "reset_every"):
         return None
     if option.kind is str:
         if value not in option.choices:
@@ -288,22 +317,29 @@ def count_parameters(configuration: Configuration) -> int:
 def describe(configuration: Configuration) -> str:
     """What is asked, in a sentence made from the numbers."""
     c = configuration
-    asked = "the symbol just read" if c.lag == 0 else f"the symbol {c.lag} step{'s' * (c.lag > 1)} ago"
-    carried = {"keep": "carried from batch to batch", "reset": "reset at every batch"}[c.carry]
-    window = "one step" if c.window == 1 else f"windows of {c.window} steps"
-    return (
-        f"say {asked}, one of {c.vocabulary_size}, reading {window} at a time in batches of {c.batch_size}, "
-        f"the state {carried}"
-    )
+    asked = "the symbol just read" if c.lag == 0 else f"the symbol {steps(c.lag)} ago"
+    if c.window is None:
+        reading = f"{c.lanes} lanes, {steps(c.chunk)} of each at a time"
+    else:
+        reading = f"{'single steps' if c.window == 1 else f'windows of {c.window} steps'} in batches of {c.batch_size}"
+    carried = {"keep": "carried", "reset": "reset"}[c.carry]
+    return f"say {asked} (1 of {c.vocabulary_size}), reading {reading}, the state {carried} at every batch"
+
+
+def steps(number: int | None) -> str:
+    """'1 step', '2 steps'."""
+    return f"{number} step{'' if number == 1 else 's'}"
 
 
 def _check_name(name: str, value: object, experiment: Experiment) -> None:
     if name not in OPTIONS:
         raise ValueError(f"There is no option {name!r}{suggest(name, ('mode', *OPTIONS))}.")
     if name not in experiment.options:
+        fixed = experiment.fixed[name]
+        state = f"is always {fixed}" if fixed or (fixed == 0 and fixed is not False) else "has no meaning"
         raise ValueError(
-            f"`{name}` is always {experiment.fixed[name]} in mode {experiment.name}, and an option without effect is "
-            f"refused, so that no result is misread. Got {_shorten(value)}; leave it out."
+            f"`{name}` {state} in mode {experiment.name}, and an option without effect is refused, so that no result "
+            f"is misread. Got {_shorten(value)}; leave it out."
         )
 
 
@@ -335,22 +371,10 @@ def _shorten(value: object) -> str:
 
 
 def _check_rules(c: Configuration, experiment: Experiment) -> None:
-    if experiment.window_holds_lag and c.lag >= c.window:
-        raise ValueError(
-            f"`lag` must be smaller than `window` in mode {c.mode}, so that the answer lies inside the window. "
-            f"Got lag {c.lag} with window {c.window}."
-        )
-    shortest = c.window + c.windows_dropped
-    if c.length < shortest:
-        rule = "window + 1" if c.windows_dropped else "window"
-        raise ValueError(
-            f"`length` must be at least {rule} = {shortest} in mode {c.mode}, so that a window is left"
-            f"{' after the first, which the tutorial drops' if c.windows_dropped else ''}. Got {c.length}."
-        )
-    if c.lag >= c.length:
-        raise ValueError(
-            f"`lag` must be smaller than `length`, or no target has an answer. Got lag {c.lag} with length {c.length}."
-        )
+    if c.window is None:
+        _check_lanes(c)
+    else:
+        _check_windows(c, experiment)
     # Imported late: the layout brings numpy, which `--help` need not wait for.
     from echo_torch.layout import check_carry_and_cut
 
@@ -360,15 +384,57 @@ def _check_rules(c: Configuration, experiment: Experiment) -> None:
             f"`vocabulary_size`, `hidden_size` and `layers` must leave the network at most {MAX_PARAMETERS:,} "
             f"parameters, which take 3.2 GB to train. Got {number:,}."
         )
-    if (number := _chunk_numbers(c)) > MAX_CHUNK_NUMBERS:
+    rows, columns = _chunk_shape(c)
+    if (number := rows * columns * (3 * c.vocabulary_size + 10 * c.hidden_size * c.layers)) > MAX_CHUNK_NUMBERS:
+        names = "`lanes`, `chunk`" if c.window is None else "`batch_size`, `window`, `length`"
         raise ValueError(
-            f"`batch_size`, `window`, `length`, `vocabulary_size` and `hidden_size` must leave one chunk at most "
-            f"{MAX_CHUNK_NUMBERS:,} numbers to hold for the gradient (0.8 GB). Got {number:,}."
+            f"{names}, `vocabulary_size` and `hidden_size` must leave one chunk at most {MAX_CHUNK_NUMBERS:,} "
+            f"numbers to hold for the gradient (0.8 GB). Got {number:,}."
         )
 
 
-def _chunk_numbers(c: Configuration) -> int:
-    columns = c.window
+def _check_windows(c: Configuration, experiment: Experiment) -> None:
+    length, window = given(c.length), given(c.window)
+    if experiment.window_holds_lag and c.lag >= window:
+        raise ValueError(
+            f"`lag` must be smaller than `window` in mode {c.mode}, so that the answer lies inside the window. "
+            f"Got lag {c.lag} with window {window}."
+        )
+    shortest = window + c.windows_dropped
+    if length < shortest:
+        rule = "window + 1" if c.windows_dropped else "window"
+        raise ValueError(
+            f"`length` must be at least {rule} = {shortest} in mode {c.mode}, so that a window is left"
+            f"{' after the first, which the tutorial drops' if c.windows_dropped else ''}. Got {length}."
+        )
+    if c.lag >= length:
+        raise ValueError(
+            f"`lag` must be smaller than `length`, or no target has an answer. Got lag {c.lag} with length {length}."
+        )
+
+
+def _check_lanes(c: Configuration) -> None:
+    if c.reset_every is None:
+        if c.stagger:
+            raise ValueError("`stagger` needs `reset_every`: lanes that never reset cannot do so at different chunks.")
+    elif c.lag >= c.reset_every:
+        raise ValueError(
+            f"`lag` must be smaller than `reset_every`, or no target has an answer. "
+            f"Got lag {c.lag} with a reset every {steps(c.reset_every)}."
+        )
+
+
+def _chunk_shape(c: Configuration) -> tuple[int, int]:
+    if c.window is None:
+        return given(c.lanes), given(c.chunk)
+    columns, batch_size = c.window, given(c.batch_size)
     if c.cut == "sequence":
-        columns *= -(-(c.length - c.window + 1 - c.windows_dropped) // c.batch_size)
-    return c.batch_size * columns * (3 * c.vocabulary_size + 10 * c.hidden_size * c.layers)
+        columns *= -(-(given(c.length) - c.window + 1 - c.windows_dropped) // batch_size)
+    return batch_size, columns
+
+
+def given(value: int | None) -> int:
+    """A number that this mode's configuration has."""
+    if value is None:
+        raise TypeError("This option has no value in this mode.")
+    return value

@@ -6,6 +6,7 @@ chunk 0, and any worker can make any chunk.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -138,6 +139,113 @@ class WindowLayout:
         """How many sequences, and how many fresh symbols, the first `num_chunks` chunks draw from."""
         num_sequences = -(-num_chunks // self.chunks_per_sequence) * self._sequences_at_once
         return num_sequences, num_sequences * self._length
+
+
+class LaneLayout:
+    """Lanes that go on reading where they stopped: chunk after chunk without a gap, every step asked.
+
+        num_lanes=2, chunk_length=3        chunk 0    chunk 1    chunk 2
+        lane 0 (sequence 0) reads steps     0 1 2      3 4 5      6 7 8
+        lane 1 (sequence 1)                 0 1 2      3 4 5      6 7 8
+
+        the same, reset_every=4
+        lane 0                              0 1 2      3          0 1 2
+        sequence                              0          0          2
+
+    A sequence that ends inside a chunk is followed by empty columns, and the lane's next chunk starts afresh.
+
+    Args:
+        num_lanes: Rows of every chunk, at least 1.
+        chunk_length: Steps per chunk, at least 1.
+        lag: How many steps back the answer lies, at least 0. It is not asked where it would lie before the lane's
+            first step.
+        reset_every: Steps in a sequence; None: every lane reads one sequence without end.
+        first_steps: For each lane the step of its first sequence at which it starts; None: all at 0. With
+            `reset_every` it makes the lanes reset at different chunks.
+        carry: "keep" resets the state where a sequence begins, "reset" at every chunk.
+
+    Raises:
+        ValueError: If a number is out of range or a word is unknown.
+    """
+
+    def __init__(
+        self,
+        num_lanes: int,
+        chunk_length: int,
+        lag: int,
+        *,
+        reset_every: int | None = None,
+        first_steps: Sequence[int] | None = None,
+        carry: str = "keep",
+    ) -> None:
+        check_carry_and_cut(carry, "chunk")
+        for name, number in (("num_lanes", num_lanes), ("chunk_length", chunk_length)):
+            if number < 1:
+                raise ValueError(f"`{name}` must be at least 1: a chunk holds something. Got {number}.")
+        if lag < 0:
+            raise ValueError(f"`lag` must be at least 0: an echo cannot come before its symbol. Got {lag}.")
+        if reset_every is not None and reset_every < 1:
+            raise ValueError(f"`reset_every` must be at least 1: a sequence has steps. Got {reset_every}.")
+        first = np.zeros(num_lanes, dtype=np.int64) if first_steps is None else np.asarray(first_steps)
+        end = np.inf if reset_every is None else reset_every
+        if first.shape != (num_lanes,) or (first < 0).any() or (first >= end).any():
+            raise ValueError(
+                f"`first_steps` must hold for each of the {num_lanes} lanes a step of its first sequence. "
+                f"Got {first_steps!r}."
+            )
+        self._num_lanes, self._chunk_length, self._lag = num_lanes, chunk_length, lag
+        self._reset_every, self._first_steps = reset_every, first
+        self._resets_every_chunk = carry == "reset"
+
+    @property
+    def num_lanes(self) -> int:
+        """Rows of every chunk."""
+        return self._num_lanes
+
+    @property
+    def num_steps(self) -> int:
+        """Columns of every chunk."""
+        return self._chunk_length
+
+    def places(self, index: Integers) -> Places:
+        """What the chunks of the given numbers, int64 (n,), read."""
+        number, chunk, begin = self._sequence_of(index[:, None])
+        step = (begin + chunk * self._chunk_length)[:, :, None] + np.arange(self._chunk_length)
+        if self._reset_every is not None:
+            step = np.where(step < self._reset_every, step, NO_STEP)
+        answer = np.where(step - self._lag >= begin[:, :, None], step - self._lag, NO_STEP)
+        return Places(
+            sequence=number * self._num_lanes + np.arange(self._num_lanes),
+            step=step,
+            answer=np.where(step == NO_STEP, NO_STEP, answer),
+            starts=(chunk == 0) | self._resets_every_chunk,
+        )
+
+    def drawn(self, num_chunks: int) -> tuple[int, int]:
+        """How many sequences, and how many fresh symbols, the first `num_chunks` chunks draw from."""
+        if num_chunks == 0:
+            return 0, 0
+        number, chunk, begin = self._sequence_of(np.asarray([[num_chunks - 1]]))
+        num_sequences = int((number + 1).sum())
+        if self._reset_every is None:
+            return num_sequences, self._num_lanes * self._chunk_length * num_chunks
+        whole = number * self._reset_every - np.where(number > 0, self._first_steps, 0)
+        current = np.minimum((chunk + 1) * self._chunk_length, self._reset_every - begin)
+        return num_sequences, int((whole + current).sum())
+
+    def _sequence_of(self, index: Integers) -> tuple[Integers, Integers, Integers]:
+        """For chunks (n, 1) and lanes: the lane's how-manieth sequence, which chunk of it, and its first step."""
+        index = np.broadcast_to(index, (len(index), self._num_lanes))
+        if self._reset_every is None:
+            return np.zeros_like(index), index, np.broadcast_to(self._first_steps, index.shape)
+        chunks_first = -(-(self._reset_every - self._first_steps) // self._chunk_length)
+        later, chunk = np.divmod(index - chunks_first, -(-self._reset_every // self._chunk_length))
+        is_first = index < chunks_first
+        return (
+            np.where(is_first, 0, later + 1),
+            np.where(is_first, index, chunk),
+            np.where(is_first, self._first_steps, 0),
+        )
 
 
 def check_carry_and_cut(carry: str, cut: str) -> None:

@@ -29,13 +29,14 @@ def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
     metrics = run.read_metrics()
     chance = 1 / configuration.vocabulary_size
     figure, (upper, lower) = plt.subplots(2, sharex=True, figsize=(7, 5), layout="constrained")
-    upper.plot(metrics["sequences"], metrics["accuracy"], color="C0", marker=_marker(metrics))
+    drawn, label = _drawn(configuration, metrics)
+    upper.plot(drawn, metrics["accuracy"], color="C0", marker=_marker(metrics))
     upper.axhline(chance, color="0.4", linestyle="--", label=f"chance, 1/{configuration.vocabulary_size}")
     upper.set(ylabel="accuracy", ylim=(-0.03, 1.03), title=_title(configuration))
     upper.legend(loc="center right")
-    lower.plot(metrics["sequences"], metrics["loss"], color="C1", marker=_marker(metrics))
+    lower.plot(drawn, metrics["loss"], color="C1", marker=_marker(metrics))
     lower.axhline(log(configuration.vocabulary_size), color="0.4", linestyle="--", label="loss of a uniform guess")
-    lower.set(ylabel="loss (nats)", xlabel=f"sequences of {configuration.length} symbols drawn")
+    lower.set(ylabel="loss (nats)", xlabel=label)
     lower.set_ylim(bottom=0)
     lower.legend(loc="best")
     for axes in (upper, lower):
@@ -78,6 +79,13 @@ def result_lines(result: dict[str, Any], expected: list[int], predicted: list[in
         f"Expected:  {expected}",
         f"Predicted: {predicted}",
     ]
+
+
+def _drawn(c: Configuration, metrics: dict[str, list[float]]) -> tuple[list[float], str]:
+    """The data used so far, and what the axis is called: sequences where their number means something."""
+    if c.length is None:
+        return metrics["symbols"], "fresh symbols drawn"
+    return metrics["sequences"], f"sequences of {c.length} symbols drawn"
 
 
 def _save(figure: Figure, path: str | Path) -> None:

@@ -1,0 +1,204 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from echo_torch import EXPERIMENTS, Chunk, configure
+from echo_torch.reach import OTHER, Stamps, explain, reach
+from echo_torch.runner import build_reach, training_stream
+
+
+def brute_force(chunks, lag, vocabulary_size, max_lag=24):
+    """The definitions read aloud: a list of all that each lane read since its reset, searched for every target."""
+    history, gaps, reachable = {}, {}, set()
+    asked = hits = in_chunk = 0
+    for chunk in chunks:
+        for lane in range(len(chunk.symbols)):
+            if chunk.starts[lane]:
+                history[lane] = []
+            seen = history.setdefault(lane, [])
+            before = len(seen)
+            for column in range(chunk.symbols.shape[1]):
+                place = (int(chunk.sequence[lane]), int(chunk.step[lane, column]))
+                if chunk.symbols[lane, column] >= 0:
+                    if seen:
+                        gap = place[1] - seen[-1][1] - 1 if seen[-1][0] == place[0] else OTHER
+                        gaps[gap] = gaps.get(gap, 0) + 1
+                    seen.append(place)
+                if chunk.targets[lane, column] != -100:
+                    asked += 1
+                    reachable |= {back for back in range(max_lag + 1) if (place[0], place[1] - back) in seen}
+                    answer = (place[0], place[1] - lag)
+                    hits += answer in seen
+                    in_chunk += answer in seen[before:]
+    jumps = set(gaps) - {0, OTHER}
+    share = hits / asked if asked else None
+    return {
+        "gap": 0 if not jumps else jumps.pop() if len(jumps) == 1 else None,
+        "gaps": gaps,
+        "reachable_lags": sorted(reachable),
+        "reachable_share": share,
+        "in_horizon_share": in_chunk / asked if asked else None,
+        "ceiling": None if share is None else share + (1 - share) / vocabulary_size,
+        "targets": asked,
+    }
+
+
+def check(chunks, lag, vocabulary_size=100):
+    expected, found = brute_force(chunks, lag, vocabulary_size), reach(chunks, lag, vocabulary_size=vocabulary_size)
+    for name, value in expected.items():
+        found_value = getattr(found, name)
+        assert found_value == (pytest.approx(value) if isinstance(value, float) else value), name
+    assert found.chunks == len(chunks)
+    return found
+
+
+def test_the_tutorials_two_experiments():
+    stateful, lag = build_reach(configure("stateful")), build_reach(configure("lag"))
+    assert (stateful.gap, stateful.reachable_lags, stateful.ceiling) == (5, [0, 6, 12, 18], 0.01)
+    assert (stateful.reachable_share, stateful.in_horizon_share) == (0, 0)
+    assert (stateful.targets, stateful.chunks) == (480, 80)
+    assert (lag.gap, lag.ceiling, lag.reachable_share, lag.in_horizon_share) == (0, 1.0, 1.0, 1.0)
+    assert lag.reachable_lags == list(range(24))
+
+
+def test_the_same_batches_reach_lag_6():
+    found = build_reach(configure("stateful", lag=6))
+    assert (found.reachable_share, found.in_horizon_share, found.ceiling) == (1, 0, 1)
+    uncut = build_reach(configure("stateful", lag=6, cut="sequence"))
+    assert (uncut.reachable_share, uncut.in_horizon_share, uncut.gap) == (1, 1, 5)
+
+
+@pytest.mark.parametrize(("batch_size", "gap"), [(4, -1), (5, 0), (10, 5)])
+def test_lag_is_aligned_by_accident(batch_size, gap):
+    found = build_reach(configure("lag", batch_size=batch_size))
+    assert (found.gap, found.ceiling) == (gap, 1.0)
+
+
+@pytest.mark.parametrize(("chunk", "share"), [(1, 0.0), (2, 0.5), (5, 0.8)])
+def test_aligned_lanes(chunk, share):
+    found = build_reach(configure("aligned", chunk=chunk))
+    assert (found.gap, found.reachable_share) == (0, 1.0)
+    assert found.in_horizon_share == pytest.approx(share, abs=0.01)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(2, 40), st.integers(1, 6), st.integers(0, 8), st.integers(1, 8),
+    st.sampled_from([("keep", "chunk"), ("keep", "sequence"), ("reset", "chunk")]),
+)  # fmt: skip
+def test_windows_against_the_brute_force(length, window, lag, batch_size, state):
+    mode, options = ("stateful", {}) if window == 1 else ("lag", {"window": window})
+    try:
+        c = configure(mode, length=length, lag=lag, batch_size=batch_size, carry=state[0], cut=state[1], **options)
+    except ValueError:
+        return
+    check(list(itertools.islice(training_stream(c), 30)), lag)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(1, 6), st.integers(1, 6), st.integers(0, 8), st.one_of(st.none(), st.integers(1, 20)), st.booleans(),
+    st.sampled_from(["keep", "reset"]),
+)  # fmt: skip
+def test_lanes_against_the_brute_force(lanes, chunk, lag, reset_every, stagger, carry):
+    options = {"reset_every": reset_every, "stagger": stagger, "carry": carry}
+    try:
+        configuration = configure("aligned", lanes=lanes, chunk=chunk, lag=lag, **options)
+    except ValueError:
+        return
+    check(list(itertools.islice(training_stream(configuration), 20)), lag)
+
+
+@st.composite
+def any_chunks(draw):
+    """Chunks without rhyme or reason: jumps, overlaps, resets, other sequences, holes, nothing asked."""
+    lanes = draw(st.integers(1, 3))
+    chunks = []
+    for index in range(draw(st.integers(1, 5))):
+        steps = draw(st.integers(1, 4))
+
+        def table(low, high, rows=lanes, columns=steps):
+            numbers = draw(st.lists(st.integers(low, high), min_size=rows * columns, max_size=rows * columns))
+            return torch.tensor(numbers).view(rows, columns)
+
+        targets = table(0, 1)
+        chunks.append(
+            Chunk(
+                symbols=table(-1, 2),
+                targets=targets.masked_fill(targets == 0, -100),
+                starts=table(0, 1, columns=1)[:, 0].bool(),
+                sequence=table(0, 1, columns=1)[:, 0],
+                step=table(0, 6),
+                index=index,
+            )
+        )
+    return chunks
+
+
+@settings(deadline=None, max_examples=300)
+@given(any_chunks(), st.integers(0, 30))
+def test_any_chunks_against_the_brute_force(chunks, lag):
+    check(chunks, lag)
+
+
+def test_a_users_own_loader():
+    """Text cut into windows that the user shuffles: one function makes it readable."""
+    data = torch.arange(200).view(2, 100)
+    batches = [{"x": data[:, i : i + 10], "at": torch.arange(i, i + 10)} for i in range(0, 100, 10)]
+
+    def stamps(batch):
+        return Stamps(step=batch["at"].expand(2, 10))
+
+    assert reach(batches, 1, stamps=stamps).gap == 0
+    assert reach(batches, 1, stamps=stamps).ceiling is None
+    assert reach(batches[::2], 1, stamps=stamps).gap == 10
+    shuffled = [batches[i] for i in (3, 0, 7, 1)]
+    assert reach(shuffled, 15, stamps=stamps).gap is None
+    assert reach(shuffled, 15, stamps=stamps).reachable_share < 0.5
+
+
+def test_only_so_many_chunks_are_looked_at():
+    stream = training_stream(configure("aligned"))
+    assert reach(stream, 1).chunks == 200
+    assert reach(stream, 1, max_chunks=3).chunks == 3
+
+
+@pytest.mark.parametrize(
+    ("stamps", "error", "message"),
+    [
+        (Stamps(np.zeros(3, int)), ValueError, r"`step` with two axes.*Got shape \(3,\)"),
+        (Stamps(np.zeros((0, 3), int)), ValueError, "neither empty"),
+        (Stamps(np.zeros((2, 3))), TypeError, "`step` as integers. Got dtype float64"),
+        (
+            Stamps(np.zeros((2, 3), int), sequence=np.zeros(3, int)),
+            ValueError,
+            r"`sequence` of shape \(lanes,\) = \(2,\)",
+        ),
+        (Stamps(np.zeros((2, 3), int), starts=np.zeros(2, int)), TypeError, "`starts` as booleans"),
+        (Stamps(np.zeros((2, 3), int), is_read=np.zeros((3, 2), bool)), ValueError, "`is_read`.*Got shape"),
+        ((np.zeros((2, 3), int),), TypeError, "must return a Stamps.*Got tuple"),
+    ],
+)
+def test_bad_stamps(stamps, error, message):
+    with pytest.raises(error, match=message):
+        reach([0], 1, stamps=lambda _: stamps)
+
+
+def test_bad_numbers():
+    with pytest.raises(ValueError, match="`lag` must be at least 0"):
+        reach([], -1)
+    with pytest.raises(ValueError, match="at least one chunk"):
+        reach([], 1)
+
+
+@pytest.mark.parametrize("mode", EXPERIMENTS)
+def test_the_sentence_follows_from_the_numbers(mode):
+    found = build_reach(configure(mode))
+    text = explain(found)
+    assert ("never read" in text) == (found.reachable_share == 0)
+    assert text.endswith(".")
+    assert text.count(". ") == 0
