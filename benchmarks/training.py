@@ -28,9 +28,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from echo_torch.builders import build_model, training_stream
 from echo_torch.experiments import configure
 from echo_torch.results import RunDirectory
-from echo_torch.runner import ChunkData, build_model, build_module, build_trainer, quiet_lightning, training_stream
+from echo_torch.runner import ChunkData, build_module, build_trainer, quiet_lightning
 
 
 def plain_loop(num_updates: int) -> float:

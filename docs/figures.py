@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from echo_torch import RunDirectory, configure, train
-from echo_torch.report import draw_side_by_side
+from echo_torch.figures import draw_side_by_side
 
 with tempfile.TemporaryDirectory() as folder:
     runs = []

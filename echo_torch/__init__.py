@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from echo_torch.evaluation import Evaluation, evaluate
     from echo_torch.experiments import EXPERIMENTS, Configuration, configure
     from echo_torch.framing import Frames, frame_windows
-    from echo_torch.layout import WindowLayout
+    from echo_torch.layout import LaneLayout, WindowLayout
     from echo_torch.lightning_module import EchoModule
     from echo_torch.model import EchoLSTM
+    from echo_torch.reach import Stamps
     from echo_torch.results import RunDirectory
     from echo_torch.runner import train
     from echo_torch.sequences import RandomSymbols, generate_sequence
@@ -37,8 +38,10 @@ _HOMES = {
     "Evaluation": "evaluation",
     "Frames": "framing",
     "LSTMState": "state",
+    "LaneLayout": "layout",
     "RandomSymbols": "sequences",
     "RunDirectory": "results",
+    "Stamps": "reach",
     "WindowLayout": "layout",
     "configure": "experiments",
     "detach_state": "state",
@@ -53,8 +56,9 @@ _HOMES = {
 
 __all__ = [  # noqa: RUF022 - the order of _HOMES
     "Chunk", "Configuration", "EXPERIMENTS", "EchoLSTM", "EchoModule", "EchoStream", "Evaluation", "Frames",
-    "LSTMState", "RandomSymbols", "RunDirectory", "WindowLayout", "configure", "detach_state", "evaluate",
-    "frame_windows", "generate_sequence", "one_hot_decode", "one_hot_encode", "reset_state", "train",
+    "LSTMState", "LaneLayout", "RandomSymbols", "RunDirectory", "Stamps", "WindowLayout", "configure", "detach_state",
+    "evaluate", "frame_windows", "generate_sequence", "one_hot_decode", "one_hot_encode", "reset_state",
+    "train",
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from echo_torch.experiments import (
     in_flags,
     suggest,
 )
-from echo_torch.results import RunDirectory, UserError, read_yaml, to_yaml
+from echo_torch.results import RunDirectory, UserError, check_new_file, read_yaml, to_yaml
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     for name, help_line, add in (
         ("train", "train one experiment", _add_train),
+        ("reach", "say before any training what the data path of an experiment allows", _add_reach),
         ("evaluate", "repeat the evaluation of a finished run", _add_evaluate),
     ):
         sub = commands.add_parser(
@@ -92,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_train(parser: argparse.ArgumentParser) -> None:
+def _add_options(parser: argparse.ArgumentParser) -> dict[str, argparse._ArgumentGroup]:
+    """The flags of a configuration, made from the options, in their groups."""
     modes = parser.add_argument_group("experiment")
     modes.add_argument(
         "--mode",
@@ -100,7 +103,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="; ".join(f"{e.name}: {e.summary}" for e in EXPERIMENTS.values()) + " (default: lag)",
     )
-    groups = {}
+    groups: dict[str, argparse._ArgumentGroup] = {}
     for option in OPTIONS.values():
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
@@ -111,13 +114,24 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         else:
             metavar = "{" + ",".join(option.choices) + "}" if option.choices else {int: "N", float: "X"}[option.kind]
             groups[option.group].add_argument(option.flag, metavar=metavar, default=argparse.SUPPRESS, help=option.help)
-    output = groups["output"]
+    modes.add_argument("--config", metavar="FILE", help="take options from a YAML file; flags go before it")
+    return groups
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    output = _add_options(parser)["output"]
     output.add_argument("--run-dir", metavar="DIR", help="where the files go (default: a new one in runs/)")
-    output.add_argument("--config", metavar="FILE", help="take options from a YAML file; flags go before it")
     output.add_argument("--print-config", action="store_true", help="print the configuration and stop")
     output.add_argument("--no-progress", action="store_true", help="no progress bar")
     output.add_argument("--quiet", action="store_true", help="no output but errors")
     parser.set_defaults(command=_train)
+
+
+def _add_reach(parser: argparse.ArgumentParser) -> None:
+    output = _add_options(parser)["output"]
+    output.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    output.add_argument("--plot", metavar="FILE", help="draw which step each row reads, and what it is asked")
+    parser.set_defaults(command=_reach)
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -152,24 +166,52 @@ def _train(parsed: argparse.Namespace) -> None:
     say(f"parameters: {count_parameters(configuration):,} (hidden size {configuration.hidden_size})")
 
     # Imported only now: torch and Lightning take seconds, the lines above do not wait for them.
-    from echo_torch import report, runner
+    from echo_torch import builders, figures, report, runner
+    from echo_torch.reach import explain, reach_lines
 
+    found = builders.build_reach(configuration)
+    for line in [*reach_lines(found), explain(found)]:
+        say(line)
     progress = not (parsed.quiet or parsed.no_progress) and sys.stderr.isatty()
     result = runner.train(configuration, run, progress=progress)
-    report.draw_curve(run, configuration)
+    figures.draw_curve(run, configuration)
     _, model = runner.load_model(run)
-    for line in report.result_lines(result, *runner.example(configuration, model)):
+    for line in report.result_lines(result, *builders.example(configuration, model)):
         say(line)
+    say(report.implication(found, result))
     say(f"{result['updates']:,} updates in {result['seconds']:.1f} s; files: {run.path}")
+
+
+def _reach(parsed: argparse.Namespace) -> None:
+    configuration = _configuration(parsed)
+    if parsed.plot:
+        check_new_file(parsed.plot, "--plot")
+
+    # Not the runner: it would bring Lightning, which this need not wait for.
+    from echo_torch.builders import build_reach, first_chunks
+    from echo_torch.reach import explain, reach_lines
+
+    found = build_reach(configuration)
+    if parsed.json:
+        print(json.dumps(found.to_dict()))
+    else:
+        print(f"asked: {describe(configuration)}")
+        print("\n".join(reach_lines(found)))
+        print(explain(found))
+    if parsed.plot:
+        from echo_torch import figures
+
+        title = f"{configuration.mode}: at step t the row is asked for the symbol of step t - {configuration.lag}"
+        figures.draw_reach(first_chunks(configuration), configuration.lag, parsed.plot, title=title)
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
     run = RunDirectory(Path(parsed.run))
     run.read_config()  # refuse a directory that holds no run before torch is loaded
 
-    from echo_torch import report, runner
+    from echo_torch import builders, report, runner
 
     configuration, model = runner.load_model(run)
-    result = runner.evaluation_result(configuration, runner.evaluate_model(configuration, model))
-    for line in report.result_lines(result, *runner.example(configuration, model)):
+    result = runner.evaluation_result(configuration, builders.evaluate_model(configuration, model))
+    for line in report.result_lines(result, *builders.example(configuration, model)):
         print(line)

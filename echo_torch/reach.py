@@ -112,7 +112,7 @@ def reach(
     for name, number, low in (("lag", lag, 0), ("max_lag", max_lag, 0), ("max_chunks", max_chunks, 1)):
         if number < low:
             raise ValueError(f"`{name}` must be at least {low}. Got {number}.")
-    columns = _follow(islice(chunks, max_chunks), stamps)
+    columns, num_chunks = _follow(islice(chunks, max_chunks), stamps)
     reads, asks = columns.where(columns.is_read), columns.where(columns.is_asked)
     gaps = _count_gaps(reads)
     first_reads = _FirstReads(reads.stretch, reads.step, reads.time)
@@ -133,7 +133,7 @@ def reach(
         in_horizon_share=float(is_in_horizon.mean()) if num_asked else None,
         ceiling=ceiling,
         targets=num_asked,
-        chunks=columns.num_chunks,
+        chunks=num_chunks,
     )
 
 
@@ -142,22 +142,50 @@ def explain(found: Reach) -> str:
     if found.reachable_share is None or found.in_horizon_share is None:
         return "Nothing is asked in these chunks, so there is nothing to learn."
     what = "the symbol just read" if found.lag == 0 else f"the symbol {found.lag} step{'s' * (found.lag > 1)} ago"
-    best = "" if found.ceiling is None else f": no training can get beyond {found.ceiling:.1%}"
+    best = "" if found.ceiling is None else f", so no training can get beyond {found.ceiling:.1%}"
     if found.reachable_share == 0:
-        return f"When a row is asked for {what}, it has never read it{best}."
-    if found.reachable_share < 1:
-        return f"Only {found.reachable_share:.1%} of the targets ask for a symbol that their row has read{best}."
-    if found.in_horizon_share == 1:
-        return (
-            "Every answer was read by the row that is asked for it, within the same chunk, so the gradient gets there: "
-            "nothing in the data stands in the way of learning."
-        )
+        return f"A row that is asked for {what} has never read it{best}."
+    if found.reachable_share == 1:
+        return f"Every answer was read before by the row that is asked for it; {_explain_horizon(found)}."
+    whose = f"Only for {found.reachable_share:.1%} of the targets the answer"
+    return f"{whose} was read before by the row that is asked for it{best}; {_explain_horizon(found)}."
+
+
+def reach_lines(found: Reach) -> list[str]:
+    """The numbers of a reach, for people."""
+    gaps = ", ".join(f"{number:,} x {gap}" for gap, number in found.gaps.items()) or "none"
+    gap = "several" if found.gap is None else steps_of_gap(found.gap)
+    lags = ", ".join(map(str, found.reachable_lags)) or "none"
+    shares = [
+        f"{'-' if share is None else f'{share:.1%}'}" for share in (found.reachable_share, found.in_horizon_share)
+    ]
+    ceiling = "unknown" if found.ceiling is None else f"{found.ceiling:.1%}"
+    return [
+        f"gap: {gap} (hand-overs by gap: {gaps})",
+        f"reachable lags: {lags}",
+        f"answers (lag {found.lag}) read before: {shares[0]}, within the same chunk: {shares[1]}, "
+        f"of {found.targets:,} targets in {found.chunks} chunks",
+        f"ceiling: {ceiling}, the best accuracy that any model could have",
+    ]
+
+
+def steps_of_gap(gap: int) -> str:
+    """A gap in words."""
+    if gap == 0:
+        return "0, each row goes on where it stopped"
+    number = abs(gap)
+    return f"{gap}, a row {'skips' if gap > 0 else 'reads again'} {number} step{'s' * (number > 1)} at a time"
+
+
+def _explain_horizon(found: Reach) -> str:
+    share = (found.in_horizon_share or 0) / (found.reachable_share or 1)
+    if share == 1:
+        return "it was read within the same chunk, where the gradient gets to: nothing in the data path is in the way"
+    if share == 0:
+        return "it was always read in an earlier chunk, where no gradient gets to, so the state holds it only by luck"
     return (
-        f"Every answer was read by the row that is asked for it, but only {found.in_horizon_share:.1%} within the same "
-        "chunk; no gradient gets to the others, so keeping them in the state can be learned from those alone."
-        if found.in_horizon_share
-        else "Every answer was read by the row that is asked for it, but always in an earlier chunk, where no gradient "
-        "gets to: the state holds it only as far as it happens to."
+        f"{share:.0%} of these were read within the same chunk, where the gradient gets to, and what is learned from "
+        "them can serve the others"
     )
 
 
@@ -176,13 +204,12 @@ class _Columns(NamedTuple):
     time: Integers
     is_read: NDArray[np.bool_]
     is_asked: NDArray[np.bool_]
-    num_chunks: Any
 
     def where(self, mask: NDArray[np.bool_]) -> _Columns:
-        return _Columns(*(field[mask] for field in self[:-1]), num_chunks=self.num_chunks)
+        return _Columns._make(field[mask] for field in self)
 
 
-def _follow(chunks: Iterable[Any], stamps: Callable[[Any], Stamps]) -> _Columns:
+def _follow(chunks: Iterable[Any], stamps: Callable[[Any], Stamps]) -> tuple[_Columns, int]:
     num_resets: dict[int, int] = {}
     stretches: dict[tuple[int, int, int], int] = {}
     pieces: list[tuple[NDArray[Any], ...]] = []
@@ -203,7 +230,7 @@ def _follow(chunks: Iterable[Any], stamps: Callable[[Any], Stamps]) -> _Columns:
         num_chunks, num_visits, clock = num_chunks + 1, num_visits + num_lanes, clock + num_steps
     if not pieces:
         raise ValueError("`chunks` must hold at least one chunk. Got none.")
-    return _Columns(*(np.concatenate(field) for field in zip(*pieces, strict=True)), num_chunks=num_chunks)
+    return _Columns._make(np.concatenate(field) for field in zip(*pieces, strict=True)), num_chunks
 
 
 def _count_gaps(reads: _Columns) -> dict[int | str, int]:

@@ -1,67 +1,10 @@
-"""Finished runs as words and pictures; the only part that draws."""
+"""Finished runs in words and tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import log
-from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
-
-from echo_torch.experiments import Configuration
-from echo_torch.files import whole_file
-from echo_torch.results import RunDirectory
-
-
-def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
-    """Draw loss and accuracy against the sequences drawn, chance marked, into curve.png.
-
-    Args:
-        run: A run with metrics.csv.
-        configuration: Its configuration.
-    """
-    metrics = run.read_metrics()
-    chance = 1 / configuration.vocabulary_size
-    figure, (upper, lower) = plt.subplots(2, sharex=True, figsize=(7, 5), layout="constrained")
-    drawn, label = _drawn(configuration, metrics)
-    upper.plot(drawn, metrics["accuracy"], color="C0", marker=_marker(metrics))
-    upper.axhline(chance, color="0.4", linestyle="--", label=f"chance, 1/{configuration.vocabulary_size}")
-    upper.set(ylabel="accuracy", ylim=(-0.03, 1.03), title=_title(configuration))
-    upper.legend(loc="center right")
-    lower.plot(drawn, metrics["loss"], color="C1", marker=_marker(metrics))
-    lower.axhline(log(configuration.vocabulary_size), color="0.4", linestyle="--", label="loss of a uniform guess")
-    lower.set(ylabel="loss (nats)", xlabel=label)
-    lower.set_ylim(bottom=0)
-    lower.legend(loc="best")
-    for axes in (upper, lower):
-        axes.grid(alpha=0.3)
-    _save(figure, run.curve)
-
-
-def draw_side_by_side(runs: Sequence[RunDirectory], path: str | Path) -> None:
-    """Draw the accuracy of several runs over their training, a panel for each, into one picture.
-
-    Args:
-        runs: Finished runs.
-        path: The PNG file.
-    """
-    width = 3.6 * len(runs)
-    figure, panels = plt.subplots(1, len(runs), sharey=True, squeeze=False, figsize=(width, 3), layout="constrained")
-    for axes, run in zip(panels[0], runs, strict=True):
-        configuration, metrics = run.read_config(), run.read_metrics()
-        axes.plot(metrics["sequences"], metrics["accuracy"], color="C0")
-        axes.axhline(1 / configuration.vocabulary_size, color="0.4", linestyle="--", label="chance")
-        axes.set(ylim=(-0.03, 1.03), title=_title(configuration), xlabel="sequences drawn")
-        axes.grid(alpha=0.3)
-    panels[0][0].set_ylabel("accuracy in training")
-    panels[0][0].legend(loc="center right")
-    _save(figure, path)
+from echo_torch.reach import Reach
 
 
 def result_lines(result: dict[str, Any], expected: list[int], predicted: list[int]) -> list[str]:
@@ -81,22 +24,29 @@ def result_lines(result: dict[str, Any], expected: list[int], predicted: list[in
     ]
 
 
-def _drawn(c: Configuration, metrics: dict[str, list[float]]) -> tuple[list[float], str]:
-    """The data used so far, and what the axis is called: sequences where their number means something."""
-    if c.length is None:
-        return metrics["symbols"], "fresh symbols drawn"
-    return metrics["sequences"], f"sequences of {c.length} symbols drawn"
+def implication(found: Reach, result: dict[str, Any]) -> str:
+    """What the data path implies for a result: where it lies between chance and ceiling.
+
+    Args:
+        found: The reach of the training's chunks.
+        result: As in result.json.
+    """
+    if found.ceiling is None or result["accuracy"] is None:
+        return "Nothing was asked."
+    low, high, ceiling, chance = result["accuracy_low"], result["accuracy_high"], found.ceiling, result["chance"]
+    if low <= ceiling <= high or result["accuracy"] >= ceiling:
+        text = f"This is the ceiling of the data path, {ceiling:.1%}"
+        if low <= chance <= high:
+            return f"{text}, which is chance: what is asked never gets to where it is asked, whatever the training."
+        return f"{text}: what could be learned was learned."
+    if low <= chance <= high:
+        return f"This is chance, although the data path allows {ceiling:.1%}; {_where_the_gradient_gets(found)}."
+    return (
+        f"This lies between chance and the ceiling of the data path, {ceiling:.1%}; {_where_the_gradient_gets(found)}."
+    )
 
 
-def _save(figure: Figure, path: str | Path) -> None:
-    with whole_file(path) as file:
-        figure.savefig(file, format="png", dpi=120)
-    plt.close(figure)
-
-
-def _marker(metrics: dict[str, list[float]]) -> str:
-    return "o" if len(metrics["update"]) < 20 else ""
-
-
-def _title(c: Configuration) -> str:
-    return f"{c.mode}: lag {c.lag}, {c.vocabulary_size} symbols, seed {c.seed}"
+def _where_the_gradient_gets(found: Reach) -> str:
+    if not found.in_horizon_share:
+        return "no gradient gets from a question to where its answer was read"
+    return f"the gradient gets from {found.in_horizon_share:.0%} of the questions to where their answer was read"

@@ -166,6 +166,19 @@ def weights_sha256(state_dict: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def check_new_file(path: str | Path, flag: str) -> None:
+    """Refuse to overwrite a file, or to write one where no directory is.
+
+    Raises:
+        UserError: If the file exists or its directory does not.
+    """
+    path = Path(path)
+    if os.path.lexists(path):
+        raise UserError(f"{flag} must name a new file, because none is overwritten. Got {str(path)!r}, which exists.")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"{flag} must name a file in a directory that can be written to. Got {str(path)!r}.")
+
+
 def _check_free(path: Path) -> None:
     if path.is_dir():
         if any(path.iterdir()):

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from echo_torch import RunDirectory, configure
+from echo_torch.builders import build_model
 from echo_torch.callbacks import MetricsFile, WholeCheckpoints
-from echo_torch.runner import ChunkData, build_model, build_module, build_trainer, quiet_lightning
+from echo_torch.runner import ChunkData, build_module, build_trainer, quiet_lightning
 
 
 def test_metrics_file_writes_each_row_at_once(tmp_path):

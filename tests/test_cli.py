@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -21,13 +22,15 @@ def test_train_shows_what_it_does_and_evaluate_repeats_it(capsys):
     shown = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in shown[:3]] == ["asked", "chance", "parameters"]
     assert "10.00%" in shown[1]
-    assert shown[3].startswith("accuracy ")
-    assert shown[4].startswith("Expected:  [")
-    assert shown[5].startswith("Predicted: [")
-    assert "runs/lag-seed1" in shown[6]
+    assert shown[3].startswith("gap: 0")
+    assert shown[-5].startswith("accuracy ")
+    assert shown[-4].startswith("Expected:  [")
+    assert shown[-3].startswith("Predicted: [")
+    assert "ceiling of the data path, 100.0%" in shown[-2]
+    assert "runs/lag-seed1" in shown[-1]
     assert Path("runs/lag-seed1/curve.png").read_bytes().startswith(b"\x89PNG")
     assert main(["evaluate", "--run", "runs/lag-seed1"]) == 0
-    assert capsys.readouterr().out.splitlines() == shown[3:6]
+    assert capsys.readouterr().out.splitlines() == shown[-5:-2]
 
 
 def test_quiet_says_nothing(capsys):
@@ -96,6 +99,31 @@ def test_bad_input_is_one_sentence(capfd, arguments, words):
     for word in words:
         assert word in error
     assert sorted(Path().rglob("*")) == before
+
+
+def test_reach_says_it_before_any_training(capsys):
+    assert main(["reach", "--mode", "stateful"]) == 0
+    shown = capsys.readouterr().out
+    assert "gap: 5" in shown
+    assert "reachable lags: 0, 6, 12, 18" in shown
+    assert "no training can get beyond 1.0%" in shown
+    assert main(["reach", "--mode", "lag", "--json", "--plot", "lag.png"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {
+        "gap", "gaps", "reachable_lags", "lag", "reachable_share", "in_horizon_share", "ceiling", "targets", "chunks",
+    }  # fmt: skip
+    assert (found["gap"], found["gaps"], found["ceiling"]) == (0, {"0": 1900}, 1.0)
+    assert Path("lag.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--plot full", "--plot none/x.png", "--mode aligned --chunk 0", "--mode aligned --lanes 0", "--run-dir x"],
+)
+def test_bad_input_of_reach(capfd, arguments):
+    Path("full").mkdir()
+    assert main(["reach", *arguments.split()]) == 2
+    assert capfd.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", ["", "trian", "evaluate", "evaluate --run none", "evaluate --run ."])

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from echo_torch import EchoLSTM, LSTMState, evaluate
+from echo_torch.builders import build_model, evaluation_stream
 from echo_torch.evaluation import answers, wilson_interval
 from echo_torch.experiments import configure
-from echo_torch.runner import build_model, evaluation_stream
 
 
 class Oracle:

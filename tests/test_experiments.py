@@ -3,8 +3,8 @@ import math
 import pytest
 
 from echo_torch import EXPERIMENTS, configure
+from echo_torch.builders import build_layout, num_updates, training_stream
 from echo_torch.experiments import OPTIONS, in_flags, replace
-from echo_torch.runner import build_layout, num_updates, training_stream
 
 BAD_NUMBERS = ["0", "-1", "x", "", "1.5", "nan", "inf", "1e999", "9" * 5000, None, [], {}, True, 10**30]
 
@@ -52,12 +52,13 @@ def test_text_and_numbers_are_the_same():
 @pytest.mark.parametrize("value", BAD_NUMBERS)
 @pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option.kind is int])
 def test_bad_whole_numbers(name, value):
-    if value is None and name in ("sequences", "updates"):
+    if value is None and name in ("sequences", "updates", "reset_every"):
         return
     if OPTIONS[name].low == 0 and value == "0":
         return
+    mode = "lag" if name in EXPERIMENTS["lag"].options else "aligned"
     with pytest.raises((ValueError, TypeError), match=rf"^`{name}` must be a whole number.*Got") as caught:
-        configure("lag", **{name: value})
+        configure(mode, **{name: value})
     assert len(str(caught.value)) < 250
 
 
@@ -86,6 +87,14 @@ def test_bad_numbers(name, value):
         ("lag", {"tensorboard": "yes"}, "`tensorboard` must be true or false. Got 'yes'"),
         ("lag", {"hidden_size": 50000}, "at most 200,000,000 parameters"),
         ("lag", {"batch_size": 10**6}, "at most 200,000,000 numbers"),
+        ("lag", {"lanes": 3}, "`lanes` has no meaning in mode lag.*Got 3"),
+        ("lag", {"stagger": True}, "`stagger` has no meaning in mode lag.*Got True"),
+        ("aligned", {"cut": "sequence"}, "`cut` is always chunk in mode aligned"),
+        ("aligned", {"sequences": 5}, "`sequences` has no meaning in mode aligned"),
+        ("aligned", {"chunk": 0}, "`chunk` must be a whole number between 1"),
+        ("aligned", {"reset_every": 2, "lag": 2}, "`lag` must be smaller than `reset_every`.*Got lag 2"),
+        ("aligned", {"stagger": True}, "`stagger` needs `reset_every`"),
+        ("aligned", {"lanes": 10**6}, "at most 200,000,000 numbers"),
         ("lag", {"windows_dropped": 0}, "no option 'windows_dropped'"),
     ],
 )
@@ -97,6 +106,10 @@ def test_rules(mode, options, message):
 @pytest.mark.parametrize("mode", EXPERIMENTS)
 @pytest.mark.parametrize("options", [{"length": 6}, {"length": 1000}, {"vocabulary_size": 2}, {"batch_size": 7}])
 def test_other_numbers_work(mode, options):
+    if not set(options) <= set(EXPERIMENTS[mode].options):
+        with pytest.raises(ValueError, match="has no meaning in mode aligned"):
+            configure(mode, **options)
+        return
     chunk = next(iter(training_stream(configure(mode, **options))))
     assert chunk.symbols.max() < configure(mode, **options).vocabulary_size
 

@@ -1,9 +1,11 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echo_torch import WindowLayout, frame_windows
+from echo_torch import LaneLayout, WindowLayout, frame_windows
 
 
 def stateful_layout(**options):
@@ -61,6 +63,73 @@ def test_every_window_stands_exactly_once(length, window_length, batch_size, cut
 def test_drawn_counts_whole_sequences():
     layout = stateful_layout()
     assert [layout.drawn(chunks) for chunks in (0, 1, 4, 5)] == [(0, 0), (1, 25), (1, 25), (2, 50)]
+
+
+def follow(layout, num_chunks):
+    """For each lane, what it reads: (sequence, step, is_start) in order."""
+    places = layout.places(np.arange(num_chunks))
+    return [
+        [
+            (int(places.sequence[chunk, lane]), int(step), bool(places.starts[chunk, lane]) and column == 0)
+            for chunk in range(num_chunks)
+            for column, step in enumerate(places.step[chunk, lane])
+            if step >= 0
+        ]
+        for lane in range(layout.num_lanes)
+    ]
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 6), st.one_of(st.none(), st.integers(1, 12)), st.booleans())
+def test_lanes_read_without_a_gap(num_lanes, chunk_length, lag, reset_every, stagger):
+    first = [lane * reset_every // num_lanes for lane in range(num_lanes)] if reset_every and stagger else None
+    layout = LaneLayout(num_lanes, chunk_length, lag, reset_every=reset_every, first_steps=first)
+    seen = set()
+    for lane, reads in enumerate(follow(layout, 9)):
+        assert reads[0] == (lane, first[lane] if first else 0, True)
+        for (sequence, step, _), (later, later_step, starts) in itertools.pairwise(reads):
+            if sequence == later:
+                assert later_step == step + 1
+                assert not starts
+            else:
+                assert (step, later_step, starts) == (reset_every - 1, 0, True)
+        assert not seen & {sequence for sequence, *_ in reads}
+        seen |= {sequence for sequence, *_ in reads}
+    places = layout.places(np.arange(9))
+    asked = places.answer >= 0
+    assert (places.answer[asked] == places.step[asked] - lag).all()
+    begin = np.zeros(places.sequence.shape, int)
+    if first:
+        begin = np.where(places.sequence == np.arange(num_lanes), np.array(first), 0)
+    assert np.array_equal(asked, places.step >= begin[:, :, None] + lag)
+    assert [layout.drawn(n) for n in range(10)] == [
+        (len({r[0] for lane in follow(layout, n) for r in lane}), sum(map(len, follow(layout, n)))) if n else (0, 0)
+        for n in range(10)
+    ]
+
+
+def test_any_part_of_the_lanes_is_had_alone():
+    layout = LaneLayout(3, 4, 1, reset_every=7, first_steps=[0, 3, 6])
+    whole = layout.places(np.arange(50))
+    for one, two in zip(whole, layout.places(np.arange(41, 50)), strict=True):
+        assert np.array_equal(one[41:], two)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_lanes": 0}, "`num_lanes` must be at least 1.*Got 0"),
+        ({"chunk_length": 0}, "`chunk_length` must be at least 1.*Got 0"),
+        ({"lag": -1}, "`lag` must be at least 0.*Got -1"),
+        ({"reset_every": 0}, "`reset_every` must be at least 1.*Got 0"),
+        ({"first_steps": [0]}, "`first_steps` must hold for each of the 2 lanes"),
+        ({"first_steps": [0, -1]}, "`first_steps`"),
+        ({"first_steps": [0, 5], "reset_every": 5}, "`first_steps`"),
+        ({"carry": "hold"}, "`carry` must be one of"),
+    ],
+)
+def test_bad_lanes(options, message):
+    with pytest.raises(ValueError, match=message):
+        LaneLayout(**{"num_lanes": 2, "chunk_length": 3, "lag": 1, **options})
 
 
 @pytest.mark.parametrize(

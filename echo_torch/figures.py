@@ -1,0 +1,205 @@
+"""Pictures; the only part that draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+from echo_torch.chunk import Chunk
+from echo_torch.encoding import NOT_ASKED
+from echo_torch.experiments import Configuration
+from echo_torch.files import whole_file
+from echo_torch.results import RunDirectory
+
+
+def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
+    """Draw loss and accuracy against the sequences drawn, chance marked, into curve.png.
+
+    Args:
+        run: A run with metrics.csv.
+        configuration: Its configuration.
+    """
+    metrics = run.read_metrics()
+    chance = 1 / configuration.vocabulary_size
+    figure, (upper, lower) = plt.subplots(2, sharex=True, figsize=(7, 5), layout="constrained")
+    drawn, label = _drawn(configuration, metrics)
+    upper.plot(drawn, metrics["accuracy"], color="C0", marker=_marker(metrics))
+    upper.axhline(chance, color="0.4", linestyle="--", label=f"chance, 1/{configuration.vocabulary_size}")
+    upper.set(ylabel="accuracy", ylim=(-0.03, 1.03), title=_title(configuration))
+    upper.legend(loc="center right")
+    lower.plot(drawn, metrics["loss"], color="C1", marker=_marker(metrics))
+    lower.axhline(log(configuration.vocabulary_size), color="0.4", linestyle="--", label="loss of a uniform guess")
+    lower.set(ylabel="loss (nats)", xlabel=label)
+    lower.set_ylim(bottom=0)
+    lower.legend(loc="best")
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+    _save(figure, run.curve)
+
+
+def draw_side_by_side(runs: Sequence[RunDirectory], path: str | Path) -> None:
+    """Draw the accuracy of several runs over their training, a panel for each, into one picture.
+
+    Args:
+        runs: Finished runs.
+        path: The PNG file.
+    """
+    width = 3.6 * len(runs)
+    figure, panels = plt.subplots(1, len(runs), sharey=True, squeeze=False, figsize=(width, 3), layout="constrained")
+    for axes, run in zip(panels[0], runs, strict=True):
+        configuration, metrics = run.read_config(), run.read_metrics()
+        axes.plot(metrics["sequences"], metrics["accuracy"], color="C0")
+        axes.axhline(1 / configuration.vocabulary_size, color="0.4", linestyle="--", label="chance")
+        axes.set(ylim=(-0.03, 1.03), title=_title(configuration), xlabel="sequences drawn")
+        axes.grid(alpha=0.3)
+    panels[0][0].set_ylabel("accuracy in training")
+    panels[0][0].legend(loc="center right")
+    _save(figure, path)
+
+
+def _drawn(c: Configuration, metrics: dict[str, list[float]]) -> tuple[list[float], str]:
+    """The data used so far, and what the axis is called: sequences where their number means something."""
+    if c.length is None:
+        return metrics["symbols"], "fresh symbols drawn"
+    return metrics["sequences"], f"sequences of {c.length} symbols drawn"
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    with whole_file(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+    plt.close(figure)
+
+
+def _marker(metrics: dict[str, list[float]]) -> str:
+    return "o" if len(metrics["update"]) < 20 else ""
+
+
+def _title(c: Configuration) -> str:
+    return f"{c.mode}: lag {c.lag}, {c.vocabulary_size} symbols, seed {c.seed}"
+
+
+_READ, _ASKED, _MISSING = "0.92", "#1b7837", "#b2182b"
+_EXAMPLE = "#d95f02"
+_MAX_LANES, _MAX_COLUMNS, _MAX_CHUNKS = 8, 24, 5
+
+
+def draw_reach(chunks: Sequence[Chunk], lag: int, path: str | Path, *, title: str = "") -> None:
+    """Draw what each row of the batch reads, where it jumps, and whether it has read what it is asked for.
+
+    A box is a column of a chunk, the number in it the step that is read. Under it stands which step's symbol is
+    asked, with a tick where this row has read it since its reset and a cross where it has not; for one cross an
+    arrow shows which row did read it. From box to box the state goes on (grey), jumps (red) or is reset (a bar).
+
+    Args:
+        chunks: The first chunks of a stream; as many are drawn as there is room for.
+        lag: How many steps back the answers lie.
+        path: The PNG file.
+        title: Stands above it.
+    """
+    num_steps = chunks[0].symbols.shape[1]
+    chunks = chunks[: min(_MAX_CHUNKS, max(1, _MAX_COLUMNS // num_steps))]
+    num_lanes = min(_MAX_LANES, len(chunks[0].symbols))
+    num_steps = min(num_steps, _MAX_COLUMNS)
+    pitch = num_steps + 1.2  # columns of a chunk and the space between chunks
+    width = max(7.0, 0.62 * pitch * len(chunks) + 1.6)
+    figure, axes = plt.subplots(figsize=(width, 0.85 * num_lanes + 2.1), layout="constrained")
+    seen: list[set[tuple[int, int]]] = [set() for _ in range(num_lanes)]
+    last: list[tuple[int, int] | None] = [None] * num_lanes
+    drawn: dict[tuple[int, int], tuple[float, int]] = {}  # where each step of each sequence is read first
+    missed: list[tuple[float, int, tuple[int, int]]] = []  # where it is asked without having been read there
+    for number, chunk in enumerate(chunks):
+        for lane in range(num_lanes):
+            if chunk.starts[lane]:
+                seen[lane], last[lane] = set(), None
+            for column in range(num_steps):
+                if chunk.symbols[lane, column] < 0:
+                    continue
+                place = (int(chunk.sequence[lane]), int(chunk.step[lane, column]))
+                x = number * pitch + column
+                _draw_hand_over(axes, x, lane, last[lane], place, is_border=column == 0)
+                seen[lane].add(place)
+                last[lane] = place
+                drawn.setdefault(place, (x, lane))
+                is_asked = int(chunk.targets[lane, column]) != NOT_ASKED
+                answer = (place[0], place[1] - lag)
+                has_read = answer in seen[lane]
+                if is_asked and not has_read:
+                    missed.append((x, lane, answer))
+                _draw_cell(axes, x, lane, place[1], place[1] - lag if is_asked else None, has_read)
+    example = _draw_example(axes, missed, drawn)
+    middles = [number * pitch + (num_steps - 1) / 2 for number in range(len(chunks))]
+    axes.set_xticks(middles, [f"chunk {chunk.index}" for chunk in chunks])
+    axes.set_yticks(range(num_lanes), [f"lane {lane}" for lane in range(num_lanes)])
+    axes.set(
+        xlim=(-1.4, len(chunks) * pitch - 0.6), ylim=(num_lanes - 0.3, -0.75), xlabel="chunk, in order of training"
+    )
+    axes.set_ylabel("row of the batch")
+    axes.set_title(title)
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    keys: list[Artist] = [
+        Patch(facecolor=_READ, edgecolor="0.3", label="step read"),
+        Line2D([], [], color=_ASKED, marker="$\\checkmark$", linestyle="", label="asked, and read by this row before"),
+        Line2D([], [], color=_MISSING, marker="x", linestyle="", label="asked, but never read by this row"),
+        Line2D([], [], color="0.55", label="state goes on without a gap"),
+        Line2D([], [], color=_MISSING, linestyle="--", label="state jumps (+: steps skipped, -: read again)"),
+        Line2D([], [], color="0.1", linewidth=3, label="state reset"),
+    ]
+    figure.legend(handles=keys + example, loc="outside lower center", ncols=2, fontsize="small", frameon=False)
+    _save(figure, path)
+
+
+def _draw_cell(axes: Axes, x: float, lane: int, step: int, asked: int | None, has_read: bool) -> None:
+    axes.add_patch(Rectangle((x - 0.45, lane - 0.3), 0.9, 0.42, facecolor=_READ, edgecolor="0.3"))
+    axes.text(x, lane - 0.09, str(step), ha="center", va="center", fontsize=10)
+    if asked is not None:
+        mark, color = ("\u2713", _ASKED) if has_read else ("\u2717", _MISSING)
+        axes.text(
+            x, lane + 0.29, f"{asked}? {mark}", ha="center", va="center", fontsize=8.5, color=color, weight="bold"
+        )
+
+
+def _draw_hand_over(
+    axes: Axes, x: float, lane: int, last: tuple[int, int] | None, place: tuple[int, int], *, is_border: bool
+) -> None:
+    y = lane - 0.09
+    if last is None:
+        axes.plot([x - 0.62, x - 0.62], [lane - 0.32, lane + 0.14], color="0.1", linewidth=3)
+        return
+    gap = place[1] - last[1] - 1 if place[0] == last[0] else None
+    begin = x - (1.75 if is_border else 0.55)
+    if gap == 0:
+        axes.plot([begin, x - 0.45], [y, y], color="0.55", linewidth=1.5, zorder=0)
+        return
+    axes.plot([begin, x - 0.45], [y, y], color=_MISSING, linewidth=1.5, linestyle="--", zorder=0)
+    label = "other" if gap is None else f"{gap:+d}"
+    axes.text((begin + x - 0.45) / 2, lane - 0.4, label, ha="center", va="center", fontsize=8, color=_MISSING)
+
+
+def _draw_example(
+    axes: Axes, missed: list[tuple[float, int, tuple[int, int]]], drawn: dict[tuple[int, int], tuple[float, int]]
+) -> list[Line2D]:
+    """Show for one unanswerable question which row did read the answer; returns the key to the arrow, if any."""
+    for x, lane, answer in missed:
+        there, other = drawn.get(answer, (x, lane))
+        if there < x and other != lane:
+            box = Rectangle((there - 0.45, other - 0.3), 0.9, 0.42, fill=False, edgecolor=_EXAMPLE, linewidth=2.5)
+            axes.add_patch(box)
+            arrow = {"arrowstyle": "->", "color": _EXAMPLE, "linewidth": 1.8}
+            axes.annotate("", xy=(x - 0.3, lane + 0.36), xytext=(there + 0.45, other - 0.2), arrowprops=arrow, zorder=5)
+            label = f"example: lane {lane} is asked for step {answer[1]}, which lane {other} has read"
+            return [Line2D([], [], color=_EXAMPLE, label=label)]
+    return []
