@@ -3,7 +3,7 @@
     python benchmarks/training.py [--rounds 5] [--updates 2000]
 
 The ways take turns within one process, because the machine's speed drifts; ratios are taken within a round.
-(a) a plain loop, (b) this project with metrics file, bar and checkpoints, (c) the same without them,
+(a) a plain loop, (b) this project with metrics file, audit, bar and checkpoints, (c) the same without them,
 (d) the ordinary Lightning recipe.
 """
 
@@ -28,10 +28,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from echo_torch.audit import StateAudit
 from echo_torch.builders import build_model, training_stream
+from echo_torch.callbacks import Bar, SaveLast
 from echo_torch.experiments import configure
 from echo_torch.results import RunDirectory
-from echo_torch.runner import ChunkData, build_module, build_trainer, quiet_lightning
+from echo_torch.runner import ChunkData, build_loggers, build_module, build_trainer, quiet_lightning
 
 
 def plain_loop(num_updates: int) -> float:
@@ -58,8 +60,12 @@ def this_project(num_updates: int, *, dressed: bool) -> float:
     """(b) and (c)."""
     configuration = configure("lag", updates=num_updates, accelerator="cpu")
     with tempfile.TemporaryDirectory() as folder, quiet_lightning():
-        run = RunDirectory(Path(folder)) if dressed else None
-        trainer = build_trainer(configuration, run, progress=dressed, progress_file=_terminal())
+        run = RunDirectory(Path(folder))
+        callbacks, loggers = [], []
+        if dressed:
+            callbacks = [StateAudit(), SaveLast(run.checkpoint), Bar("lag", _terminal())]
+            loggers = build_loggers(configuration, run)
+        trainer = build_trainer(configuration, callbacks, loggers)
         module = build_module(configuration, build_model(configuration))
         return _time_fit(trainer, module, ChunkData(configuration))
 
@@ -166,7 +172,7 @@ def main() -> None:
     }
     names = {
         "a": "plain loop, default Adam",
-        "b": "this project: metrics, bar, checkpoints",
+        "b": "this project: metrics, audit, bar, checkpoints",
         "c": "this project: none of them",
         "d": "ordinary Lightning recipe",
         "data": "making the data, DataLoader included",

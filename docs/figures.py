@@ -10,6 +10,6 @@ with tempfile.TemporaryDirectory() as folder:
     runs = []
     for mode in ("stateful", "lag"):
         run = RunDirectory(Path(folder) / mode)
-        train(configure(mode), run, progress=True)
+        train(configure(mode), run, audit="count", progress=True)
         runs.append(run)
     draw_side_by_side(runs, Path(__file__).parent / "stateful_beside_lag.png")

@@ -59,7 +59,7 @@ class MetricsFile(Logger):
             metrics: Some of the columns; a missing one stays empty.
             step: Updates made so far.
         """
-        if step is None:
+        if step is None or metrics.keys().isdisjoint(METRICS_COLUMNS):
             return
         sequences, symbols = self._drawn(step)
         row = {"update": step, "sequences": sequences, "symbols": symbols, **metrics}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -94,6 +96,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Show what the audit warns of as a line above the progress bar, without a place in the source."""
+    from tqdm import tqdm
+
+    from echo_torch.audit import StateWarning
+
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_line(message: Any, category: type[Warning], *rest: Any) -> None:
+            if issubclass(category, StateWarning):
+                tqdm.write(f"warning: {message}", file=sys.stderr)
+            else:
+                show(message, category, *rest)
+
+        warnings.simplefilter("always", StateWarning)
+        warnings.showwarning = show_line
+        yield
+
+
 def _add_options(parser: argparse.ArgumentParser) -> dict[str, argparse._ArgumentGroup]:
     """The flags of a configuration, made from the options, in their groups."""
     modes = parser.add_argument_group("experiment")
@@ -173,7 +196,8 @@ def _train(parsed: argparse.Namespace) -> None:
     for line in [*reach_lines(found), explain(found)]:
         say(line)
     progress = not (parsed.quiet or parsed.no_progress) and sys.stderr.isatty()
-    result = runner.train(configuration, run, progress=progress)
+    with _warnings_as_lines():
+        result = runner.train(configuration, run, audit="count" if parsed.quiet else "warn", progress=progress)
     figures.draw_curve(run, configuration)
     _, model = runner.load_model(run)
     for line in report.result_lines(result, *builders.example(configuration, model)):

@@ -49,4 +49,5 @@ def implication(found: Reach, result: dict[str, Any]) -> str:
 def _where_the_gradient_gets(found: Reach) -> str:
     if not found.in_horizon_share:
         return "no gradient gets from a question to where its answer was read"
-    return f"the gradient gets from {found.in_horizon_share:.0%} of the questions to where their answer was read"
+    share = f"{found.in_horizon_share:.0%}"
+    return f"the gradient gets from {share} of the questions to where their answer was read, so train longer or faster"

@@ -8,15 +8,17 @@ import logging
 import platform
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import IO, Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.loggers.logger import Logger
 
+from echo_torch.audit import StateAudit
 from echo_torch.builders import build_layout, build_model, evaluate_model, num_updates, training_stream
 from echo_torch.callbacks import Bar, MetricsFile, SaveLast, WholeCheckpoints
 from echo_torch.evaluation import Evaluation
@@ -62,6 +64,8 @@ def train(
     Args:
         configuration: What to compute.
         run: Where the files go; it must be new.
+        audit: What happens where a lane's state belongs to another place than its next chunk: "raise", "warn" or
+            "count". result.json holds the histogram in any case.
         progress: Whether a progress bar is drawn.
         progress_file: Where; None: standard error.
 
@@ -79,7 +83,9 @@ def train(
     write_text(run.config, to_yaml(configuration))
     begin = time.perf_counter()
     with quiet_lightning():
-        trainer = build_trainer(configuration, run, progress=progress, progress_file=progress_file)
+        check = StateAudit(audit)
+        callbacks = [check, SaveLast(run.checkpoint), *([Bar(configuration.mode, progress_file)] if progress else [])]
+        trainer = build_trainer(configuration, callbacks, build_loggers(configuration, run))
         _fit(trainer, module, ChunkData(configuration))
     seconds = time.perf_counter() - begin
     updates = num_updates(configuration)
@@ -90,6 +96,7 @@ def train(
         "updates": updates,
         "seconds": round(seconds, 3),
         "updates_per_second": round(updates / seconds, 1),
+        "gaps": {str(gap): number for gap, number in check.gaps.items()},
         "parameters": sum(weight.numel() for weight in module.parameters() if weight.requires_grad),
         "weights_sha256": weights_sha256(model.state_dict()),
         "config": configuration.to_dict(),
@@ -129,23 +136,18 @@ def build_module(configuration: Configuration, model: RecurrentModel[Any]) -> Ec
     return EchoModule(model, learning_rate=configuration.learning_rate, epsilon=epsilon)
 
 
+def build_loggers(configuration: Configuration, run: RunDirectory) -> list[Logger]:
+    """What takes the rows of metrics."""
+    loggers: list[Logger] = [MetricsFile(run.metrics, build_layout(configuration).drawn)]
+    if configuration.tensorboard:
+        loggers.append(pl.loggers.TensorBoardLogger(run.path, name="", version="tensorboard"))
+    return loggers
+
+
 def build_trainer(
-    configuration: Configuration,
-    run: RunDirectory | None,
-    *,
-    progress: bool = False,
-    progress_file: IO[str] | None = None,
+    configuration: Configuration, callbacks: Sequence[pl.Callback] = (), loggers: Sequence[Logger] = ()
 ) -> pl.Trainer:
-    """Lightning's Trainer for a run; without a directory it writes nothing."""
-    loggers: list[Logger] = []
-    callbacks: list[pl.Callback] = []
-    if run is not None:
-        loggers.append(MetricsFile(run.metrics, build_layout(configuration).drawn))
-        callbacks.append(SaveLast(run.checkpoint))
-        if configuration.tensorboard:
-            loggers.append(pl.loggers.TensorBoardLogger(run.path, name="", version="tensorboard"))
-    if progress:
-        callbacks.append(Bar(configuration.mode, progress_file))
+    """Lightning's Trainer for a configuration; by itself it writes and draws nothing."""
     several = configuration.devices > 1
     return pl.Trainer(
         accelerator={"cuda": "gpu"}.get(configuration.accelerator, configuration.accelerator),
@@ -155,11 +157,11 @@ def build_trainer(
         max_steps=num_updates(configuration),
         gradient_clip_val=configuration.clip_norm,
         log_every_n_steps=configuration.log_every,
-        logger=loggers,
-        callbacks=callbacks,
+        logger=list(loggers),
+        callbacks=list(callbacks),
         plugins=[WholeCheckpoints()],
         enable_checkpointing=False,
-        enable_progress_bar=progress,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
         use_distributed_sampler=False,
     )

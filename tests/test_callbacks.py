@@ -6,7 +6,7 @@ import torch
 
 from echo_torch import RunDirectory, configure
 from echo_torch.builders import build_model
-from echo_torch.callbacks import MetricsFile, WholeCheckpoints
+from echo_torch.callbacks import Bar, MetricsFile, SaveLast, WholeCheckpoints
 from echo_torch.runner import ChunkData, build_module, build_trainer, quiet_lightning
 
 
@@ -40,7 +40,7 @@ def test_bar_shows_what_it_should(tmp_path):
     drawn = io.StringIO()
     configuration = configure("lag", updates=30, log_every=10, accelerator="cpu")
     with quiet_lightning():
-        trainer = build_trainer(configuration, None, progress=True, progress_file=drawn)
+        trainer = build_trainer(configuration, [Bar("lag", drawn)])
         trainer.fit(build_module(configuration, build_model(configuration)), ChunkData(configuration))
     last = drawn.getvalue().strip().split("\r")[-1]
     for word in ("lag 100%", "30/30 updates", "updates/s", "left", "loss 4.", "accuracy "):
@@ -54,7 +54,7 @@ def test_the_checkpoint_is_there_after_training_and_during_it(tmp_path):
     seen = []
 
     with quiet_lightning():
-        trainer = build_trainer(configuration, run)
+        trainer = build_trainer(configuration, [SaveLast(run.checkpoint)])
         save = trainer.save_checkpoint
         trainer.save_checkpoint = lambda path: (seen.append(trainer.global_step), save(path))
         trainer.fit(build_module(configuration, build_model(configuration)), ChunkData(configuration))

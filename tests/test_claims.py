@@ -10,7 +10,7 @@ pytestmark = pytest.mark.claims
 @pytest.mark.parametrize("seed", range(1, 6))
 @pytest.mark.parametrize("mode", EXPERIMENTS)
 def test_claim(tmp_path, mode, seed):
-    result = train(configure(mode, seed=seed, accelerator="cpu"), RunDirectory(tmp_path))
+    result = train(configure(mode, seed=seed, accelerator="cpu"), RunDirectory(tmp_path), audit="count")
     print(f"{mode} seed {seed}: accuracy {result['accuracy']:.4%} on {result['targets']} targets")
     if EXPERIMENTS[mode].claim == "chance":
         chance, targets = result["chance"], result["targets"]

@@ -85,10 +85,9 @@ def test_loss_of_every_update_in_order(mode):
     reference = load(mode)
     configuration = configured(mode, reference)
     model = model_from(reference, configuration)
+    losses = LossList()
     with quiet_lightning():
-        trainer = build_trainer(configuration, None)
-        losses = LossList()
-        trainer.loggers = [losses]
+        trainer = build_trainer(configuration, loggers=[losses])
         trainer.fit(build_module(configuration, model), stream_of(reference, configuration).loader())
     assert len(losses.losses) == len(reference["loss"]) >= 24
     assert np.abs(np.array(losses.losses) - reference["loss"]).max() <= 1e-4

@@ -20,7 +20,7 @@ def short(mode="lag", **options):
 def test_what_a_run_leaves(tmp_path, mode):
     configuration = short(mode)
     run = RunDirectory(tmp_path / "run")
-    result = train(configuration, run)
+    result = train(configuration, run, audit="count")
     assert {path.name for path in run.path.iterdir()} == {"config.yaml", "metrics.csv", "checkpoints", "result.json"}
     assert json.loads(run.result.read_text()) == result
     assert set(result) >= {
@@ -49,7 +49,7 @@ def test_the_same_configuration_gives_the_same_weights(tmp_path):
 
 @pytest.mark.parametrize("options", [{"batch_size": 7}, {"cut": "sequence"}, {"layers": 2}, {"length": 6}])
 def test_other_numbers_train(tmp_path, options):
-    result = train(short(**options), RunDirectory(tmp_path))
+    result = train(short(**options), RunDirectory(tmp_path), audit="count")
     assert result["updates"] == 10 * {"batch_size": 3, "cut": 1, "layers": 4, "length": 1}[next(iter(options))]
 
 

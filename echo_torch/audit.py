@@ -1,0 +1,200 @@
+"""A check while training: does every lane's next chunk begin where its carried state ends?"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from echo_torch.reach import OTHER, Stamps, checked_stamps, reach, stamps_of_chunk
+from echo_torch.sequences import Integers
+
+POLICIES = ("raise", "warn", "count")
+_REMEMBERED_CHUNKS = 32
+
+
+class StateError(RuntimeError):
+    """A lane's carried state belongs to another place than its next chunk."""
+
+
+class StateWarning(UserWarning):
+    """The same as a warning."""
+
+
+def carry_of(module: LightningModule) -> Any:
+    """Where `EchoModule` keeps the carried state."""
+    return getattr(module, "carry", None)
+
+
+class StateAudit(Callback):
+    """Compares where each lane's carried state ends with where the lane's next chunk begins.
+
+    It finds skipped and repeated steps, a sequence carried into another, a batch with other lanes, and a state that
+    somebody wrote between two training batches. It works with any module whose batches say where they stand:
+
+        Trainer(callbacks=[StateAudit("raise", stamps=lambda batch: Stamps(step=batch["position"]))])
+
+    Args:
+        policy: "raise" stops at the first fault with a StateError, "warn" gives one StateWarning for each kind of
+            fault, "count" says nothing.
+        stamps: batch -> `Stamps`.
+        state: module -> the carried state, or None where there is none to look at. The check that nobody else
+            writes it compares identity: give a function that returns the same object while nothing is assigned.
+
+    Attributes:
+        gaps: How often each gap occurred between two chunks; 0 is right, "other" counts hand-overs into another
+            sequence.
+        num_faults: How often something was wrong, lanes counted one by one.
+
+    Raises:
+        ValueError: If the policy is unknown.
+        StateError: From the training, under the policy "raise".
+    """
+
+    def __init__(
+        self,
+        policy: str = "warn",
+        *,
+        stamps: Callable[[Any], Stamps] = stamps_of_chunk,
+        state: Callable[[LightningModule], Any] = carry_of,
+    ) -> None:
+        if policy not in POLICIES:
+            raise ValueError(f"`policy` must be one of {', '.join(POLICIES)}. Got {policy!r}.")
+        self.policy = policy
+        self._stamps = stamps
+        self._state = state
+        self._forget()
+
+    def _forget(self) -> None:
+        self.gaps: Counter[int | str] = Counter()
+        self.num_faults = 0
+        self._last: tuple[Integers, Integers, NDArray[np.bool_]] | None = None
+        self._left: Any = None
+        self._recent: deque[Stamps] = deque(maxlen=_REMEMBERED_CHUNKS)
+        self._said: set[str] = set()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew."""
+        self._forget()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Compare the batch with where the lanes stand."""
+        stamps = self._stamps(batch)
+        self._recent.append(stamps)
+        step, sequence, starts, is_read, _ = checked_stamps(stamps)
+        # Almost every batch reads its first and last columns; only then can the ends be had without a search.
+        is_whole = is_read[:, 0].all() and is_read[:, -1].all()
+        first, last, has_read = (step[:, 0], step[:, -1], None) if is_whole else _ends(step, is_read)
+        if self._last is not None:
+            self._check_writer(pl_module, starts)
+            self._check_border(first, sequence, starts, has_read)
+        if has_read is None:
+            self._last = last, sequence, np.ones(len(last), np.bool_)
+        else:
+            self._last = self._merge(last, sequence, starts, has_read)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Remember which state the batch left."""
+        self._left = self._state(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the histogram of gaps to the loggers, as `gap/0`, `gap/5`, ..., `gap/other`."""
+        histogram = {f"gap/{gap}": float(number) for gap, number in self.gaps.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(histogram, step=trainer.global_step)
+
+    def _check_writer(self, module: LightningModule, starts: NDArray[np.bool_]) -> None:
+        if self._left is not None and self._state(module) is not self._left and not starts.all():
+            self._report(
+                "writer",
+                1,
+                "The carried state is not the one that the last training batch left: something else wrote it in "
+                "between, such as a validation on the same state. Keep a state for each, or save and restore it.",
+            )
+
+    def _check_border(
+        self,
+        first: Integers,
+        sequence: Integers,
+        starts: NDArray[np.bool_],
+        has_read: NDArray[np.bool_] | None,
+    ) -> None:
+        assert self._last is not None
+        last, last_sequence, is_known = self._last
+        if len(last) != len(first):
+            if not starts.all():
+                self._report(
+                    "lanes",
+                    abs(len(last) - len(first)),
+                    f"The batch has {len(first)} lanes but the carried state has {len(last)}; a state that is cut or "
+                    "filled up belongs to nobody. Keep the number of rows, and leave rows unused.",
+                )
+            return
+        gap = first - last - 1
+        is_continued = is_known & ~starts
+        if has_read is not None:
+            is_continued &= has_read
+        is_other = (sequence != last_sequence) & is_continued
+        wrong = (gap != 0) & is_continued | is_other
+        num_continued, num_wrong = int(np.count_nonzero(is_continued)), int(np.count_nonzero(wrong))
+        if num_continued > num_wrong:
+            self.gaps[0] += num_continued - num_wrong
+        if num_wrong:
+            self._report_border(np.flatnonzero(wrong), first, gap, is_other)
+
+    def _report_border(self, lanes: Integers, first: Integers, gap: Integers, is_other: NDArray[np.bool_]) -> None:
+        assert self._last is not None
+        last, last_sequence, _ = self._last
+        kinds = [OTHER if is_other[lane] else int(gap[lane]) for lane in lanes]
+        self.gaps.update(kinds)
+        lane, kind = int(lanes[0]), kinds[0]
+        # Once said is enough: the text needs the reach, which takes longer than a batch.
+        if str(kind) in self._said and self.policy != "raise":
+            self.num_faults += len(lanes)
+            return
+        lags = ", ".join(map(str, reach(self._recent, 0, stamps=lambda stamps: stamps).reachable_lags[:10]))
+        if kind == OTHER:
+            what = f"its next chunk begins in another sequence, at step {first[lane]}, without a reset"
+        else:
+            assert isinstance(kind, int)
+            number = f"{abs(kind)} step{'s' * (abs(kind) > 1)}"
+            passed = f"{number} {'are skipped' if kind > 0 else 'are read twice'}"
+            what = f"its next chunk begins at step {first[lane]}: {passed}"
+        others = f" ({len(lanes)} of {len(first)} lanes)" if len(lanes) > 1 else ""
+        self._report(
+            str(kind),
+            len(lanes),
+            f"Lane {lane}'s carried state ends at step {last[lane]} of sequence {last_sequence[lane]}, so step "
+            f"{last[lane] + 1} is expected, but {what}{others}. Lags that the rows have reached so far: {lags}.",
+        )
+
+    def _merge(
+        self, last: Integers, sequence: Integers, starts: NDArray[np.bool_], has_read: NDArray[np.bool_]
+    ) -> tuple[Integers, Integers, NDArray[np.bool_]]:
+        """Where the lanes end: those that read nothing keep their place, unless they were reset."""
+        if self._last is None or len(self._last[0]) != len(last):
+            return last, sequence, has_read
+        before, before_sequence, was_known = self._last
+        is_known: NDArray[np.bool_] = np.where(has_read, True, was_known & ~starts)
+        return np.where(has_read, last, before), np.where(has_read, sequence, before_sequence), is_known
+
+    def _report(self, kind: str, number: int, text: str) -> None:
+        self.num_faults += number
+        if self.policy == "raise":
+            raise StateError(text)
+        if self.policy == "warn" and kind not in self._said:
+            warnings.warn(text, StateWarning, stacklevel=2)
+        self._said.add(kind)
+
+
+def _ends(step: Integers, is_read: NDArray[np.bool_]) -> tuple[Integers, Integers, NDArray[np.bool_]]:
+    """First and last step read by each lane, and whether it reads at all."""
+    rows = np.arange(len(step))
+    first = step[rows, is_read.argmax(axis=1)]
+    last = step[rows, step.shape[1] - 1 - is_read[:, ::-1].argmax(axis=1)]
+    return first, last, is_read.any(axis=1)
