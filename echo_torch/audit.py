@@ -180,7 +180,7 @@ class StateAudit(Callback):
         if self._last is None or len(self._last[0]) != len(last):
             return last, sequence, has_read
         before, before_sequence, was_known = self._last
-        is_known: NDArray[np.bool_] = np.where(has_read, True, was_known & ~starts)
+        is_known = np.where(has_read, True, was_known & ~starts).astype(np.bool_)
         return np.where(has_read, last, before), np.where(has_read, sequence, before_sequence), is_known
 
     def _report(self, kind: str, number: int, text: str) -> None:
@@ -197,4 +197,4 @@ def _ends(step: Integers, is_read: NDArray[np.bool_]) -> tuple[Integers, Integer
     rows = np.arange(len(step))
     first = step[rows, is_read.argmax(axis=1)]
     last = step[rows, step.shape[1] - 1 - is_read[:, ::-1].argmax(axis=1)]
-    return first, last, is_read.any(axis=1)
+    return first, last, np.logical_or.reduce(is_read, axis=1)

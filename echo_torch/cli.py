@@ -113,7 +113,7 @@ def _warnings_as_lines() -> Iterator[None]:
                 show(message, category, *rest)
 
         warnings.simplefilter("always", StateWarning)
-        warnings.showwarning = show_line
+        warnings.showwarning = show_line  # type: ignore[assignment]  # `rest` is all that it need not know
         yield
 
 

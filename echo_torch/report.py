@@ -34,11 +34,10 @@ def implication(found: Reach, result: dict[str, Any]) -> str:
     if found.ceiling is None or result["accuracy"] is None:
         return "Nothing was asked."
     low, high, ceiling, chance = result["accuracy_low"], result["accuracy_high"], found.ceiling, result["chance"]
+    if ceiling == chance:
+        return f"The ceiling of the data path is chance, {chance:.1%}: no training could have learned anything here."
     if low <= ceiling <= high or result["accuracy"] >= ceiling:
-        text = f"This is the ceiling of the data path, {ceiling:.1%}"
-        if low <= chance <= high:
-            return f"{text}, which is chance: what is asked never gets to where it is asked, whatever the training."
-        return f"{text}: what could be learned was learned."
+        return f"This is the ceiling of the data path, {ceiling:.1%}: what could be learned was learned."
     if low <= chance <= high:
         return f"This is chance, although the data path allows {ceiling:.1%}; {_where_the_gradient_gets(found)}."
     return (

@@ -56,6 +56,7 @@ def train(
     configuration: Configuration,
     run: RunDirectory,
     *,
+    audit: str = "warn",
     progress: bool = False,
     progress_file: IO[str] | None = None,
 ) -> dict[str, Any]:
