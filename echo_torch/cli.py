@@ -16,6 +16,8 @@ from echo_torch.experiments import (
     EXPERIMENTS,
     OPTIONS,
     Configuration,
+    Option,
+    check_value,
     configure,
     count_parameters,
     describe,
@@ -82,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, help_line, add in (
         ("train", "train one experiment", _add_train),
         ("reach", "say before any training what the data path of an experiment allows", _add_reach),
+        ("compare", "train the arms that keep reach, horizon and carry apart, over several seeds", _add_compare),
+        ("map", "train aligned lanes over a grid of lags and chunk lengths", _add_map),
         ("evaluate", "repeat the evaluation of a finished run", _add_evaluate),
     ):
         sub = commands.add_parser(
@@ -157,6 +161,30 @@ def _add_reach(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_reach)
 
 
+def _add_sweep(parser: argparse.ArgumentParser, folder: str) -> None:
+    parser.add_argument("--jobs", metavar="N", default=None, help="runs at a time (default: one for each core)")
+    parser.add_argument("--run-dir", metavar="DIR", default=folder, help=f"where the runs are kept (default: {folder})")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seeds", metavar="N", default="5", help="seeds 1..N for every arm (default: 5)")
+    parser.add_argument("--arms", metavar="ARM", nargs="+", default=None, help="only these arms (default: all)")
+    _add_sweep(parser, "runs/compare")
+    parser.set_defaults(command=_compare)
+
+
+def _add_map(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--lags", metavar="N", nargs="*", default=["0", "1", "2", "3", "5"], help="rows of the grid")
+    parser.add_argument("--chunks", metavar="N", nargs="*", default=["1", "2", "3", "4", "6", "10"], help="its columns")
+    parser.add_argument("--seeds", metavar="N", default="1", help="seeds 1..N for every cell (default: 1)")
+    for name, default in (("vocabulary_size", "10"), ("hidden_size", "50"), ("updates", "4000")):
+        option = OPTIONS[name]
+        parser.add_argument(option.flag, metavar="N", default=default, help=f"{option.help} (default: {default})")
+    _add_sweep(parser, "runs/map")
+    parser.set_defaults(command=_map)
+
+
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", metavar="DIR", required=True, help="the run directory")
     parser.set_defaults(command=_evaluate)
@@ -227,6 +255,71 @@ def _reach(parsed: argparse.Namespace) -> None:
 
         title = f"{configuration.mode}: at step t the row is asked for the symbol of step t - {configuration.lag}"
         figures.draw_reach(first_chunks(configuration), configuration.lag, parsed.plot, title=title)
+
+
+def _whole(text: str, flag: str, low: int = 1, high: int = 10_000) -> int:
+    option = Option(flag, int, "", "", low, high)
+    try:
+        return int(check_value(option, text))  # type: ignore[arg-type]  # a whole number, as asked
+    except (TypeError, ValueError) as error:
+        raise UserError(str(error).replace(f"`{flag}`", f"--{flag}")) from None
+
+
+def _jobs(parsed: argparse.Namespace) -> int | None:
+    return None if parsed.jobs is None else _whole(parsed.jobs, "jobs", high=1024)
+
+
+def _compare(parsed: argparse.Namespace) -> None:
+    seeds, jobs, folder = _whole(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
+
+    from echo_torch import comparison, sweep
+
+    arms = list(dict.fromkeys(parsed.arms or comparison.ARMS))
+    for arm in arms:
+        if arm not in comparison.ARMS:
+            names = ", ".join(comparison.ARMS)
+            raise UserError(f"--arms must be out of {names}. Got {arm!r}{suggest(arm, comparison.ARMS)}.")
+    runs = comparison.comparison_runs(arms, seeds)
+    results = sweep.run_all(runs, folder, num_jobs=jobs, progress=not parsed.no_progress)
+    rows = comparison.compare(arms, seeds, results, folder)
+    table = comparison.comparison_table(rows)
+    comparison.write_table(folder, "comparison", rows, table)
+
+    from echo_torch import figures
+
+    by_arm = {arm: [RunDirectory(folder / f"{arm}-seed{seed}") for seed in range(1, seeds + 1)] for arm in arms}
+    figures.draw_comparison(rows, by_arm, folder / "curves.png")
+    figures.draw_reach_by_horizon(rows, folder / "reach_by_horizon.png")
+    print(table)
+    print(f"{len(runs)} runs, table and figures: {folder}")
+
+
+def _map(parsed: argparse.Namespace) -> None:
+    if not parsed.lags or not parsed.chunks:
+        raise UserError("--lags and --chunks must each name a number, or the grid is empty. Got an empty grid.")
+    lags = tuple(sorted({_whole(text, "lags", low=0) for text in parsed.lags}))
+    chunks = tuple(sorted({_whole(text, "chunks") for text in parsed.chunks}))
+    seeds, jobs, folder = _whole(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
+    names = ("vocabulary_size", "hidden_size", "updates")
+    options = {name: getattr(parsed, name) for name in names}
+
+    from echo_torch import comparison, sweep
+
+    grid = comparison.Grid(lags, chunks, seeds, {**options, "lanes": 32, "learning_rate": 3e-3})
+    try:
+        runs = grid.runs()
+    except (TypeError, ValueError) as error:
+        raise UserError(str(error)) from None
+    cells = grid.cells(sweep.run_all(runs, folder, num_jobs=jobs, progress=not parsed.no_progress))
+    table = comparison.map_table(grid, cells)
+    comparison.write_table(folder, "map", cells, table)
+
+    from echo_torch import figures
+
+    title = "aligned lanes, {vocabulary_size} symbols, hidden size {hidden_size}, {updates} updates".format(**options)
+    figures.draw_map(lags, chunks, cells, folder / "map.png", title=title)
+    print(table)
+    print(f"{len(runs)} runs, table and figure: {folder}")
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import log
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -203,3 +204,102 @@ def _draw_example(
             label = f"example: lane {lane} is asked for step {answer[1]}, which lane {other} has read"
             return [Line2D([], [], color=_EXAMPLE, label=label)]
     return []
+
+
+def draw_comparison(rows: Sequence[dict[str, Any]], runs: dict[str, list[RunDirectory]], path: str | Path) -> None:
+    """Draw the learning curve of every arm, all seeds, with ceiling and chance.
+
+    Args:
+        rows: As `comparison.compare` makes them.
+        runs: The runs of each arm.
+        path: The PNG file.
+    """
+    num_columns = min(4, len(rows))
+    num_rows = -(-len(rows) // num_columns)
+    size = (3.1 * num_columns, 2.6 * num_rows + 0.5)
+    figure, panels = plt.subplots(num_rows, num_columns, sharey=True, squeeze=False, figsize=size, layout="constrained")
+    for axes, row in zip(panels.flat, rows, strict=False):
+        for run in runs[row["arm"]]:
+            metrics = run.read_metrics()
+            axes.plot([symbols / 1000 for symbols in metrics["symbols"]], metrics["accuracy"], color="C0", alpha=0.6)
+        axes.axhline(row["ceiling"], color="0.1", linewidth=1.2, label="ceiling")
+        axes.axhline(row["chance"], color="0.4", linestyle="--", linewidth=1.2, label="chance")
+        axes.set(title=row["label"], ylim=(-0.04, 1.06))
+        axes.title.set_fontsize(10)
+        axes.grid(alpha=0.3)
+    for axes in list(panels.flat)[len(rows) :]:
+        axes.set_visible(False)
+    figure.supxlabel("fresh symbols drawn (thousands)", fontsize=10)
+    figure.supylabel("accuracy in training", fontsize=10)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    seed = Line2D([], [], color="C0", alpha=0.6, label="one seed")
+    figure.legend(handles=[seed, *handles], labels=["one seed", *labels], loc="outside upper center", ncols=3)
+    _save(figure, path)
+
+
+def draw_reach_by_horizon(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
+    """Draw the arms in the 2 x 2 of reach by horizon: whether an answer was read, and whether a gradient gets there.
+
+    Args:
+        rows: As `comparison.compare` makes them.
+        path: The PNG file.
+    """
+    figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    cells: dict[tuple[bool, bool], list[str]] = {}
+    for row in rows:
+        # Half of the answers is the border: no arm lies near it.
+        place = (row["reachable_share"] >= 0.5, row["in_horizon_share"] >= 0.5 * max(row["reachable_share"], 1e-9))
+        cells.setdefault((place[0], place[1] and place[0]), []).append(f"{row['label']}: {row['accuracy']:.1%}")
+    # Without the cut everything a lane reads lies within the horizon, reachable or not.
+    for row in rows:
+        if row["reachable_share"] < 0.5 and row["arm"].endswith("uncut"):
+            text = f"{row['label']}: {row['accuracy']:.1%}"
+            cells[False, False].remove(text)
+            cells.setdefault((False, True), []).append(text)
+    for is_reachable in (False, True):
+        for is_near in (False, True):
+            x, y = int(is_near), int(is_reachable)
+            shade = "0.92" if is_reachable and is_near else "1.0"
+            axes.add_patch(Rectangle((x, y), 1, 1, facecolor=shade, edgecolor="0.2"))
+            text = "\n".join(cells.get((is_reachable, is_near), ["no arm"]))
+            axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=10)
+    axes.set(xlim=(0, 2), ylim=(0, 2))
+    axes.set_xticks([0.5, 1.5], ["no gradient gets from\nquestion to answer", "the gradient\ngets there"])
+    axes.set_yticks([0.5, 1.5], ["answer never\nread by the row", "answer read\nby the row"])
+    axes.set(xlabel="horizon", ylabel="reach", title="accuracy on fresh sequences, mean over seeds")
+    axes.tick_params(length=0)
+    _save(figure, path)
+
+
+def draw_map(
+    lags: Sequence[int], chunks: Sequence[int], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
+) -> None:
+    """Draw accuracy as a heatmap, lag against chunk length, with the line chunk = lag + 1.
+
+    Args:
+        lags: One row each.
+        chunks: One column each.
+        cells: With `lag`, `chunk` and `accuracy`.
+        path: The PNG file.
+        title: Stands above it.
+    """
+    by_place = {(cell["lag"], cell["chunk"]): cell["accuracy"] for cell in cells}
+    table = [[by_place[lag, chunk] for chunk in chunks] for lag in lags]
+    figure, axes = plt.subplots(figsize=(1.0 * len(chunks) + 3, 0.75 * len(lags) + 2), layout="constrained")
+    image = axes.imshow(table, vmin=0, vmax=1, cmap="cividis", aspect="auto", origin="lower")
+    for y, line in enumerate(table):
+        for x, accuracy in enumerate(line):
+            color = "white" if accuracy < 0.6 else "black"
+            axes.text(x, y, f"{accuracy:.1%}", ha="center", va="center", color=color, fontsize=9)
+    # Between the last chunk that is too short and the first that holds the answer: a staircase.
+    border = [sum(chunk < lag + 1 for chunk in chunks) - 0.5 for lag in lags]
+    xs = [edge for edge in border for _ in range(2)]
+    ys = [y + side for y in range(len(lags)) for side in (-0.5, 0.5)]
+    axes.plot(xs, ys, color="red", linewidth=2.5, label="chunk = lag + 1")
+    axes.set(xlim=(-0.5, len(chunks) - 0.5), ylim=(-0.5, len(lags) - 0.5), title=title)
+    axes.set_xticks(range(len(chunks)), [str(chunk) for chunk in chunks])
+    axes.set_yticks(range(len(lags)), [str(lag) for lag in lags])
+    axes.set(xlabel="chunk length (steps)", ylabel="lag (steps)")
+    figure.colorbar(image, label="accuracy on fresh symbols")
+    figure.legend(loc="outside lower center", frameon=False)
+    _save(figure, path)

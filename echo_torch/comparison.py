@@ -1,0 +1,218 @@
+"""The comparison of reach, horizon and carry, and the map of lag against chunk length: runs and tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from echo_torch.builders import build_reach
+from echo_torch.experiments import Configuration, configure
+from echo_torch.files import write_text
+from echo_torch.results import RunDirectory
+from echo_torch.sweep import mean_and_interval
+
+SEQUENCE_SYMBOLS = 25  # "sequences to 99 %" counts fresh symbols in the tutorial's sequences, whatever the mode
+_SKILL = 0.99
+_WINDOW_SYMBOLS = 100 * SEQUENCE_SYMBOLS
+
+# Without the cut a sequence makes one update instead of four; this budget lets lag 6 get to its ceiling.
+_UNCUT: dict[str, Any] = {"cut": "sequence", "sequences": 4000, "learning_rate": 3e-3}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training in the comparison.
+
+    Attributes:
+        name: As it is chosen with --arms.
+        label: What it is, for tables and figures.
+        mode: The experiment.
+        options: What differs from its defaults.
+    """
+
+    name: str
+    label: str
+    mode: str
+    options: dict[str, Any]
+
+    def configuration(self, seed: int) -> Configuration:
+        """Its configuration with a seed."""
+        return configure(self.mode, seed=seed, accelerator="cpu", **self.options)
+
+
+ARMS = {
+    arm.name: arm
+    for arm in (
+        Arm("stateful", "stateful, lag 1", "stateful", {}),
+        Arm("stateful-uncut", "stateful, lag 1, no cut", "stateful", _UNCUT),
+        Arm("stateful-lag6", "stateful, lag 6", "stateful", {"lag": 6}),
+        Arm("stateful-lag6-uncut", "stateful, lag 6, no cut", "stateful", {"lag": 6, **_UNCUT}),
+        Arm("aligned-1", "aligned lanes, chunks of 1", "aligned", {"chunk": 1, "updates": 8000}),
+        Arm("aligned-5", "aligned lanes, chunks of 5", "aligned", {"chunk": 5, "updates": 2000}),
+        Arm("lag", "lag (windows), state carried", "lag", {}),
+        Arm("lag-reset", "lag (windows), state reset", "lag", {"carry": "reset"}),
+    )
+}
+
+
+def comparison_runs(arms: Sequence[str], num_seeds: int) -> dict[str, Configuration]:
+    """The runs of a comparison by name: every arm with the seeds 1..num_seeds."""
+    return {f"{arm}-seed{seed}": ARMS[arm].configuration(seed) for arm in arms for seed in range(1, num_seeds + 1)}
+
+
+def compare(
+    arms: Sequence[str], num_seeds: int, results: dict[str, dict[str, Any]], folder: Path
+) -> list[dict[str, Any]]:
+    """A row for each arm: what its data path allows and what was learned.
+
+    Args:
+        arms: Names out of `ARMS`.
+        num_seeds: Seeds 1..num_seeds.
+        results: By the names of `comparison_runs`.
+        folder: Where the runs are.
+    """
+    return [_compare_arm(ARMS[arm], num_seeds, results, folder) for arm in arms]
+
+
+def _compare_arm(arm: Arm, num_seeds: int, results: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
+    found = build_reach(arm.configuration(1))
+    names = [f"{arm.name}-seed{seed}" for seed in range(1, num_seeds + 1)]
+    accuracies = [results[name]["accuracy"] for name in names]
+    mean, half = mean_and_interval(accuracies)
+    reached = [symbols_to_skill(RunDirectory(folder / name).read_metrics()) for name in names]
+    times = [symbols / SEQUENCE_SYMBOLS for symbols in reached if symbols is not None]
+    metrics = RunDirectory(folder / names[0]).read_metrics()
+    return {
+        "arm": arm.name,
+        "label": arm.label,
+        "gap": found.gap,
+        "reachable_share": found.reachable_share,
+        "in_horizon_share": found.in_horizon_share,
+        "ceiling": found.ceiling,
+        "accuracy": mean,
+        "accuracy_half_interval": half,
+        "accuracies": accuracies,
+        "sequences_to_99": mean_and_interval(times)[0] if times else None,
+        "seeds_to_99": len(times),
+        "seeds": num_seeds,
+        "updates": results[names[0]]["updates"],
+        "sequences": metrics["symbols"][-1] / SEQUENCE_SYMBOLS,
+        "chance": results[names[0]]["chance"],
+    }
+
+
+def symbols_to_skill(metrics: dict[str, list[float]], skill: float = _SKILL) -> float | None:
+    """Fresh symbols drawn when the accuracy over the last 2,500 of them first was at least `skill`; None: never.
+
+    Args:
+        metrics: Columns of metrics.csv.
+        skill: The accuracy asked.
+    """
+    correct = [0.0]
+    asked = [0.0]
+    symbols = [0.0, *metrics["symbols"]]
+    for accuracy, targets in zip(metrics["accuracy"], metrics["targets"], strict=True):
+        correct.append(correct[-1] + (accuracy * targets if targets else 0.0))
+        asked.append(asked[-1] + targets)
+    begin = 0
+    for row in range(1, len(symbols)):
+        while begin + 1 < row and symbols[row] - symbols[begin + 1] >= _WINDOW_SYMBOLS:
+            begin += 1
+        is_full = symbols[row] - symbols[begin] >= _WINDOW_SYMBOLS
+        span = asked[row] - asked[begin]
+        if is_full and span and (correct[row] - correct[begin]) / span >= skill:
+            return symbols[row]
+    return None
+
+
+def comparison_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as a markdown table."""
+    names: tuple[str, ...] = (
+        "arm",
+        "gap",
+        "reachable",
+        "in horizon",
+        "ceiling",
+        "accuracy (95 % over seeds)",
+        "sequences to 99 %",
+    )
+    names += ("updates", "sequences")
+    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+    for row in rows:
+        reached = "never" if row["sequences_to_99"] is None else f"{row['sequences_to_99']:,.0f}"
+        if 0 < row["seeds_to_99"] < row["seeds"]:
+            reached += f" ({row['seeds_to_99']} of {row['seeds']} seeds)"
+        gap = "several" if row["gap"] is None else row["gap"]
+        lines.append(
+            f"| {row['label']} | {gap} | {row['reachable_share']:.1%} | {row['in_horizon_share']:.1%} | "
+            f"{row['ceiling']:.1%} | {with_interval(row)} | {reached} | {row['updates']:,} | {row['sequences']:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def with_interval(row: dict[str, Any]) -> str:
+    """'99.9 % +- 0.1', the interval only where there are several seeds."""
+    half = row["accuracy_half_interval"]
+    return f"{row['accuracy']:.2%}" if half is None else f"{row['accuracy']:.2%} ± {half:.2%}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What the map trains.
+
+    Attributes:
+        lags: One row each.
+        chunks: One column each, in steps.
+        num_seeds: Seeds 1..n.
+        options: For every run.
+    """
+
+    lags: tuple[int, ...]
+    chunks: tuple[int, ...]
+    num_seeds: int
+    options: dict[str, Any]
+
+    def runs(self) -> dict[str, Configuration]:
+        """The runs by name."""
+        return {
+            self.name(lag, chunk, seed): configure(
+                "aligned", lag=lag, chunk=chunk, seed=seed, accelerator="cpu", **self.options
+            )
+            for lag in self.lags
+            for chunk in self.chunks
+            for seed in range(1, self.num_seeds + 1)
+        }
+
+    def name(self, lag: int, chunk: int, seed: int) -> str:
+        """A run's name."""
+        return f"lag{lag}-chunk{chunk}-seed{seed}"
+
+    def cells(self, results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+        """Mean accuracy with its interval for every cell."""
+        cells = []
+        for lag in self.lags:
+            for chunk in self.chunks:
+                names = [self.name(lag, chunk, seed) for seed in range(1, self.num_seeds + 1)]
+                mean, half = mean_and_interval([results[name]["accuracy"] for name in names])
+                cells.append({"lag": lag, "chunk": chunk, "accuracy": mean, "accuracy_half_interval": half})
+        return cells
+
+
+def map_table(grid: Grid, cells: Sequence[dict[str, Any]]) -> str:
+    """The cells as a markdown table, lags down and chunk lengths across."""
+    lines = ["| lag | " + " | ".join(f"chunk {chunk}" for chunk in grid.chunks) + " |"]
+    lines.append("|---" * (len(grid.chunks) + 1) + "|")
+    by_place = {(cell["lag"], cell["chunk"]): cell for cell in cells}
+    for lag in grid.lags:
+        texts = [with_interval(by_place[lag, chunk]) for chunk in grid.chunks]
+        lines.append(f"| {lag} | " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def write_table(folder: Path, name: str, rows: Sequence[dict[str, Any]], table: str) -> None:
+    """The table as name.md and, with all digits, as name.json."""
+    write_text(folder / f"{name}.json", json.dumps(list(rows), indent=2) + "\n")
+    write_text(folder / f"{name}.md", table + "\n")
