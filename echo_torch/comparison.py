@@ -88,6 +88,7 @@ def _compare_arm(arm: Arm, num_seeds: int, results: dict[str, dict[str, Any]], f
     return {
         "arm": arm.name,
         "label": arm.label,
+        "cut": arm.configuration(1).cut,
         "gap": found.gap,
         "reachable_share": found.reachable_share,
         "in_horizon_share": found.in_horizon_share,

@@ -247,15 +247,10 @@ def draw_reach_by_horizon(rows: Sequence[dict[str, Any]], path: str | Path) -> N
     figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
     cells: dict[tuple[bool, bool], list[str]] = {}
     for row in rows:
-        # Half of the answers is the border: no arm lies near it.
-        place = (row["reachable_share"] >= 0.5, row["in_horizon_share"] >= 0.5 * max(row["reachable_share"], 1e-9))
-        cells.setdefault((place[0], place[1] and place[0]), []).append(f"{row['label']}: {row['accuracy']:.1%}")
-    # Without the cut everything a lane reads lies within the horizon, reachable or not.
-    for row in rows:
-        if row["reachable_share"] < 0.5 and row["arm"].endswith("uncut"):
-            text = f"{row['label']}: {row['accuracy']:.1%}"
-            cells[False, False].remove(text)
-            cells.setdefault((False, True), []).append(text)
+        is_reachable = row["reachable_share"] >= 0.5
+        # Without the cut whatever a lane reads lies within the horizon, reachable or not.
+        is_near = row["cut"] == "sequence" or row["in_horizon_share"] >= 0.5
+        cells.setdefault((is_reachable, is_near), []).append(f"{row['label']}: {row['accuracy']:.1%}")
     for is_reachable in (False, True):
         for is_near in (False, True):
             x, y = int(is_near), int(is_reachable)
