@@ -59,7 +59,7 @@ def test_commands(tmp_path):
         if command.startswith("pip") or "pytest" in command or "benchmarks" in command:
             assert command.split(" -m claims")[0].removeprefix("pip install ") in CI
             continue
-        if command.startswith("python train.py = "):
+        if command == "python -m echo_torch map" or command.startswith("python train.py = "):  # minutes; a description
             continue
         found = run(command, tmp_path)
         assert found.returncode == 0, (command, found.stderr)
