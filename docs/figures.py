@@ -1,4 +1,7 @@
-"""Draws the figures of the README anew: `python docs/figures.py` trains what they show (about half a minute)."""
+"""Draws figures of the README anew: `python docs/figures.py` trains what they show (about half a minute).
+
+The others come from the commands `reach --plot`, `compare --seeds 10` and `map`, which docs/findings.md names.
+"""
 
 import tempfile
 from pathlib import Path
