@@ -1,8 +1,10 @@
+import itertools
+
 import pytest
 import torch
 
 from echo_torch import EchoLSTM, LSTMState, evaluate
-from echo_torch.builders import build_model, evaluation_stream
+from echo_torch.builders import build_model, evaluation_stream, training_stream
 from echo_torch.evaluation import answers, wilson_interval
 from echo_torch.experiments import configure
 
@@ -50,6 +52,17 @@ def test_reading_sequences_side_by_side_changes_nothing(mode, options):
         apart = [apart[0] + one.correct, apart[1] + one.asked, apart[2] + one.loss_sum]
     assert (together.correct, together.asked) == (apart[0], apart[1])
     assert together.loss_sum == pytest.approx(apart[2], rel=1e-5)
+
+
+def test_the_state_is_reset_where_a_chunk_says_so():
+    """One sequence after another gives what each gives alone."""
+    configuration = configure("stateful")
+    model = build_model(configuration)
+    stream = training_stream(configuration)
+    chunks = list(itertools.islice(stream, 8))
+    both = evaluate(model, chunks)
+    alone = [evaluate(model, chunks[:4]), evaluate(model, chunks[4:])]
+    assert both.loss_sum == pytest.approx(sum(one.loss_sum for one in alone), rel=1e-12)
 
 
 def test_nothing_asked():
