@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed = _parser().parse_args(arguments)
         command: Callable[[argparse.Namespace], None] = parsed.command
         command(parsed)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is, where it was closed before the start
+            sys.stdout.flush()
     except UserError as error:
         print(in_flags(str(error)), file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -191,7 +192,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _configuration(parsed: argparse.Namespace) -> Configuration:
-    values = read_yaml(parsed.config) if parsed.config else {}
+    values = read_yaml(parsed.config) if parsed.config is not None else {}
     flags = {name: getattr(parsed, name) for name in ("mode", *OPTIONS) if hasattr(parsed, name)}
     # Two ways to say how long: a flag replaces whichever the file has.
     for one, other in (("sequences", "updates"), ("updates", "sequences")):
@@ -236,7 +237,7 @@ def _train(parsed: argparse.Namespace) -> None:
 
 def _reach(parsed: argparse.Namespace) -> None:
     configuration = _configuration(parsed)
-    if parsed.plot:
+    if parsed.plot is not None:
         check_new_file(parsed.plot, "--plot")
 
     # Not the runner: it would bring Lightning, which this need not wait for.
@@ -250,7 +251,7 @@ def _reach(parsed: argparse.Namespace) -> None:
         print(f"asked: {describe(configuration)}")
         print("\n".join(reach_lines(found)))
         print(explain(found))
-    if parsed.plot:
+    if parsed.plot is not None:
         from echo_torch import figures
 
         title = f"{configuration.mode}: at step t the row is asked for the symbol of step t - {configuration.lag}"

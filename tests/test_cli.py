@@ -70,6 +70,7 @@ def test_a_saved_configuration_can_be_given_back(capsys):
         ("--learning-rate nan", ["--learning-rate", "Got nan"]),
         ("--batch-size 99999999999999999999", ["--batch-size", "Got 99999999999999999999"]),
         ("--vocabulary-size 9000000", ["--vocabulary-size", "parameters"]),
+        ("--config=", ["Cannot read"]),
         ("--config none.yaml", ["none.yaml", "No such file"]),
         ("--config list.yaml", ["list.yaml", "Got list"]),
         ("--config broken.yaml", ["broken.yaml", "not valid YAML at line 3"]),
