@@ -7,6 +7,9 @@ from typing import Any
 from echo_torch.reach import Reach
 
 
+_AT_THE_CEILING = 0.01
+
+
 def result_lines(result: dict[str, Any], expected: list[int], predicted: list[int]) -> list[str]:
     """What the evaluation found, and one sequence in the tutorial's form.
 
@@ -36,8 +39,8 @@ def implication(found: Reach, result: dict[str, Any]) -> str:
     low, high, ceiling, chance = result["accuracy_low"], result["accuracy_high"], found.ceiling, result["chance"]
     if ceiling == chance:
         return f"The ceiling of the data path is chance, {chance:.1%}: no training could have learned anything here."
-    if low <= ceiling <= high or result["accuracy"] >= ceiling:
-        return f"This is the ceiling of the data path, {ceiling:.1%}: what could be learned was learned."
+    if result["accuracy"] >= ceiling - _AT_THE_CEILING:
+        return f"This is within 1 % of the ceiling of the data path, {ceiling:.1%}: what could be learned was learned."
     if low <= chance <= high:
         return f"This is chance, although the data path allows {ceiling:.1%}; {_where_the_gradient_gets(found)}."
     return (
