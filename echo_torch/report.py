@@ -6,7 +6,6 @@ from typing import Any
 
 from echo_torch.reach import Reach
 
-
 _AT_THE_CEILING = 0.01
 
 
