@@ -52,7 +52,14 @@ def test_a_damaged_or_foreign_run_is_refused_and_kept(tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_ends_all_processes_and_keeps_what_is_finished(tmp_path):
     command = [sys.executable, "-m", "echo_torch", "compare", "--seeds", "3", "--arms", "aligned-5", "--jobs", "1"]
-    process = subprocess.Popen([*command, "--run-dir", str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--run-dir", str(tmp_path)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that starts the tests in the background has them ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     first = tmp_path / "aligned-5-seed1" / "result.json"
     while not first.exists():
         assert process.poll() is None
