@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -159,12 +158,10 @@ def _end(pool: ProcessPoolExecutor) -> None:
     processes = list((pool._processes or {}).values())
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
-        process.terminate()
-    deadline = time.monotonic() + 5
+        # Not terminate: Lightning answers SIGTERM by going on. Results are written whole, so nothing is lost.
+        process.kill()
     for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-        if process.is_alive():
-            process.kill()
+        process.join()
 
 
 def _updates_made(run: RunDirectory) -> int:
