@@ -170,7 +170,7 @@ def _add_sweep(parser: argparse.ArgumentParser, folder: str) -> None:
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", metavar="N", default="5", help="seeds 1..N for every arm (default: 5)")
-    parser.add_argument("--arms", metavar="ARM", nargs="+", default=None, help="only these arms (default: all)")
+    parser.add_argument("--arms", metavar="ARM", nargs="+", default=None, help="only these arms (default: the eight of the comparison)")
     _add_sweep(parser, "runs/compare")
     parser.set_defaults(command=_compare)
 
@@ -275,7 +275,7 @@ def _compare(parsed: argparse.Namespace) -> None:
 
     from echo_torch import comparison, sweep
 
-    arms = list(dict.fromkeys(parsed.arms or comparison.ARMS))
+    arms = list(dict.fromkeys(parsed.arms or comparison.DEFAULT_ARMS))
     for arm in arms:
         if arm not in comparison.ARMS:
             names = ", ".join(comparison.ARMS)

@@ -31,12 +31,14 @@ class Arm:
         label: What it is, for tables and figures.
         mode: The experiment.
         options: What differs from its defaults.
+        is_default: Whether it is trained where no arms are named.
     """
 
     name: str
     label: str
     mode: str
     options: dict[str, Any]
+    is_default: bool = True
 
     def configuration(self, seed: int) -> Configuration:
         """Its configuration with a seed."""
@@ -55,8 +57,11 @@ ARMS = {
         Arm("aligned-5", "aligned lanes, chunks of 5", "aligned", {"chunk": 5, "updates": 2000, "log_every": 16}),
         Arm("lag", "lag (windows), state carried", "lag", {}),
         Arm("lag-reset", "lag (windows), state reset", "lag", {"carry": "reset"}),
+        Arm("lag-batch4", "lag (windows), batches of 4", "lag", {"batch_size": 4}, is_default=False),
+        Arm("lag-batch10", "lag (windows), batches of 10", "lag", {"batch_size": 10}, is_default=False),
     )
 }
+DEFAULT_ARMS = tuple(arm.name for arm in ARMS.values() if arm.is_default)
 
 
 def comparison_runs(arms: Sequence[str], num_seeds: int) -> dict[str, Configuration]:
