@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from echo_torch.reach import OTHER, Stamps, checked_stamps, reach, stamps_of_chunk
+from echo_torch.reach import OTHER, Stamps, checked_places, places_of_chunk, reach
 from echo_torch.sequences import Integers
 
 POLICIES = ("raise", "warn", "count")
@@ -42,7 +42,7 @@ class StateAudit(Callback):
     Args:
         policy: "raise" stops at the first fault with a StateError, "warn" gives one StateWarning for each kind of
             fault, "count" says nothing.
-        stamps: batch -> `Stamps`.
+        stamps: batch -> `Stamps`, of which step, sequence and starts are looked at.
         state: module -> the carried state, or None where there is none to look at. The check that nobody else
             writes it compares identity: give a function that returns the same object while nothing is assigned.
 
@@ -60,7 +60,7 @@ class StateAudit(Callback):
         self,
         policy: str = "warn",
         *,
-        stamps: Callable[[Any], Stamps] = stamps_of_chunk,
+        stamps: Callable[[Any], Stamps] = places_of_chunk,
         state: Callable[[LightningModule], Any] = carry_of,
     ) -> None:
         if policy not in POLICIES:
@@ -74,6 +74,7 @@ class StateAudit(Callback):
         self.gaps: Counter[int | str] = Counter()
         self.num_faults = 0
         self._last: tuple[Integers, Integers, NDArray[np.bool_]] | None = None
+        self._expected: tuple[list[int], list[int]] | None = None  # first steps and sequences, if nothing is special
         self._left: Any = None
         self._recent: deque[Stamps] = deque(maxlen=_REMEMBERED_CHUNKS)
         self._said: set[str] = set()
@@ -86,17 +87,28 @@ class StateAudit(Callback):
         """Compare the batch with where the lanes stand."""
         stamps = self._stamps(batch)
         self._recent.append(stamps)
-        step, sequence, starts, is_read, _ = checked_stamps(stamps)
-        # Almost every batch reads its first and last columns; only then can the ends be had without a search.
-        is_whole = is_read[:, 0].all() and is_read[:, -1].all()
-        first, last, has_read = (step[:, 0], step[:, -1], None) if is_whole else _ends(step, is_read)
+        step, sequence, starts = checked_places(stamps)
+        if self._goes_on(pl_module, step, sequence, starts):
+            return
+        first, last, has_read = _ends(step)
         if self._last is not None:
             self._check_writer(pl_module, starts)
             self._check_border(first, sequence, starts, has_read)
-        if has_read is None:
-            self._last = last, sequence, np.ones(len(last), np.bool_)
-        else:
-            self._last = self._merge(last, sequence, starts, has_read)
+        self._last = self._merge(last, sequence, starts, has_read)
+        is_known = self._last[2]
+        self._expected = ((self._last[0] + 1).tolist(), self._last[1].tolist()) if is_known.all() else None
+
+    def _goes_on(self, module: LightningModule, step: Integers, sequence: Integers, starts: NDArray[np.bool_]) -> bool:
+        """Whether all is as it should be and nothing special: almost every batch, at a fifth of the cost."""
+        if self._expected is None or self._state(module) is not self._left:
+            return False
+        last = step[:, -1].tolist()
+        if (step[:, 0].tolist(), sequence.tolist()) != self._expected or any(starts.tolist()) or min(last) < 0:
+            return False
+        self.gaps[0] += len(last)
+        self._last = step[:, -1], sequence, self._last[2]  # type: ignore[index]  # there was a batch before
+        self._expected = [place + 1 for place in last], self._expected[1]
+        return True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Remember which state the batch left."""
@@ -122,7 +134,7 @@ class StateAudit(Callback):
         first: Integers,
         sequence: Integers,
         starts: NDArray[np.bool_],
-        has_read: NDArray[np.bool_] | None,
+        has_read: NDArray[np.bool_],
     ) -> None:
         assert self._last is not None
         last, last_sequence, is_known = self._last
@@ -136,9 +148,7 @@ class StateAudit(Callback):
                 )
             return
         gap = first - last - 1
-        is_continued = is_known & ~starts
-        if has_read is not None:
-            is_continued &= has_read
+        is_continued = is_known & ~starts & has_read
         is_other = (sequence != last_sequence) & is_continued
         wrong = (gap != 0) & is_continued | is_other
         num_continued, num_wrong = int(np.count_nonzero(is_continued)), int(np.count_nonzero(wrong))
@@ -192,9 +202,10 @@ class StateAudit(Callback):
         self._said.add(kind)
 
 
-def _ends(step: Integers, is_read: NDArray[np.bool_]) -> tuple[Integers, Integers, NDArray[np.bool_]]:
-    """First and last step read by each lane, and whether it reads at all."""
+def _ends(step: Integers) -> tuple[Integers, Integers, NDArray[np.bool_]]:
+    """First and last step of each lane, and whether it reads at all."""
+    is_place = step >= 0
     rows = np.arange(len(step))
-    first = step[rows, is_read.argmax(axis=1)]
-    last = step[rows, step.shape[1] - 1 - is_read[:, ::-1].argmax(axis=1)]
-    return first, last, np.logical_or.reduce(is_read, axis=1)
+    first = step[rows, is_place.argmax(axis=1)]
+    last = step[rows, step.shape[1] - 1 - is_place[:, ::-1].argmax(axis=1)]
+    return first, last, np.logical_or.reduce(is_place, axis=1)

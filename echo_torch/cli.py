@@ -170,7 +170,9 @@ def _add_sweep(parser: argparse.ArgumentParser, folder: str) -> None:
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", metavar="N", default="5", help="seeds 1..N for every arm (default: 5)")
-    parser.add_argument("--arms", metavar="ARM", nargs="+", default=None, help="only these arms (default: the eight of the comparison)")
+    parser.add_argument(
+        "--arms", metavar="ARM", nargs="+", default=None, help="only these arms (default: the eight of the comparison)"
+    )
     _add_sweep(parser, "runs/compare")
     parser.set_defaults(command=_compare)
 
@@ -224,7 +226,7 @@ def _train(parsed: argparse.Namespace) -> None:
     found = builders.build_reach(configuration)
     for line in [*reach_lines(found), explain(found)]:
         say(line)
-    progress = not (parsed.quiet or parsed.no_progress) and sys.stderr.isatty()
+    progress = not parsed.quiet and _draws(parsed)
     with _warnings_as_lines():
         result = runner.train(configuration, run, audit="count" if parsed.quiet else "warn", progress=progress)
     figures.draw_curve(run, configuration)
@@ -266,6 +268,11 @@ def _whole(text: str, flag: str, low: int = 1, high: int = 10_000) -> int:
         raise UserError(str(error).replace(f"`{flag}`", f"--{flag}")) from None
 
 
+def _draws(parsed: argparse.Namespace) -> bool:
+    """Whether a progress bar is wanted and there is somebody to see it."""
+    return not parsed.no_progress and sys.stderr is not None and sys.stderr.isatty()
+
+
 def _jobs(parsed: argparse.Namespace) -> int | None:
     return None if parsed.jobs is None else _whole(parsed.jobs, "jobs", high=1024)
 
@@ -281,7 +288,7 @@ def _compare(parsed: argparse.Namespace) -> None:
             names = ", ".join(comparison.ARMS)
             raise UserError(f"--arms must be out of {names}. Got {arm!r}{suggest(arm, comparison.ARMS)}.")
     runs = comparison.comparison_runs(arms, seeds)
-    results = sweep.run_all(runs, folder, num_jobs=jobs, progress=not parsed.no_progress)
+    results = sweep.run_all(runs, folder, num_jobs=jobs, progress=_draws(parsed))
     rows = comparison.compare(arms, seeds, results, folder)
     table = comparison.comparison_table(rows)
     comparison.write_table(folder, "comparison", rows, table)
@@ -311,7 +318,7 @@ def _map(parsed: argparse.Namespace) -> None:
         runs = grid.runs()
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from None
-    cells = grid.cells(sweep.run_all(runs, folder, num_jobs=jobs, progress=not parsed.no_progress))
+    cells = grid.cells(sweep.run_all(runs, folder, num_jobs=jobs, progress=_draws(parsed)))
     table = comparison.map_table(grid, cells)
     comparison.write_table(folder, "map", cells, table)
 

@@ -27,10 +27,12 @@ class Stamps(NamedTuple):
     """What a batch says of where its rows stand: all that reach and audit need of it.
 
     Attributes:
-        step: Integers (lanes, steps): the position of every column in its sequence.
+        step: Integers (lanes, steps): the position of every column in its sequence; -1 where the row reads nothing,
+            as in padding.
         sequence: Integers (lanes,): which sequence each lane reads; None: always the same.
         starts: Booleans (lanes,): where the state is reset before the batch; None: nowhere.
-        is_read: Booleans (lanes, steps): where a symbol is read; None: everywhere.
+        is_read: Booleans (lanes, steps): where there is a symbol to read; false also where it is missing from the
+            data, which is no gap: its time passes. None: everywhere.
         is_asked: Booleans (lanes, steps): where a target is asked; None: everywhere.
     """
 
@@ -44,6 +46,11 @@ class Stamps(NamedTuple):
 def stamps_of_chunk(chunk: Any) -> Stamps:
     """The stamps of this project's `Chunk`."""
     return Stamps(chunk.step, chunk.sequence, chunk.starts, chunk.symbols >= 0, chunk.targets != NOT_ASKED)
+
+
+def places_of_chunk(chunk: Any) -> Stamps:
+    """The same without symbols and targets, which may be on another device: where its rows stand."""
+    return Stamps(chunk.step, chunk.sequence, chunk.starts)
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ def reach(
             raise ValueError(f"`{name}` must be at least {low}. Got {number}.")
     columns, num_chunks = _follow(islice(chunks, max_chunks), stamps)
     reads, asks = columns.where(columns.is_read), columns.where(columns.is_asked)
-    gaps = _count_gaps(reads)
+    gaps = _count_gaps(columns.where(columns.step >= 0))
     first_reads = _FirstReads(reads.stretch, reads.step, reads.time)
     found = [first_reads.time_of(asks.stretch, asks.step - back) <= asks.time for back in range(max_lag + 1)]
     is_reachable = found[lag] if lag <= max_lag else first_reads.time_of(asks.stretch, asks.step - lag) <= asks.time
@@ -215,7 +222,7 @@ def _follow(chunks: Iterable[Any], stamps: Callable[[Any], Stamps]) -> tuple[_Co
     pieces: list[tuple[NDArray[Any], ...]] = []
     num_chunks, num_visits, clock = 0, 0, 0
     for chunk in chunks:
-        step, sequence, starts, is_read, is_asked = checked_stamps(stamps(chunk))
+        step, sequence, starts, is_read, is_asked = _checked_stamps(stamps(chunk))
         num_lanes, num_steps = step.shape
         for lane in np.flatnonzero(starts).tolist():
             num_resets[lane] = num_resets.get(lane, 0) + 1
@@ -267,10 +274,8 @@ class _FirstReads:
         return np.where(is_found, self._times[place], self.NEVER)
 
 
-def checked_stamps(
-    stamps: Stamps,
-) -> tuple[Integers, Integers, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Stamps as arrays of the right types and shapes, what is None filled in.
+def checked_places(stamps: Stamps) -> tuple[Integers, Integers, NDArray[np.bool_]]:
+    """Step, sequence and starts as arrays of the right types and shapes, what is None filled in.
 
     Raises:
         TypeError: If it is no `Stamps`, or a field is not of integers or booleans.
@@ -284,24 +289,34 @@ def checked_stamps(
             "`stamps` must return `step` with two axes, (lanes, steps), neither empty: one position for each column "
             f"of each row. Got shape {step.shape}."
         )
-    lanes, whole = step.shape[:1], step.shape
-    fields = (
-        ("step", step, np.int64, whole),
-        ("sequence", np.zeros(lanes, np.int64) if stamps.sequence is None else stamps.sequence, np.int64, lanes),
-        ("starts", np.zeros(lanes, np.bool_) if stamps.starts is None else stamps.starts, np.bool_, lanes),
-        ("is_read", np.ones(whole, np.bool_) if stamps.is_read is None else stamps.is_read, np.bool_, whole),
-        ("is_asked", np.ones(whole, np.bool_) if stamps.is_asked is None else stamps.is_asked, np.bool_, whole),
+    lanes = step.shape[:1]
+    sequence = np.zeros(lanes, np.int64) if stamps.sequence is None else stamps.sequence
+    starts = np.zeros(lanes, np.bool_) if stamps.starts is None else stamps.starts
+    return (
+        _checked("step", step, np.int64, step.shape),
+        _checked("sequence", sequence, np.int64, lanes),
+        _checked("starts", starts, np.bool_, lanes),
     )
-    found = []
-    for name, values, kind, shape in fields:
-        array = np.asarray(values)
-        if array.shape != shape:
-            axes = "(lanes,)" if len(shape) == 1 else "(lanes, steps)"
-            raise ValueError(
-                f"`stamps` must return `{name}` of shape {axes} = {shape}, to fit its `step`. Got shape {array.shape}."
-            )
-        if (array.dtype == np.bool_) != (kind is np.bool_) or array.dtype.kind not in "iub":
-            word = "booleans" if kind is np.bool_ else "integers"
-            raise TypeError(f"`stamps` must return `{name}` as {word}. Got dtype {array.dtype}.")
-        found.append(array.astype(kind, copy=False))
-    return tuple(found)  # type: ignore[return-value]  # five arrays, in the order of `fields`
+
+
+def _checked_stamps(
+    stamps: Stamps,
+) -> tuple[Integers, Integers, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    step, sequence, starts = checked_places(stamps)
+    is_read = np.ones(step.shape, np.bool_) if stamps.is_read is None else stamps.is_read
+    is_asked = np.ones(step.shape, np.bool_) if stamps.is_asked is None else stamps.is_asked
+    is_read = _checked("is_read", is_read, np.bool_, step.shape) & (step >= 0)
+    return step, sequence, starts, is_read, _checked("is_asked", is_asked, np.bool_, step.shape)
+
+
+def _checked(name: str, values: ArrayLike, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
+    array = np.asarray(values)
+    if array.shape != shape:
+        axes = "(lanes,)" if len(shape) == 1 else "(lanes, steps)"
+        raise ValueError(
+            f"`stamps` must return `{name}` of shape {axes} = {shape}, to fit its `step`. Got shape {array.shape}."
+        )
+    if (array.dtype == np.bool_) != (kind is np.bool_) or array.dtype.kind not in "iub":
+        word = "booleans" if kind is np.bool_ else "integers"
+        raise TypeError(f"`stamps` must return `{name}` as {word}. Got dtype {array.dtype}.")
+    return array if array.dtype == kind else array.astype(kind)

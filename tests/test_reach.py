@@ -13,20 +13,23 @@ from echo_torch.reach import OTHER, Stamps, explain, reach
 
 def brute_force(chunks, lag, vocabulary_size, max_lag=24):
     """The definitions read aloud: a list of all that each lane read since its reset, searched for every target."""
-    history, gaps, reachable = {}, {}, set()
+    history, last, gaps, reachable = {}, {}, {}, set()
     asked = hits = in_chunk = 0
     for chunk in chunks:
         for lane in range(len(chunk.symbols)):
             if chunk.starts[lane]:
                 history[lane] = []
+                last.pop(lane, None)
             seen = history.setdefault(lane, [])
             before = len(seen)
             for column in range(chunk.symbols.shape[1]):
                 place = (int(chunk.sequence[lane]), int(chunk.step[lane, column]))
-                if chunk.symbols[lane, column] >= 0:
-                    if seen:
-                        gap = place[1] - seen[-1][1] - 1 if seen[-1][0] == place[0] else OTHER
+                if place[1] >= 0:  # a step whose symbol is missing is passed all the same
+                    if lane in last:
+                        gap = place[1] - last[lane][1] - 1 if last[lane][0] == place[0] else OTHER
                         gaps[gap] = gaps.get(gap, 0) + 1
+                    last[lane] = place
+                if chunk.symbols[lane, column] >= 0:
                     seen.append(place)
                 if chunk.targets[lane, column] != -100:
                     asked += 1
@@ -126,14 +129,14 @@ def any_chunks(draw):
             numbers = draw(st.lists(st.integers(low, high), min_size=rows * columns, max_size=rows * columns))
             return torch.tensor(numbers).view(rows, columns)
 
-        targets = table(0, 1)
+        targets, step = table(0, 1), table(-1, 6)
         chunks.append(
             Chunk(
-                symbols=table(-1, 2),
+                symbols=table(-1, 2).masked_fill(step < 0, -1),
                 targets=targets.masked_fill(targets == 0, -100),
                 starts=table(0, 1, columns=1)[:, 0].bool(),
                 sequence=table(0, 1, columns=1)[:, 0],
-                step=table(0, 6),
+                step=step,
                 index=index,
             )
         )
