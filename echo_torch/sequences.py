@@ -44,26 +44,47 @@ def symbol(seed: int, split: str, sequence: ArrayLike, step: ArrayLike, vocabula
     Raises:
         ValueError: If the split is unknown or the seed or the vocabulary size is out of range.
     """
-    if split not in SPLITS:
-        raise ValueError(f"`split` must be one of {', '.join(SPLITS)}. Got {split!r}.")
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"`seed` must fit into 64 bits, 0 <= seed < 2**64. Got {seed}.")
     if not 1 <= vocabulary_size <= MAX_VOCABULARY_SIZE:
         raise ValueError(
             f"`vocabulary_size` must be between 1 and {MAX_VOCABULARY_SIZE}, so that a product with half a hash "
             f"fits into 64 bits. Got {vocabulary_size}."
         )
-    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is what the hash is made of
-        key = _mix(np.asarray([seed], dtype=np.uint64))
-        key = _mix(key + _WEYL * np.uint64(1 + SPLITS.index(split)))
-        key = _mix(key + _WEYL * np.asarray(sequence).astype(np.uint64))
-        bits = _mix(key + _WEYL * np.asarray(step).astype(np.uint64))
+    bits = _hash(seed, split, sequence, step)
+    with np.errstate(over="ignore"):
         size = np.uint64(vocabulary_size)
         high = (bits >> np.uint64(32)) * size
         low = (bits & _LOW_HALF) * size
         scaled = (high + (low >> np.uint64(32))) >> np.uint64(32)
     shape = np.broadcast_shapes(np.shape(sequence), np.shape(step))
     return scaled.astype(np.int64).reshape(shape)
+
+
+def missing(seed: int, split: str, sequence: ArrayLike, step: ArrayLike, share: float) -> NDArray[np.bool_]:
+    """Whether the symbol at a step of a sequence is missing from the data, for arrays of places at once.
+
+    A pure function of the place, as `symbol` is and independent of it: a symbol is missing from every window it
+    stands in, or from none.
+
+    Args:
+        seed: Which data set, 0 <= seed < 2**64.
+        split: "training" or "evaluation".
+        sequence: Number of the sequence, >= 0, any shape that broadcasts with `step`.
+        step: Position in the sequence.
+        share: The probability of being missing, 0 <= share < 1.
+
+    Returns:
+        bool array of the broadcast shape.
+
+    Raises:
+        ValueError: If the split is unknown, or the seed or the share is out of range.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"`share` must be at least 0 and below 1: some symbol must be left. Got {share}.")
+    bits = _hash(seed, split, sequence, step)
+    with np.errstate(over="ignore"):
+        bits = _mix(bits + _WEYL)  # one round more than the symbol of the same place
+    shape = np.broadcast_shapes(np.shape(sequence), np.shape(step))
+    return ((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share).reshape(shape)
 
 
 def generate_sequence(
@@ -91,6 +112,28 @@ def generate_sequence(
         raise ValueError(f"`length` must be at least 1: a sequence has steps. Got {length}.")
     values: list[int] = symbol(seed, split, sequence, np.arange(length), vocabulary_size).tolist()
     return values
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Which symbols are missing, as a function of their places.
+
+    Attributes:
+        share: The probability of being missing, 0 <= share < 1.
+        seed: Which data set.
+        split: "training" or "evaluation".
+    """
+
+    share: float
+    seed: int = 1
+    split: str = "training"
+
+    def __post_init__(self) -> None:
+        missing(self.seed, self.split, 0, 0, self.share)
+
+    def __call__(self, sequence: Integers, step: Integers) -> NDArray[np.bool_]:
+        """Whether the symbols of the given places are missing: bool of the broadcast shape."""
+        return missing(self.seed, self.split, sequence, step, self.share)
 
 
 @dataclass(frozen=True)
@@ -123,6 +166,19 @@ class RandomSymbols:
         values = symbol(self.seed, self.split, sequence, step, self.vocabulary_size)
         values[np.broadcast_to(step < 0, values.shape)] = -1
         return values
+
+
+def _hash(seed: int, split: str, sequence: ArrayLike, step: ArrayLike) -> NDArray[np.uint64]:
+    """64 bits for every place."""
+    if split not in SPLITS:
+        raise ValueError(f"`split` must be one of {', '.join(SPLITS)}. Got {split!r}.")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"`seed` must fit into 64 bits, 0 <= seed < 2**64. Got {seed}.")
+    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is what the hash is made of
+        key = _mix(np.asarray([seed], dtype=np.uint64))
+        key = _mix(key + _WEYL * np.uint64(1 + SPLITS.index(split)))
+        key = _mix(key + _WEYL * np.asarray(sequence).astype(np.uint64))
+        return _mix(key + _WEYL * np.asarray(step).astype(np.uint64))
 
 
 def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -35,7 +36,9 @@ class EchoStream(IterableDataset[Chunk]):
 
     Args:
         layout: Which lane of which chunk reads which step.
-        source: (sequence, step) -> symbols, int64 arrays that broadcast; -1 where the step is negative.
+        source: (sequence, step) -> symbols, int64 arrays that broadcast; -1 where there is none, as where the step
+            is negative.
+        is_missing: (sequence, step) -> bool, the symbols that cannot be read. Their echo is asked all the same.
         num_chunks: The stream ends before this chunk number; None: it never ends.
         start: The first chunk's number.
         rank: This process, 0 <= rank < num_ranks. Every rank gets the same number of lanes of each chunk, whole
@@ -51,6 +54,7 @@ class EchoStream(IterableDataset[Chunk]):
         layout: Layout,
         source: Callable[[Integers, Integers], Integers],
         *,
+        is_missing: Callable[[Integers, Integers], NDArray[np.bool_]] | None = None,
         num_chunks: int | None = None,
         start: int = 0,
         rank: int = 0,
@@ -65,6 +69,7 @@ class EchoStream(IterableDataset[Chunk]):
             raise ValueError(f"`rank` must be one of 0..{num_ranks - 1}, for `num_ranks`={num_ranks}. Got {rank}.")
         self.layout = layout
         self.source = source
+        self.is_missing = is_missing
         self.num_chunks = num_chunks
         self.start = start
         self.rank = rank
@@ -103,7 +108,9 @@ class EchoStream(IterableDataset[Chunk]):
         sequence = places.sequence[:, :, None]
         symbols = self.source(sequence, places.step)
         targets = self.source(sequence, places.answer)
-        targets[places.answer == NO_STEP] = NOT_ASKED
+        targets[(places.answer == NO_STEP) | (targets < 0)] = NOT_ASKED
+        if self.is_missing is not None:
+            symbols[self.is_missing(sequence, places.step)] = -1
         fields = (symbols, targets, places.starts, places.sequence, places.step)
         # unbind makes all views in one call; indexing would cost a call for each field of each chunk.
         columns = (torch.from_numpy(np.ascontiguousarray(field)).unbind(0) for field in fields)
