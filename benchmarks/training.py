@@ -204,9 +204,7 @@ def main() -> None:
         ratios = [x / y for x, y in zip(times[over], times[under], strict=True)]
         print(f"  {f'{over}/{under}':8}{statistics.median(ratios):8.3f} ({min(ratios):.3f}, {max(ratios):.3f})")
     shares = [(ten - none) / 10 / none for none, ten in zip(times["e"], times["e10"], strict=True)]
-    print(
-        f"  {'audit':8}{statistics.median(shares):8.3f} ({min(shares):.3f}, {max(shares):.3f})  of e: one StateAudit"
-    )
+    print(f"  {'audit':8}{statistics.median(shares):8.3f} ({min(shares):.3f}, {max(shares):.3f})  of e: one StateAudit")
     few, many = resident_mib(2_000), resident_mib(20_000)
     print(
         f"  resident memory: {few:.1f} MiB after 2,000 sequences, {many:.1f} MiB after 20,000 more ({many / few:.3f} x)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -65,32 +66,123 @@ def one_hot_decode(vectors: Tensor) -> list[int]:
     return decoded
 
 
-def most_likely(logits: Tensor) -> Tensor:
-    """The symbol the network answers: int64 of shape `logits.shape[:-1]`."""
-    return logits.argmax(dim=-1)
+@dataclass(frozen=True)
+class Encoding:
+    """How symbols are written for a network: as digits of a base, each digit one-hot.
+
+        vocabulary_size=1000, base=10     symbol 407 is written 4 0 7: three vectors of ten, thirty numbers
+        vocabulary_size=100, base=None    one digit of base 100: the tutorial's one-hot vector
+
+    The network answers in the same form, a logit for each value of each digit, and is right only if all digits are.
+
+    Attributes:
+        vocabulary_size: Number of different symbols, at least 1.
+        base: Values that a digit can have, at least 2; None: as many as there are symbols, one digit.
+
+    Raises:
+        ValueError: If a number is too small.
+    """
+
+    vocabulary_size: int
+    base: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.vocabulary_size < 1:
+            raise ValueError(
+                f"`vocabulary_size` must be at least 1: a network has no empty part. Got {self.vocabulary_size}."
+            )
+        if self.base is not None and self.base < 2:
+            raise ValueError(f"`base` must be at least 2: a digit tells something apart. Got {self.base}.")
+
+    @property
+    def num_digits(self) -> int:
+        """Digits of the largest symbol."""
+        return 1 if self.base is None else count_digits(self.vocabulary_size, self.base)
+
+    @property
+    def size(self) -> int:
+        """Numbers that stand for a symbol, on the way in and on the way out."""
+        return self.vocabulary_size if self.base is None else self.num_digits * self.base
+
+    def encode(self, symbols: Tensor) -> Tensor:
+        """Symbols (...) to network input, float32 (..., size); -1 (nothing is read) gives zeros."""
+        if self.base is None:
+            return one_hot_encode(symbols, self.vocabulary_size)
+        check_symbols(symbols, self.vocabulary_size)
+        digits = to_digits(symbols, self.base, self.num_digits, where_negative=-1)
+        return digits.unsqueeze(-1).eq(torch.arange(self.base, device=symbols.device)).flatten(-2).float()
 
 
-def loss_sum(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy in nats, summed over the asked targets.
+def count_digits(vocabulary_size: int, base: int) -> int:
+    """Digits that the largest of so many symbols has in a base."""
+    number, reached = 1, base
+    while reached < vocabulary_size:
+        number, reached = number + 1, reached * base
+    return number
+
+
+def to_digits(symbols: Tensor, base: int, num_digits: int, *, where_negative: int) -> Tensor:
+    """The digits of symbols, the highest first.
+
+    >>> to_digits(torch.tensor([407, -1]), base=10, num_digits=3, where_negative=-1)
+    tensor([[ 4,  0,  7],
+            [-1, -1, -1]])
 
     Args:
-        logits: float (lanes, steps, vocabulary_size).
+        symbols: int64, any shape.
+        base: Values that a digit can have.
+        num_digits: Digits of each symbol.
+        where_negative: What stands for each digit of a negative symbol.
+
+    Returns:
+        int64 (*symbols.shape, num_digits).
+    """
+    powers = base ** torch.arange(num_digits - 1, -1, -1, device=symbols.device)
+    digits = symbols.unsqueeze(-1) // powers % base
+    return digits.masked_fill(symbols.unsqueeze(-1) < 0, where_negative)
+
+
+def most_likely(logits: Tensor, num_digits: int = 1) -> Tensor:
+    """The symbol the network answers, the most likely value of each digit: int64 of shape `logits.shape[:-1]`."""
+    if num_digits == 1:
+        return logits.argmax(dim=-1)
+    digits = logits.reshape(*logits.shape[:-1], num_digits, -1)
+    base = digits.shape[-1]
+    powers = base ** torch.arange(num_digits - 1, -1, -1, device=logits.device)
+    symbols: Tensor = (digits.argmax(dim=-1) * powers).sum(dim=-1)
+    return symbols
+
+
+def loss_sum(logits: Tensor, targets: Tensor, num_digits: int = 1) -> Tensor:
+    """Cross-entropy in nats, summed over the asked targets and their digits.
+
+    Args:
+        logits: float (lanes, steps, size), size the encoding's.
         targets: int64 (lanes, steps), -100 where nothing is asked.
+        num_digits: The encoding's; 1 is one-hot.
 
     Returns:
         A scalar; exactly 0 where nothing is asked.
     """
+    if num_digits > 1:
+        logits = logits.reshape(*logits.shape[:-1], num_digits, -1)
+        targets = to_digits(targets, logits.shape[-1], num_digits, where_negative=NOT_ASKED)
     return F.cross_entropy(logits.flatten(end_dim=-2), targets.flatten(), ignore_index=NOT_ASKED, reduction="sum")
 
 
-def count_correct(logits: Tensor, targets: Tensor) -> Tensor:
+def count_correct(logits: Tensor, targets: Tensor, num_digits: int = 1) -> Tensor:
     """How many asked targets are answered right: int64 scalar. A target of -100 equals no symbol."""
-    return most_likely(logits).eq(targets).sum()
+    return most_likely(logits, num_digits).eq(targets).sum()
 
 
 def count_asked(targets: Tensor) -> Tensor:
     """How many targets are asked: int64 scalar."""
     return targets.ne(NOT_ASKED).sum()
+
+
+def num_digits_of(model: object) -> int:
+    """In how many digits a model answers: its encoding's, and 1 (one-hot) for a model without one."""
+    return int(getattr(getattr(model, "encoding", None), "num_digits", 1))
 
 
 def check_symbols(symbols: Tensor, vocabulary_size: int) -> None:

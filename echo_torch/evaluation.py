@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from echo_torch.chunk import Chunk
-from echo_torch.encoding import NOT_ASKED, count_asked, count_correct, loss_sum, most_likely
+from echo_torch.encoding import NOT_ASKED, count_asked, count_correct, loss_sum, most_likely, num_digits_of
 from echo_torch.state import RecurrentModel, reset_state
 
 _Z_95 = 1.959964  # the normal distribution's 97.5 % point
@@ -57,13 +57,14 @@ def evaluate(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> Evaluation:
     Returns:
         The pooled counts.
     """
-    counts = torch.zeros(3, dtype=torch.float64)
+    counts, num_digits = torch.zeros(3, dtype=torch.float64), num_digits_of(model)
     for chunk, logits in read(model, chunks):
         targets = chunk.targets
-        parts = (count_correct(logits, targets), count_asked(targets), loss_sum(logits, targets))
+        correct = count_correct(logits, targets, num_digits)
+        parts = (correct, count_asked(targets), loss_sum(logits, targets, num_digits))
         counts = counts.to(logits.device) + torch.stack([part.double() for part in parts])
-    correct, asked, total = counts.tolist()
-    return Evaluation(int(correct), int(asked), total)
+    num_correct, asked, total = counts.tolist()
+    return Evaluation(int(num_correct), int(asked), total)
 
 
 def answers(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> tuple[list[int], list[int]]:
@@ -78,7 +79,7 @@ def answers(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> tuple[list[i
     """
     found: list[tuple[int, int, int]] = []
     for chunk, logits in read(model, chunks):
-        targets, predicted = chunk.targets.cpu(), most_likely(logits).cpu()
+        targets, predicted = chunk.targets.cpu(), most_likely(logits, num_digits_of(model)).cpu()
         asked = targets != NOT_ASKED
         found += zip(*(values[asked].tolist() for values in (chunk.step, targets, predicted)), strict=True)
     found.sort()

@@ -9,7 +9,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from echo_torch.chunk import Chunk
-from echo_torch.encoding import count_asked, count_correct, loss_sum
+from echo_torch.encoding import count_asked, count_correct, loss_sum, num_digits_of
 from echo_torch.state import RecurrentModel, detach_state, reset_state
 
 
@@ -37,6 +37,7 @@ class EchoModule(LightningModule):
     def __init__(self, model: RecurrentModel[Any], *, learning_rate: float = 1e-3, epsilon: float = 1e-8) -> None:
         super().__init__()
         self.model = model
+        self._num_digits = num_digits_of(model)
         self.learning_rate = learning_rate
         self.epsilon = epsilon
         # A plain attribute, no buffer: DDP would overwrite a buffer with rank 0's lanes, and a saved one would
@@ -60,8 +61,8 @@ class EchoModule(LightningModule):
         logits, state = self.model(chunk.symbols, reset_state(state, chunk.starts))
         # Set here and not in a later hook: a checkpoint callback runs before those.
         self.carry = detach_state(state)
-        total, asked = loss_sum(logits, chunk.targets), count_asked(chunk.targets)
-        self._pool(total.detach(), count_correct(logits, chunk.targets), asked)
+        total, asked = loss_sum(logits, chunk.targets, self._num_digits), count_asked(chunk.targets)
+        self._pool(total.detach(), count_correct(logits, chunk.targets, self._num_digits), asked)
         num_ranks = self.trainer.world_size
         asked = _sum_over_ranks(asked, num_ranks)
         # DDP takes the mean of the ranks' gradients; times their number it is the sum again.

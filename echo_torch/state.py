@@ -25,6 +25,26 @@ class LSTMState(NamedTuple):
     cell: Tensor
 
 
+class HiddenState(NamedTuple):
+    """What a GRU or a plain recurrent network remembers.
+
+    Attributes:
+        hidden: (layers, lanes, hidden_size), the output of the last step.
+    """
+
+    hidden: Tensor
+
+
+class WindowState(NamedTuple):
+    """What a network without recurrence remembers: the inputs of the last steps, as they were read.
+
+    Attributes:
+        inputs: (steps, lanes, input_size), the latest last; zeros where nothing was read.
+    """
+
+    inputs: Tensor
+
+
 State = TypeVar("State", bound="tuple[Tensor, ...]")
 
 
@@ -32,7 +52,7 @@ class RecurrentModel(Protocol[State]):
     """What the training and the evaluation ask of a model; `EchoLSTM` is one."""
 
     def __call__(self, symbols: Tensor, state: State) -> tuple[Tensor, State]:
-        """Logits (lanes, steps, vocabulary_size) and the state after the last step."""
+        """Logits (lanes, steps, vocabulary_size), or as its `encoding` says, and the state after the last step."""
         ...
 
     def initial_state(self, num_lanes: int) -> State:

@@ -99,7 +99,7 @@ def test_state_is_checked(model):
     symbols = draw_symbols(6, 20)
     with pytest.raises(ValueError, match=r"`state` belongs to 8 lanes but `symbols` has 6; .* Got state.hidden of"):
         model(symbols, model.initial_state(8))
-    with pytest.raises(TypeError, match="must be an LSTMState"):
+    with pytest.raises(TypeError, match="must be of type LSTMState"):
         model(symbols, tuple(model.initial_state(6)))
     wide = LSTMState(torch.zeros(2, 6, 6), torch.zeros(2, 6, 7))
     with pytest.raises(ValueError, match=r"\(layers, lanes, hidden_size\) = \(2, 6, 6\). Got state.cell"):
