@@ -10,12 +10,12 @@ import torch
 
 from echo_torch.chunk import Chunk
 from echo_torch.evaluation import Evaluation, answers, evaluate
-from echo_torch.experiments import Configuration, given, replace
-from echo_torch.framing import NO_STEP, frame_windows
+from echo_torch.experiments import Configuration, given, memory_length, replace
+from echo_torch.framing import NO_STEP, Frames, frame_masked, frame_prefixes, frame_sequence, frame_windows
 from echo_torch.layout import LaneLayout, Layout, WindowLayout
-from echo_torch.model import EchoLSTM
+from echo_torch.model import EchoGRU, EchoLSTM, EchoMLP, EchoModel, EchoRNN
 from echo_torch.reach import DEFAULT_MAX_CHUNKS, DEFAULT_MAX_LAG, Reach, reach
-from echo_torch.sequences import RandomSymbols
+from echo_torch.sequences import Missing, RandomSymbols
 from echo_torch.state import RecurrentModel
 from echo_torch.stream import EchoStream
 
@@ -28,15 +28,25 @@ _SEQUENCES_AT_ONCE = 50
 
 def build_layout(configuration: Configuration) -> Layout:
     """Which lane of which chunk reads which step."""
-    return _windows(configuration) if configuration.window is not None else _lanes(configuration)
+    return _lanes(configuration) if configuration.framing == "lanes" else _windows(configuration)
 
 
-def _windows(c: Configuration, *, sequences_at_once: int = 1) -> WindowLayout:
-    length = given(c.length)
-    frames = frame_windows(length, given(c.window), c.lag, num_dropped=c.windows_dropped)
-    return WindowLayout(
-        frames, length, given(c.batch_size), carry=c.carry, cut=c.cut, sequences_at_once=sequences_at_once
-    )
+def build_frames(configuration: Configuration, length: int) -> Frames:
+    """The rows that a sequence of so many steps is cut into, and what each is asked."""
+    c = configuration
+    if c.framing == "windows":
+        return frame_windows(length, given(c.window), c.lag, num_dropped=c.windows_dropped)
+    if c.framing == "masked":
+        return frame_masked(length, given(c.window), c.lag)
+    return frame_prefixes(length, c.lag) if c.framing == "whole" else frame_sequence(length, c.lag)
+
+
+def _windows(c: Configuration, *, sequences_at_once: int | None = None) -> WindowLayout:
+    length, batch_size, at_once = given(c.length), given(c.batch_size), sequences_at_once or 1
+    if c.framing == "sequence":  # a sequence is one row, so a batch holds several
+        batch_size, at_once = 1, sequences_at_once or batch_size
+    frames = build_frames(c, length)
+    return WindowLayout(frames, length, batch_size, carry=c.carry, cut=c.cut, sequences_at_once=at_once)
 
 
 def _lanes(c: Configuration) -> LaneLayout:
@@ -53,10 +63,14 @@ def build_source(configuration: Configuration, split: str) -> RandomSymbols:
     return RandomSymbols(configuration.vocabulary_size, configuration.seed, split)
 
 
+def _stream(c: Configuration, split: str, layout: Layout, **options: Any) -> EchoStream:
+    is_missing = Missing(c.missing, c.seed, split) if c.missing else None
+    return EchoStream(layout, build_source(c, split), is_missing=is_missing, **options)
+
+
 def training_stream(configuration: Configuration, *, rank: int = 0, num_ranks: int = 1) -> EchoStream:
     """The stream a run trains on: without end, the Trainer counts the updates."""
-    source = build_source(configuration, "training")
-    return EchoStream(build_layout(configuration), source, rank=rank, num_ranks=num_ranks)
+    return _stream(configuration, "training", build_layout(configuration), rank=rank, num_ranks=num_ranks)
 
 
 def evaluation_stream(configuration: Configuration, num_sequences: int = EVALUATION_SEQUENCES) -> EchoStream:
@@ -67,13 +81,13 @@ def evaluation_stream(configuration: Configuration, num_sequences: int = EVALUAT
         num_sequences: How many sequences are read. Lanes have no such number: they are read until 25 targets for
             each of them were asked.
     """
-    source = build_source(configuration, "evaluation")
-    if configuration.window is None:
+    if configuration.framing == "lanes":
         layout = _lanes(configuration)
-        return EchoStream(layout, source, num_chunks=_chunks_to_ask(layout, TARGETS_PER_SEQUENCE * num_sequences))
+        num_chunks = _chunks_to_ask(layout, TARGETS_PER_SEQUENCE * num_sequences)
+        return _stream(configuration, "evaluation", layout, num_chunks=num_chunks)
     at_once = next(n for n in range(min(_SEQUENCES_AT_ONCE, num_sequences), 0, -1) if num_sequences % n == 0)
     windows = _windows(configuration, sequences_at_once=at_once)
-    return EchoStream(windows, source, num_chunks=num_sequences // at_once * windows.chunks_per_sequence)
+    return _stream(configuration, "evaluation", windows, num_chunks=windows.num_chunks(num_sequences))
 
 
 def _chunks_to_ask(layout: Layout, num_targets: int) -> int:
@@ -88,14 +102,18 @@ def _chunks_to_ask(layout: Layout, num_targets: int) -> int:
 
 def build_reach(configuration: Configuration) -> Reach:
     """What the data path of a run allows, from its first sequences or chunks."""
-    stream = training_stream(configuration)
-    return reach(
-        stream,
-        configuration.lag,
-        vocabulary_size=configuration.vocabulary_size,
-        max_lag=max(DEFAULT_MAX_LAG, configuration.lag),
-        max_chunks=chunks_to_look_at(configuration),
-    )
+    return _reach(configuration, training_stream(configuration), chunks_to_look_at(configuration))
+
+
+def evaluation_ceiling(configuration: Configuration) -> float | None:
+    """The best accuracy that any model could have in the evaluation, with the symbols that are missing there."""
+    stream = evaluation_stream(configuration)
+    return _reach(configuration, stream, given(stream.num_chunks)).ceiling
+
+
+def _reach(c: Configuration, chunks: EchoStream, max_chunks: int) -> Reach:
+    max_lag = max(DEFAULT_MAX_LAG, c.lag)
+    return reach(chunks, c.lag, vocabulary_size=c.vocabulary_size, max_lag=max_lag, max_chunks=max_chunks)
 
 
 def first_chunks(configuration: Configuration, num_chunks: int = 24) -> list[Chunk]:
@@ -105,24 +123,29 @@ def first_chunks(configuration: Configuration, num_chunks: int = 24) -> list[Chu
 
 def chunks_to_look_at(configuration: Configuration) -> int:
     """The first 20 sequences; of endless lanes the first 200 chunks."""
-    if configuration.window is None:
+    if configuration.framing == "lanes":
         return DEFAULT_MAX_CHUNKS
-    return REACH_SEQUENCES * _windows(configuration).chunks_per_sequence
+    return _windows(configuration).num_chunks(REACH_SEQUENCES)
 
 
-def build_model(configuration: Configuration) -> EchoLSTM:
+def build_model(configuration: Configuration) -> EchoModel:
     """The network with its first weights, drawn from the seed; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(configuration.seed)
         c = configuration
-        return EchoLSTM(c.vocabulary_size, c.hidden_size, c.layers, init=c.init)
+        if c.model == "lstm":
+            return EchoLSTM(c.vocabulary_size, c.hidden_size, c.layers, init=c.init, base=c.base)
+        if (window_length := memory_length(c)) is not None:
+            return EchoMLP(c.vocabulary_size, c.hidden_size, window_length, base=c.base)
+        recurrent = {"gru": EchoGRU, "rnn": EchoRNN}[c.model]
+        return recurrent(c.vocabulary_size, c.hidden_size, c.layers, base=c.base)
 
 
 def num_updates(configuration: Configuration) -> int:
     """How many updates the run makes."""
     if configuration.updates is not None:
         return configuration.updates
-    return given(configuration.sequences) * _windows(configuration).chunks_per_sequence
+    return _windows(configuration).num_chunks(given(configuration.sequences))
 
 
 def evaluate_model(configuration: Configuration, model: RecurrentModel[Any]) -> Evaluation:
@@ -130,8 +153,8 @@ def evaluate_model(configuration: Configuration, model: RecurrentModel[Any]) -> 
     return evaluate(model, evaluation_stream(configuration))
 
 
-def example(configuration: Configuration, model: EchoLSTM) -> tuple[list[int], list[int]]:
+def example(configuration: Configuration, model: RecurrentModel[Any]) -> tuple[list[int], list[int]]:
     """One evaluation sequence in the tutorial's form, of lanes the first: (expected, predicted)."""
-    if configuration.window is None:
+    if configuration.framing == "lanes":
         configuration = replace(configuration, lanes=1, stagger=False)
     return answers(model, evaluation_stream(configuration, num_sequences=1))

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from echo_torch.sequences import count_digits
+
 NOT_ASKED = -100  # what cross-entropy ignores by default
 
 
@@ -111,14 +113,6 @@ class Encoding:
         check_symbols(symbols, self.vocabulary_size)
         digits = to_digits(symbols, self.base, self.num_digits, where_negative=-1)
         return digits.unsqueeze(-1).eq(torch.arange(self.base, device=symbols.device)).flatten(-2).float()
-
-
-def count_digits(vocabulary_size: int, base: int) -> int:
-    """Digits that the largest of so many symbols has in a base."""
-    number, reached = 1, base
-    while reached < vocabulary_size:
-        number, reached = number + 1, reached * base
-    return number
 
 
 def to_digits(symbols: Tensor, base: int, num_digits: int, *, where_negative: int) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 Value: TypeAlias = "str | int | float | bool | None"
 
 MAX_PARAMETERS = 200_000_000  # with Adam's two moments and the gradients 3.2 GB
+ONE_HOT_UP_TO = 10_000  # symbols: beyond, an update's time is that of the table of weights, and digits are the default
 MAX_CHUNK_NUMBERS = 200_000_000  # activations of one chunk kept for the gradient, 0.8 GB
 
 
@@ -30,6 +31,7 @@ class Option:
         high: Largest value allowed.
         choices: The words allowed.
         reason: Why the bounds are where they are.
+        is_optional: Whether it may be absent, None.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Option:
     high: int | float = math.inf
     choices: tuple[str, ...] = ()
     reason: str = ""
+    is_optional: bool = False
 
     @property
     def flag(self) -> str:
@@ -53,25 +56,47 @@ OPTIONS = {
     option.name: option
     for option in (
         Option("seed", int, "data", "which random data and first weights", 0, _SEED_MAX, reason="it has 63 bits"),
-        Option("sequences", int, "training", "train on so many fresh sequences", 1, _BIG),
-        Option("updates", int, "training", "or: train for so many updates", 1, _BIG),
+        Option("sequences", int, "training", "train on so many fresh sequences", 1, _BIG, is_optional=True),
+        Option("updates", int, "training", "or: train for so many updates", 1, _BIG, is_optional=True),
         Option("length", int, "data", "steps in a sequence", 1, 10**6, reason="one sequence is held in memory"),
-        Option("vocabulary_size", int, "data", "different symbols, 0..n-1", 2, 10**7, reason="each has an input"),
+        Option("vocabulary_size", int, "data", "different symbols, 0..n-1", 2, 2**31, reason="a symbol has 31 bits"),
         Option("lag", int, "data", "the target is the symbol so many steps ago", 0, 10**6),
         Option("window", int, "data", "steps per window", 1, 10**6),
         Option("batch_size", int, "data", "consecutive windows per batch", 1, 10**6),
         Option("lanes", int, "data", "sequences read side by side, each in its own row", 1, 10**6),
         Option("chunk", int, "data", "steps that a lane reads per update", 1, 10**6),
-        Option("reset_every", int, "state", "steps after which a lane begins a new sequence", 1, 10**6),
+        Option(
+            "missing", float, "data", "share of the symbols that cannot be read; their echo is asked all the same",
+            0, 0.99, reason="some symbol must be left",
+        ),
+        Option(
+            "reset_every", int, "state", "steps after which a lane begins a new sequence", 1, 10**6, is_optional=True
+        ),
         Option("stagger", bool, "state", "let the lanes reset at different chunks"),
-        Option("hidden_size", int, "model", "width of the LSTM's state", 1, 10**5),
-        Option("layers", int, "model", "LSTM layers", 1, 1000),
+        Option(
+            "model", str, "model", "the network: recurrent, or one that sees a window, or the current symbol alone",
+            choices=("lstm", "gru", "rnn", "mlp", "memoryless"),
+        ),
+        Option("hidden_size", int, "model", "width of the state, or of the MLP's hidden layer", 1, 10**5),
+        Option("layers", int, "model", "recurrent layers", 1, 1000),
+        Option(
+            "mlp_window", int, "model", "symbols that the MLP sees, the current one among them (default: 5)", 1, 10**4,
+            is_optional=True,
+        ),
+        Option(
+            "encoding", str, "model",
+            f"a symbol as one vector, or as digits (default: one-hot up to {ONE_HOT_UP_TO:,} symbols)",
+            choices=("one-hot", "digits"), is_optional=True,
+        ),
+        Option("base", int, "model", "values that a digit can have (default: 10)", 2, 10**4, is_optional=True),
         Option("init", str, "model", "first weights as PyTorch or as Keras draws them", choices=("torch", "keras")),
         Option(
             "learning_rate", float, "training", "Adam's step size", 1e-12, 1e3,
             reason="outside these bounds nothing is learned",
         ),
-        Option("clip_norm", float, "training", "scale longer gradients down to this norm", 1e-12, 1e12),
+        Option(
+            "clip_norm", float, "training", "scale longer gradients down to this norm", 1e-12, 1e12, is_optional=True
+        ),
         Option("carry", str, "state", "hand the state to the next batch, or reset it", choices=("keep", "reset")),
         Option(
             "cut", str, "state", "detach at every chunk, or let gradients through the whole sequence",
@@ -99,7 +124,7 @@ _SHORT_NAMES = {
 class Configuration:
     """Everything that decides what a run computes. Make one with `configure`.
 
-    Every field is the flag of the same name; `windows_dropped` is no flag but belongs to the experiment.
+    Every field is the flag of the same name; `framing` and `windows_dropped` are no flags but belong to the experiment.
     """
 
     mode: str
@@ -109,15 +134,21 @@ class Configuration:
     length: int | None
     vocabulary_size: int
     lag: int
+    framing: str
     window: int | None
     windows_dropped: int
     batch_size: int | None
     lanes: int | None
     chunk: int | None
+    missing: float
     reset_every: int | None
     stagger: bool
+    model: str
     hidden_size: int
     layers: int
+    mlp_window: int | None
+    encoding: str
+    base: int | None
     init: str
     learning_rate: float
     clip_norm: float | None
@@ -165,11 +196,16 @@ class Experiment:
 
 
 _NO_LANES: dict[str, Value] = {"lanes": None, "chunk": None, "reset_every": None, "stagger": False}
-_NO_WINDOWS: dict[str, Value] = {
-    "sequences": None, "length": None, "window": None, "windows_dropped": 0, "batch_size": None, "cut": "chunk",
+_WINDOWS: dict[str, Value] = {"framing": "windows", "windows_dropped": 1, **_NO_LANES}
+# Rows that hold all they need begin with an empty state.
+_ROWS: dict[str, Value] = {"window": None, "windows_dropped": 0, "carry": "reset", "cut": "chunk", **_NO_LANES}
+_LANES: dict[str, Value] = {
+    "framing": "lanes", "sequences": None, "length": None, "window": None, "windows_dropped": 0, "batch_size": None,
+    "cut": "chunk",
 }  # fmt: skip
 COMMON_DEFAULTS: dict[str, Value] = {
-    "seed": 1, "sequences": None, "updates": None, "length": 25, "vocabulary_size": 100, "layers": 1, "init": "torch",
+    "seed": 1, "sequences": None, "updates": None, "length": 25, "vocabulary_size": 100, "missing": 0.0,
+    "model": "lstm", "layers": 1, "mlp_window": None, "encoding": None, "base": None, "init": "torch",
     "learning_rate": 1e-3, "clip_norm": None, "cut": "chunk", "accelerator": "auto", "devices": 1, "workers": 0,
     "threads": 1, "log_every": 100, "tensorboard": False,
 }  # fmt: skip
@@ -181,7 +217,7 @@ EXPERIMENTS = {
             "echo",
             "repeat the symbol just read",
             {"sequences": 500, "batch_size": 1, "hidden_size": 15, "carry": "reset"},
-            {"lag": 0, "window": 1, "windows_dropped": 0, **_NO_LANES},
+            {**_WINDOWS, "lag": 0, "window": 1, "windows_dropped": 0},
             claim="accuracy >= 0.99",
             tutorial_result=1.0,
         ),
@@ -189,7 +225,7 @@ EXPERIMENTS = {
             "stateful",
             "the symbol one step ago, read one step at a time: the beginner's mistake",
             {"sequences": 2000, "lag": 1, "batch_size": 6, "hidden_size": 50, "carry": "keep"},
-            {"window": 1, "windows_dropped": 1, **_NO_LANES},
+            {**_WINDOWS, "window": 1},
             claim="chance",
             tutorial_result=0.0,
         ),
@@ -197,10 +233,32 @@ EXPERIMENTS = {
             "lag",
             "the symbol one step ago, with a window of context",
             {"sequences": 2000, "lag": 1, "window": 5, "batch_size": 5, "hidden_size": 50, "carry": "keep"},
-            {"windows_dropped": 1, **_NO_LANES},
+            _WINDOWS,
             claim="accuracy >= 0.99",
             tutorial_result=1.0,
             window_holds_lag=True,
+        ),
+        Experiment(
+            "masked",
+            "as lag, with a window for every step: what lies before the sequence is missing",
+            {"sequences": 2000, "lag": 1, "window": 5, "batch_size": 5, "hidden_size": 50, "carry": "keep"},
+            {**_WINDOWS, "framing": "masked", "windows_dropped": 0},
+            claim="accuracy >= 0.99",
+            window_holds_lag=True,
+        ),
+        Experiment(
+            "whole",
+            "the symbol one step ago, each row the sequence as it has unfolded so far",
+            {"sequences": 2000, "lag": 1, "batch_size": 5, "hidden_size": 50},
+            {**_ROWS, "framing": "whole"},
+            claim="accuracy >= 0.99",
+        ),
+        Experiment(
+            "sequence",
+            "the symbol one step ago at every step, the whole sequence in one pass",
+            {"sequences": 2000, "lag": 1, "batch_size": 1, "hidden_size": 50, "learning_rate": 3e-3},
+            {**_ROWS, "framing": "sequence"},
+            claim="accuracy >= 0.99",
         ),
         Experiment(
             "aligned",
@@ -216,7 +274,7 @@ EXPERIMENTS = {
                 "carry": "keep",
                 "learning_rate": 3e-3,
             },
-            _NO_WINDOWS,
+            _LANES,
             claim="accuracy >= 0.99",
         ),
     )
@@ -255,6 +313,7 @@ def configure(mode: str, **options: Any) -> Configuration:
                 f"Got {given['sequences']} and {given['updates']}."
             )
         values["sequences"] = None
+    _fill_in_model(values, given)
     configuration = Configuration(mode=mode, **values)  # type: ignore[arg-type]  # checked one by one above
     _check_rules(configuration, experiment)
     return configuration
@@ -277,7 +336,7 @@ def check_value(option: Option, value: object) -> Value:
     Returns:
         The value in its type; None stays None where the option may be absent.
     """
-    if value is None and option.name in ("sequences", "updates", "clip_norm", "reset_every"):
+    if value is None and option.is_optional:
         return None
     if option.kind is str:
         if value not in option.choices:
@@ -307,23 +366,48 @@ def in_flags(sentence: str) -> str:
 
 def count_parameters(configuration: Configuration) -> int:
     """How many numbers are trained. Keras has one bias where PyTorch has two."""
-    num_biases = 1 if configuration.init == "keras" else 2
-    gates = 4 * configuration.hidden_size
-    first = gates * (configuration.vocabulary_size + configuration.hidden_size + num_biases)
-    others = (configuration.layers - 1) * gates * (2 * configuration.hidden_size + num_biases)
-    return first + others + configuration.vocabulary_size * (configuration.hidden_size + 1)
+    c, size = configuration, symbol_size(configuration)
+    head = size * (c.hidden_size + 1)
+    if (window_length := memory_length(c)) is not None:
+        return c.hidden_size * (size * window_length + 1) + head
+    num_biases = 1 if c.init == "keras" else 2
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[c.model] * c.hidden_size
+    first = gates * (size + c.hidden_size + num_biases)
+    return first + (c.layers - 1) * gates * (2 * c.hidden_size + num_biases) + head
+
+
+def symbol_size(configuration: Configuration) -> int:
+    """Numbers that stand for a symbol in the network's input and output."""
+    # Imported late, here and below: it brings numpy, which `--help` need not wait for.
+    from echo_torch.sequences import count_digits
+
+    c = configuration
+    return c.vocabulary_size if c.base is None else c.base * count_digits(c.vocabulary_size, c.base)
+
+
+def memory_length(configuration: Configuration) -> int | None:
+    """Steps that an answer can depend on, the current one among them; None: the network is recurrent, any number."""
+    return {"mlp": configuration.mlp_window, "memoryless": 1}.get(configuration.model)
 
 
 def describe(configuration: Configuration) -> str:
     """What is asked, in a sentence made from the numbers."""
     c = configuration
     asked = "the symbol just read" if c.lag == 0 else f"the symbol {steps(c.lag)} ago"
-    if c.window is None:
-        reading = f"{c.lanes} lanes, {steps(c.chunk)} of each at a time"
+    carried = {"keep": "the state carried", "reset": "the state reset"}[c.carry] + " at every batch"
+    if c.framing == "lanes":
+        reading = f"{c.lanes} lanes, {steps(c.chunk)} of each at a time, {carried}"
+    elif c.framing == "whole":
+        reading = f"the sequence so far, 1 to {c.length} steps, in batches of {c.batch_size}"
+    elif c.framing == "sequence":
+        together = "" if c.batch_size == 1 else f", {c.batch_size} sequences at a time"
+        reading = f"the whole sequence of {steps(c.length)} in one pass{together}, asked at every step"
     else:
-        reading = f"{'single steps' if c.window == 1 else f'windows of {c.window} steps'} in batches of {c.batch_size}"
-    carried = {"keep": "carried", "reset": "reset"}[c.carry]
-    return f"say {asked} (1 of {c.vocabulary_size}), reading {reading}, the state {carried} at every batch"
+        windows = "single steps" if c.window == 1 else f"windows of {c.window} steps"
+        before = ", what lies before the sequence missing" if c.framing == "masked" else ""
+        reading = f"{windows} in batches of {c.batch_size}{before}, {carried}"
+    lost = f"; {c.missing:.0%} of the symbols are missing" if c.missing else ""
+    return f"say {asked} (1 of {c.vocabulary_size}), reading {reading}{lost}"
 
 
 def steps(number: int | None) -> str:
@@ -370,23 +454,40 @@ def _shorten(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:20]}... ({len(text)} characters)"
 
 
+def _fill_in_model(values: dict[str, Any], given: Mapping[str, Value]) -> None:
+    """Options that hang on another one: their defaults, or an error where they would have no effect."""
+    if values["encoding"] is None:
+        values["encoding"] = "one-hot" if values["vocabulary_size"] <= ONE_HOT_UP_TO else "digits"
+    for name, owner, word, default in (("base", "encoding", "digits", 10), ("mlp_window", "model", "mlp", 5)):
+        if values[owner] == word:
+            values[name] = default if values[name] is None else values[name]
+        elif given.get(name) is not None:
+            raise ValueError(
+                f"`{name}` has an effect only where `{owner}` is {word}, and an option without effect is refused, so "
+                f"that no result is misread. Got {name} {given[name]} with {owner} {values[owner]}."
+            )
+    if values["model"] in ("mlp", "memoryless") and values["layers"] != 1:
+        raise ValueError(f"`layers` must be 1 where `model` is {values['model']}. Got {values['layers']}.")
+    if values["model"] != "lstm" and values["init"] == "keras":
+        raise ValueError(f"`init` can be keras only where `model` is lstm. Got init keras with {values['model']}.")
+
+
 def _check_rules(c: Configuration, experiment: Experiment) -> None:
-    if c.window is None:
+    if c.framing == "lanes":
         _check_lanes(c)
     else:
         _check_windows(c, experiment)
-    # Imported late: the layout brings numpy, which `--help` need not wait for.
     from echo_torch.layout import check_carry_and_cut
 
     check_carry_and_cut(c.carry, c.cut)
     if (number := count_parameters(c)) > MAX_PARAMETERS:
         raise ValueError(
             f"`vocabulary_size`, `hidden_size` and `layers` must leave the network at most {MAX_PARAMETERS:,} "
-            f"parameters, which take 3.2 GB to train. Got {number:,}."
+            f"parameters, which take 3.2 GB to train. Got {number:,}. With `encoding` digits there are fewer."
         )
     rows, columns = _chunk_shape(c)
-    if (number := rows * columns * (3 * c.vocabulary_size + 10 * c.hidden_size * c.layers)) > MAX_CHUNK_NUMBERS:
-        names = "`lanes`, `chunk`" if c.window is None else "`batch_size`, `window`, `length`"
+    if (number := rows * columns * (3 * symbol_size(c) + 10 * c.hidden_size * c.layers)) > MAX_CHUNK_NUMBERS:
+        names = "`lanes`, `chunk`" if c.framing == "lanes" else "`batch_size`, `window`, `length`"
         raise ValueError(
             f"{names}, `vocabulary_size` and `hidden_size` must leave one chunk at most {MAX_CHUNK_NUMBERS:,} "
             f"numbers to hold for the gradient (0.8 GB). Got {number:,}."
@@ -394,13 +495,13 @@ def _check_rules(c: Configuration, experiment: Experiment) -> None:
 
 
 def _check_windows(c: Configuration, experiment: Experiment) -> None:
-    length, window = given(c.length), given(c.window)
+    length, window = given(c.length), c.window or 1
     if experiment.window_holds_lag and c.lag >= window:
         raise ValueError(
             f"`lag` must be smaller than `window` in mode {c.mode}, so that the answer lies inside the window. "
             f"Got lag {c.lag} with window {window}."
         )
-    shortest = window + c.windows_dropped
+    shortest = window + c.windows_dropped if c.framing == "windows" else 1
     if length < shortest:
         rule = "window + 1" if c.windows_dropped else "window"
         raise ValueError(
@@ -425,11 +526,11 @@ def _check_lanes(c: Configuration) -> None:
 
 
 def _chunk_shape(c: Configuration) -> tuple[int, int]:
-    if c.window is None:
+    if c.framing == "lanes":
         return given(c.lanes), given(c.chunk)
-    columns, batch_size = c.window, given(c.batch_size)
+    columns, batch_size = c.window or given(c.length), given(c.batch_size)
     if c.cut == "sequence":
-        columns *= -(-(given(c.length) - c.window + 1 - c.windows_dropped) // batch_size)
+        columns *= -(-given(c.length) // batch_size)
     return batch_size, columns
 
 

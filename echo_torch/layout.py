@@ -109,6 +109,10 @@ class WindowLayout:
         """Chunks, and so updates, that one sequence makes."""
         return len(self._steps)
 
+    def num_chunks(self, num_sequences: int) -> int:
+        """Chunks that so many sequences make."""
+        return -(-num_sequences // self._sequences_at_once) * self.chunks_per_sequence
+
     @property
     def num_lanes(self) -> int:
         """Rows of every chunk."""

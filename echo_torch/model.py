@@ -29,11 +29,10 @@ class EchoModel(nn.Module):
 
     state_type: ClassVar[type[Any]]
 
-    def __init__(self, encoding: Encoding, hidden_size: int) -> None:
+    def __init__(self, encoding: Encoding, core_name: str, core: nn.Module, hidden_size: int) -> None:
         super().__init__()
-        if hidden_size < 1:
-            raise ValueError(f"`hidden_size` must be at least 1: a network has no empty part. Got {hidden_size}.")
         self.encoding = encoding
+        self.add_module(core_name, core)
         self.head = nn.Linear(hidden_size, encoding.size)
 
     @property
@@ -122,11 +121,10 @@ class _Recurrent(EchoModel):
         *,
         base: int | None = None,
     ) -> None:
-        super().__init__(Encoding(vocabulary_size, base), hidden_size)
-        if num_layers < 1:
-            raise ValueError(f"`num_layers` must be at least 1: a network has no empty part. Got {num_layers}.")
-        core = self.core_type(self.encoding.size, hidden_size, num_layers, batch_first=True)  # type: ignore[arg-type]
-        self.add_module(self.core_name, core)
+        _check_sizes(hidden_size=hidden_size, num_layers=num_layers)
+        encoding = Encoding(vocabulary_size, base)
+        core = self.core_type(encoding.size, hidden_size, num_layers, batch_first=True)  # type: ignore[arg-type]
+        super().__init__(encoding, self.core_name, core, hidden_size)
 
     @property
     def core(self) -> nn.RNNBase:
@@ -224,17 +222,17 @@ class EchoMLP(EchoModel):
     """
 
     state_type = WindowState
+    hidden: nn.Conv1d
     _state_axes = "(window_length - 1, lanes, input_size)"
 
     def __init__(
         self, vocabulary_size: int = 100, hidden_size: int = 50, window_length: int = 5, *, base: int | None = None
     ) -> None:
-        super().__init__(Encoding(vocabulary_size, base), hidden_size)
-        if window_length < 1:
-            raise ValueError(f"`window_length` must be at least 1: a window reads something. Got {window_length}.")
-        self.window_length = window_length
+        _check_sizes(hidden_size=hidden_size, window_length=window_length)
+        encoding = Encoding(vocabulary_size, base)
         # The same linear layer over every window: a convolution along the steps.
-        self.hidden = nn.Conv1d(self.encoding.size, hidden_size, window_length)
+        super().__init__(encoding, "hidden", nn.Conv1d(encoding.size, hidden_size, window_length), hidden_size)
+        self.window_length = window_length
 
     def _state_shape(self, num_lanes: int) -> tuple[int, int, int]:
         return self.window_length - 1, num_lanes, self.encoding.size
@@ -243,6 +241,12 @@ class EchoMLP(EchoModel):
         read = torch.cat([state.inputs.transpose(0, 1), inputs], dim=1)  # (lanes, steps, input_size)
         output = self.hidden(read.transpose(1, 2)).relu().transpose(1, 2)
         return output, WindowState(read[:, read.shape[1] - self.window_length + 1 :].transpose(0, 1))
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"`{name}` must be at least 1: a network has no empty part. Got {size}.")
 
 
 @torch.no_grad()

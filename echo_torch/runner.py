@@ -25,7 +25,7 @@ from echo_torch.evaluation import Evaluation
 from echo_torch.experiments import Configuration
 from echo_torch.files import write_text
 from echo_torch.lightning_module import EchoModule
-from echo_torch.model import EchoLSTM
+from echo_torch.model import EchoModel
 from echo_torch.results import RunDirectory, UserError, to_yaml, weights_sha256
 from echo_torch.state import RecurrentModel
 
@@ -182,7 +182,7 @@ class ChunkData(pl.LightningDataModule):
         return stream.loader(num_workers=self._configuration.workers)
 
 
-def load_model(run: RunDirectory) -> tuple[Configuration, EchoLSTM]:
+def load_model(run: RunDirectory) -> tuple[Configuration, EchoModel]:
     """The configuration of a run and its network with the trained weights, on the CPU.
 
     Raises:

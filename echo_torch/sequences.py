@@ -87,6 +87,14 @@ def missing(seed: int, split: str, sequence: ArrayLike, step: ArrayLike, share: 
     return ((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share).reshape(shape)
 
 
+def count_digits(vocabulary_size: int, base: int) -> int:
+    """Digits that the largest of so many symbols has in a base."""
+    number, reached = 1, base
+    while reached < vocabulary_size:
+        number, reached = number + 1, reached * base
+    return number
+
+
 def generate_sequence(
     length: int = 25, vocabulary_size: int = 100, *, seed: int = 1, split: str = "training", sequence: int = 0
 ) -> list[int]:

@@ -69,7 +69,7 @@ def test_a_saved_configuration_can_be_given_back(capsys):
         ("--learning-rate inf", ["--learning-rate", "Got inf"]),
         ("--learning-rate nan", ["--learning-rate", "Got nan"]),
         ("--batch-size 99999999999999999999", ["--batch-size", "Got 99999999999999999999"]),
-        ("--vocabulary-size 9000000", ["--vocabulary-size", "parameters"]),
+        ("--vocabulary-size 9000000 --encoding one-hot", ["--vocabulary-size", "parameters", "--encoding digits"]),
         ("--config=", ["Cannot read"]),
         ("--config none.yaml", ["none.yaml", "No such file"]),
         ("--config list.yaml", ["list.yaml", "Got list"]),

@@ -52,7 +52,7 @@ def test_text_and_numbers_are_the_same():
 @pytest.mark.parametrize("value", BAD_NUMBERS)
 @pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option.kind is int])
 def test_bad_whole_numbers(name, value):
-    if value is None and name in ("sequences", "updates", "reset_every"):
+    if value is None and OPTIONS[name].is_optional:
         return
     if OPTIONS[name].low == 0 and value == "0":
         return

@@ -5,13 +5,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echo_torch import EchoLSTM, LSTMState
+from echo_torch.builders import build_model
 from echo_torch.experiments import configure, count_parameters
+from echo_torch.model import EchoGRU, EchoMLP, EchoRNN
+
+MODELS = {
+    "lstm": lambda: EchoLSTM(11, 6, num_layers=2),
+    "lstm, digits": lambda: EchoLSTM(11, 6, base=3),
+    "gru": lambda: EchoGRU(11, 6, num_layers=2),
+    "rnn": lambda: EchoRNN(11, 6, num_layers=2),
+    "mlp": lambda: EchoMLP(11, 6, window_length=5),
+    "memoryless": lambda: EchoMLP(11, 6, window_length=1),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def any_model(request):
+    torch.manual_seed(0)
+    return MODELS[request.param]()
+
+
+@pytest.fixture(scope="module", params=[name for name in MODELS if name != "memoryless"])
+def model_with_memory(request):
+    torch.manual_seed(0)
+    return MODELS[request.param]()
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return EchoLSTM(vocabulary_size=11, hidden_size=6, num_layers=2)
+    return MODELS["lstm"]()
 
 
 def draw_symbols(lanes, steps, seed=0):
@@ -27,22 +50,22 @@ def test_shapes(model):
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 5), st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(0, 99))
-def test_any_chunking(model, lanes, lengths, seed):
-    contracts.check_any_chunking(model, draw_symbols(lanes, sum(lengths), seed), lengths)
+def test_any_chunking(any_model, lanes, lengths, seed):
+    contracts.check_any_chunking(any_model, draw_symbols(lanes, sum(lengths), seed), lengths)
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.booleans(), min_size=1, max_size=7))
-def test_reset_is_fresh(model, starts):
-    contracts.check_reset_is_fresh(model, draw_symbols(len(starts), 4), torch.tensor(starts))
+def test_reset_is_fresh(any_model, starts):
+    contracts.check_reset_is_fresh(any_model, draw_symbols(len(starts), 4), torch.tensor(starts))
 
 
-def test_lanes_do_not_touch(model):
-    contracts.check_lanes_do_not_touch(model, draw_symbols(6, 4), lane=2)
+def test_lanes_do_not_touch(model_with_memory):
+    contracts.check_lanes_do_not_touch(model_with_memory, draw_symbols(6, 4), lane=2)
 
 
-def test_no_gradient_across_a_detach(model):
-    contracts.check_no_gradient_across_a_detach(model, draw_symbols(3, 4))
+def test_no_gradient_across_a_detach(model_with_memory):
+    contracts.check_no_gradient_across_a_detach(model_with_memory, draw_symbols(3, 2))
 
 
 def test_one_hot_is_the_meaning():
@@ -54,12 +77,32 @@ def test_one_hot_is_the_meaning():
     assert torch.equal(model(symbols, model.initial_state(1))[0], model.head(output))
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3])
-@pytest.mark.parametrize("init", ["torch", "keras"])
-def test_parameters_are_counted_right(layers, init):
-    configuration = configure("lag", vocabulary_size=13, hidden_size=7, layers=layers, init=init)
-    model = EchoLSTM(13, 7, layers, init=init)
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"layers": layers, "init": init} for layers in (1, 2, 3) for init in ("torch", "keras")),
+        {"model": "gru", "layers": 2},
+        {"model": "rnn", "encoding": "digits", "base": 3},
+        {"model": "mlp"},
+        {"model": "mlp", "mlp_window": 2, "encoding": "digits"},
+        {"model": "memoryless"},
+    ],
+)
+def test_parameters_are_counted_right(options):
+    configuration = configure("lag", vocabulary_size=13, hidden_size=7, **options)
+    model = build_model(configuration)
     assert count_parameters(configuration) == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def test_the_mlp_sees_its_window_and_nothing_before():
+    torch.manual_seed(0)
+    model, symbols = EchoMLP(11, 6, window_length=3), draw_symbols(1, 8).clamp(min=0)
+    logits, _ = model(symbols, model.initial_state(1))
+    for changed in range(8):
+        other = symbols.clone()
+        other[0, changed] = (other[0, changed] + 1) % 11
+        moved = (model(other, model.initial_state(1))[0] != logits).any(dim=-1)[0]
+        assert moved.nonzero().flatten().tolist() == [step for step in range(changed, changed + 3) if step < 8]
 
 
 def test_keras_init_by_its_statistics():
