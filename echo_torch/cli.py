@@ -22,6 +22,7 @@ from echo_torch.experiments import (
     count_parameters,
     describe,
     in_flags,
+    memory_length,
     suggest,
 )
 from echo_torch.results import RunDirectory, UserError, check_new_file, read_yaml, to_yaml
@@ -233,7 +234,7 @@ def _train(parsed: argparse.Namespace) -> None:
     _, model = runner.load_model(run)
     for line in report.result_lines(result, *builders.example(configuration, model)):
         say(line)
-    say(report.implication(found, result))
+    say(report.implication(found, result, memory_length(configuration)))
     say(f"{result['updates']:,} updates in {result['seconds']:.1f} s; files: {run.path}")
 
 

@@ -120,6 +120,9 @@ _SHORT_NAMES = {
 }
 
 
+_DIGITS_HIDDEN_SIZE = 128  # several digits to remember where a one-hot symbol is one
+
+
 @dataclass(frozen=True)
 class Configuration:
     """Everything that decides what a run computes. Make one with `configure`.
@@ -466,6 +469,8 @@ def _fill_in_model(values: dict[str, Any], given: Mapping[str, Value]) -> None:
                 f"`{name}` has an effect only where `{owner}` is {word}, and an option without effect is refused, so "
                 f"that no result is misread. Got {name} {given[name]} with {owner} {values[owner]}."
             )
+    if values["encoding"] == "digits" and "hidden_size" not in given:
+        values["hidden_size"] = max(_DIGITS_HIDDEN_SIZE, values["hidden_size"])
     if values["model"] in ("mlp", "memoryless") and values["layers"] != 1:
         raise ValueError(f"`layers` must be 1 where `model` is {values['model']}. Got {values['layers']}.")
     if values["model"] != "lstm" and values["init"] == "keras":

@@ -149,7 +149,7 @@ def explain(found: Reach) -> str:
     if found.reachable_share is None or found.in_horizon_share is None:
         return "Nothing is asked in these chunks, so there is nothing to learn."
     what = "the symbol just read" if found.lag == 0 else f"the symbol {found.lag} step{'s' * (found.lag > 1)} ago"
-    best = "" if found.ceiling is None else f", so no training can get beyond {found.ceiling:.1%}"
+    best = "" if found.ceiling is None else f", so no training can get beyond {found.ceiling:.1%} on these"
     if found.reachable_share == 0:
         return f"A row that is asked for {what} has never read it{best}."
     if found.reachable_share == 1:

@@ -26,20 +26,27 @@ def result_lines(result: dict[str, Any], expected: list[int], predicted: list[in
     ]
 
 
-def implication(found: Reach, result: dict[str, Any]) -> str:
+def implication(found: Reach, result: dict[str, Any], memory_length: int | None = None) -> str:
     """What the data path implies for a result: where it lies between chance and ceiling.
 
     Args:
         found: The reach of the training's chunks.
         result: As in result.json.
+        memory_length: Steps that the network's answer can depend on; None: any number.
     """
-    if found.ceiling is None or result["accuracy"] is None:
+    ceiling, chance = result["ceiling"], result["chance"]
+    if ceiling is None or result["accuracy"] is None:
         return "Nothing was asked."
-    low, high, ceiling, chance = result["accuracy_low"], result["accuracy_high"], found.ceiling, result["chance"]
+    low, high = result["accuracy_low"], result["accuracy_high"]
     if ceiling == chance:
         return f"The ceiling of the data path is chance, {chance:.1%}: no training could have learned anything here."
     if result["accuracy"] >= ceiling - _AT_THE_CEILING:
         return f"This is within 1 % of the ceiling of the data path, {ceiling:.1%}: what could be learned was learned."
+    if memory_length is not None and memory_length <= found.lag:
+        sees = "the current symbol alone" if memory_length == 1 else f"the last {memory_length} symbols alone"
+        return (
+            f"The data path allows {ceiling:.1%}, but this network sees {sees}, and the answer lies {found.lag} back."
+        )
     if low <= chance <= high:
         return f"This is chance, although the data path allows {ceiling:.1%}; {_where_the_gradient_gets(found)}."
     return (

@@ -19,7 +19,14 @@ from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.loggers.logger import Logger
 
 from echo_torch.audit import StateAudit
-from echo_torch.builders import build_layout, build_model, evaluate_model, num_updates, training_stream
+from echo_torch.builders import (
+    build_layout,
+    build_model,
+    evaluate_model,
+    evaluation_ceiling,
+    num_updates,
+    training_stream,
+)
 from echo_torch.callbacks import Bar, MetricsFile, SaveLast, WholeCheckpoints
 from echo_torch.evaluation import Evaluation
 from echo_torch.experiments import Configuration
@@ -116,6 +123,7 @@ def evaluation_result(configuration: Configuration, evaluation: Evaluation) -> d
         "accuracy_high": high,
         "loss": evaluation.loss,
         "chance": 1 / configuration.vocabulary_size,
+        "ceiling": evaluation_ceiling(configuration),
         "targets": evaluation.asked,
     }
 
