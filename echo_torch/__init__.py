@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from echo_torch.evaluation import Evaluation, evaluate
     from echo_torch.experiments import EXPERIMENTS, Configuration, configure
     from echo_torch.framing import Frames, frame_windows
+    from echo_torch.inference import EchoPredictor, OnlineEcho
     from echo_torch.layout import LaneLayout, WindowLayout
     from echo_torch.lightning_module import EchoModule
     from echo_torch.model import EchoLSTM
@@ -34,10 +35,12 @@ _HOMES = {
     "EXPERIMENTS": "experiments",
     "EchoLSTM": "model",
     "EchoModule": "lightning_module",
+    "EchoPredictor": "inference",
     "EchoStream": "stream",
     "Evaluation": "evaluation",
     "Frames": "framing",
     "LSTMState": "state",
+    "OnlineEcho": "inference",
     "LaneLayout": "layout",
     "RandomSymbols": "sequences",
     "RunDirectory": "results",
@@ -55,10 +58,10 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: RUF022 - the order of _HOMES
-    "Chunk", "Configuration", "EXPERIMENTS", "EchoLSTM", "EchoModule", "EchoStream", "Evaluation", "Frames",
-    "LSTMState", "LaneLayout", "RandomSymbols", "RunDirectory", "Stamps", "WindowLayout", "configure", "detach_state",
-    "evaluate", "frame_windows", "generate_sequence", "one_hot_decode", "one_hot_encode", "reset_state",
-    "train",
+    "Chunk", "Configuration", "EXPERIMENTS", "EchoLSTM", "EchoModule", "EchoPredictor", "EchoStream",
+    "Evaluation", "Frames", "LSTMState", "LaneLayout", "OnlineEcho", "RandomSymbols", "RunDirectory",
+    "Stamps", "WindowLayout", "configure", "detach_state", "evaluate", "frame_windows", "generate_sequence",
+    "one_hot_decode", "one_hot_encode", "reset_state", "train",
 ]  # fmt: skip
 
 

@@ -31,11 +31,18 @@ def build_layout(configuration: Configuration) -> Layout:
     return _lanes(configuration) if configuration.framing == "lanes" else _windows(configuration)
 
 
-def build_frames(configuration: Configuration, length: int) -> Frames:
-    """The rows that a sequence of so many steps is cut into, and what each is asked."""
+def build_frames(configuration: Configuration, length: int, *, num_dropped: int | None = None) -> Frames:
+    """The rows that a sequence of so many steps is cut into, and what each is asked.
+
+    Args:
+        configuration: Of an experiment that reads sequences.
+        length: Steps in the sequence.
+        num_dropped: Windows left out at the front; None: as the experiment does it.
+    """
     c = configuration
     if c.framing == "windows":
-        return frame_windows(length, given(c.window), c.lag, num_dropped=c.windows_dropped)
+        num_dropped = c.windows_dropped if num_dropped is None else num_dropped
+        return frame_windows(length, given(c.window), c.lag, num_dropped=num_dropped)
     if c.framing == "masked":
         return frame_masked(length, given(c.window), c.lag)
     return frame_prefixes(length, c.lag) if c.framing == "whole" else frame_sequence(length, c.lag)

@@ -25,7 +25,8 @@ from echo_torch.experiments import (
     memory_length,
     suggest,
 )
-from echo_torch.results import RunDirectory, UserError, check_new_file, read_yaml, to_yaml
+from echo_torch.files import UserError
+from echo_torch.results import RunDirectory, check_new_file, read_yaml, to_yaml
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -89,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
         ("compare", "train the arms that keep reach, horizon and carry apart, over several seeds", _add_compare),
         ("map", "train aligned lanes over a grid of lags and chunk lengths", _add_map),
         ("evaluate", "repeat the evaluation of a finished run", _add_evaluate),
+        ("predict", "answer your own numbers with a finished run", _add_predict),
+        ("stream", "read numbers from standard input and answer each at once, for ever", _add_stream),
     ):
         sub = commands.add_parser(
             name,
@@ -192,6 +195,23 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", metavar="DIR", required=True, help="the run directory")
     parser.set_defaults(command=_evaluate)
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", metavar="DIR", required=True, help="the run directory")
+    parser.add_argument("symbols", metavar="N", nargs="*", help="the numbers, in the order of time")
+    parser.add_argument("--file", metavar="FILE", help="take the numbers from a text or CSV file")
+    parser.add_argument("--column", metavar="NAME", help="the column of a CSV file")
+    parser.add_argument("--top", metavar="K", default="1", help="show the K most likely answers (default: 1)")
+    parser.add_argument("--explain", action="store_true", help="show what the last answer depends on")
+    parser.add_argument("--ahead", action="store_true", help="measure whether the run can tell the next random number")
+    parser.set_defaults(command=_predict)
+
+
+def _add_stream(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", metavar="DIR", required=True, help="the run directory")
+    parser.add_argument("--lanes", metavar="N", default="1", help="numbers per line, each its own stream (default: 1)")
+    parser.set_defaults(command=_stream)
 
 
 def _configuration(parsed: argparse.Namespace) -> Configuration:
@@ -341,3 +361,60 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     result = runner.evaluation_result(configuration, builders.evaluate_model(configuration, model))
     for line in report.result_lines(result, *builders.example(configuration, model)):
         print(line)
+
+
+def _numbers_to_predict(parsed: argparse.Namespace) -> list[int]:
+    if parsed.column is not None and parsed.file is None:
+        raise UserError("--column needs --file: it names a column of a CSV file.")
+    if parsed.file is None:
+        return [_whole(text, "N", low=0, high=2**31 - 1) for text in parsed.symbols]
+    if parsed.symbols:
+        raise UserError("Numbers come from --file or from the command line, not from both.")
+    from echo_torch.series import read_rows
+
+    return [row.symbol for row in read_rows(parsed.file, column=parsed.column)]
+
+
+def _predict(parsed: argparse.Namespace) -> None:
+    RunDirectory(Path(parsed.run)).read_config()  # refuse a directory that holds no run before torch is loaded
+    symbols, top_k = _numbers_to_predict(parsed), _whole(parsed.top, "top")
+
+    from echo_torch import inference, report
+
+    predictor = inference.EchoPredictor.load(parsed.run)
+    if parsed.ahead:
+        right, asked = inference.guess_ahead(predictor.configuration, predictor.model)
+        print(report.ahead_line(right, asked, predictor.configuration.vocabulary_size))
+        if not symbols:
+            return
+    try:
+        answers = predictor.answers(symbols, top_k=top_k)
+        shares = predictor.explain(symbols) if parsed.explain else []
+    except ValueError as error:
+        raise UserError(str(error).replace("`symbols`", "The numbers")) from None
+    for answer in answers:
+        print(report.answer_line(answer.position, answer.of, symbols, answer.symbol, answer.top))
+    for line in report.explanation_lines(symbols, shares):
+        print(line)
+
+
+def _stream(parsed: argparse.Namespace) -> None:
+    RunDirectory(Path(parsed.run)).read_config()
+    num_lanes = _whole(parsed.lanes, "lanes")
+
+    import torch
+
+    from echo_torch.inference import OnlineEcho, answer_lines
+
+    torch.set_num_threads(1)  # faster than two at these sizes
+    # Bytes that are no text are somebody's bad line, not the end of the stream.
+    sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]  # it is a TextIOWrapper
+    say = sys.stdout
+
+    def answer(line: str) -> None:
+        say.write(line + "\n")
+        say.flush()
+
+    answer_lines(
+        OnlineEcho.load(parsed.run, num_lanes), sys.stdin, answer, lambda line: print(line, file=sys.stderr, flush=True)
+    )

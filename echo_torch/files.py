@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import IO
 
 
+class UserError(Exception):
+    """Something only the user can mend; the message is one sentence that says how."""
+
+
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a file that takes its name only when it is complete and on disk.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from echo_torch.evaluation import wilson_interval
 from echo_torch.reach import Reach
 
 _AT_THE_CEILING = 0.01
@@ -44,13 +46,48 @@ def implication(found: Reach, result: dict[str, Any], memory_length: int | None 
         return f"This is within 1 % of the ceiling of the data path, {ceiling:.1%}: what could be learned was learned."
     if memory_length is not None and memory_length <= found.lag:
         sees = "the current symbol alone" if memory_length == 1 else f"the last {memory_length} symbols alone"
-        return (
-            f"The data path allows {ceiling:.1%}, but this network sees {sees}, and the answer lies {found.lag} back."
-        )
+        return f"The data path allows {ceiling:.1%}, but this network sees {sees}; the answer lies {found.lag} back."
     if low <= chance <= high:
         return f"This is chance, although the data path allows {ceiling:.1%}; {_where_the_gradient_gets(found)}."
     return (
         f"This lies between chance and the ceiling of the data path, {ceiling:.1%}; {_where_the_gradient_gets(found)}."
+    )
+
+
+def answer_line(position: int, of: int, symbols: Sequence[int], symbol: int, top: Sequence[tuple[int, float]]) -> str:
+    """One answer to a user's numbers, with the places it stands for.
+
+    Args:
+        position: The last number that was read.
+        of: The position whose number is to be echoed.
+        symbols: The user's numbers.
+        symbol: The answer.
+        top: Likely symbols with probabilities; may be empty.
+    """
+    likely = ", ".join(f"{value} ({probability:.1%})" for value, probability in top)
+    verdict = "right" if symbols[of] == symbol else f"the number there is {symbols[of]}"
+    return f"after position {position}: {symbol} for position {of}, {verdict}" + (f"; {likely}" if likely else "")
+
+
+def explanation_lines(symbols: Sequence[int], shares: Sequence[float]) -> list[str]:
+    """What the last answer depends on, a line for each number of the input; nothing where `shares` is empty."""
+    if not shares:
+        return []
+    lines = ["the last answer changes when a number is replaced by another:"]
+    for position, (symbol, share) in enumerate(zip(symbols, shares, strict=True)):
+        lines.append(f"  position {position}, {symbol}: in {share:.0%} of the replacements {'#' * round(20 * share)}")
+    return lines
+
+
+def ahead_line(right: int, asked: int, vocabulary_size: int) -> str:
+    """Whether a run can tell the next random number."""
+    low, high = wilson_interval(right, asked)
+    chance = 1 / vocabulary_size
+    verdict = "which is chance" if low <= chance <= high else "which is not chance"
+    return (
+        f"the next number was told in {right / asked:.2%} of {asked:,} cases (95 % interval {low:.2%} to {high:.2%}), "
+        f"{verdict}, {chance:.2%}: each number is drawn independently of those before it, so nothing that was read "
+        "says anything about the next one"
     )
 
 

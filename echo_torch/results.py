@@ -12,14 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echo_torch.experiments import Configuration, configure, in_flags
-from echo_torch.files import write_text
+from echo_torch.files import UserError, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class UserError(Exception):
-    """Something only the user can mend; the message is one sentence that says how."""
 
 
 @dataclass(frozen=True)

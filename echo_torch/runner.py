@@ -30,10 +30,10 @@ from echo_torch.builders import (
 from echo_torch.callbacks import Bar, MetricsFile, SaveLast, WholeCheckpoints
 from echo_torch.evaluation import Evaluation
 from echo_torch.experiments import Configuration
-from echo_torch.files import write_text
+from echo_torch.files import UserError, write_text
 from echo_torch.lightning_module import EchoModule
 from echo_torch.model import EchoModel
-from echo_torch.results import RunDirectory, UserError, to_yaml, weights_sha256
+from echo_torch.results import RunDirectory, to_yaml, weights_sha256
 from echo_torch.state import RecurrentModel
 
 

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from echo_torch.builders import num_updates
 from echo_torch.experiments import Configuration
-from echo_torch.results import RunDirectory, UserError
+from echo_torch.files import UserError
+from echo_torch.results import RunDirectory
 
 _POLL_SECONDS = 0.3
 # Student's t at 97.5 % for 1, 2, ... degrees of freedom; beyond the table the normal value is near enough.

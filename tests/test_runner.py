@@ -7,7 +7,8 @@ import yaml
 from echo_torch import RunDirectory, configure, train
 from echo_torch.builders import build_model, evaluate_model
 from echo_torch.experiments import EXPERIMENTS, replace
-from echo_torch.results import UserError, weights_sha256
+from echo_torch.files import UserError
+from echo_torch.results import weights_sha256
 from echo_torch.runner import load_model
 
 

@@ -1,0 +1,337 @@
+"""A trained network fed by hand: a list of numbers, or one number at a time for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from echo_torch.builders import build_frames, evaluation_stream
+from echo_torch.encoding import NOT_ASKED, most_likely, num_digits_of
+from echo_torch.evaluation import read
+from echo_torch.experiments import Configuration, given
+from echo_torch.framing import NO_STEP
+from echo_torch.model import EchoModel
+from echo_torch.results import RunDirectory
+from echo_torch.runner import load_model
+from echo_torch.state import reset_state
+
+# Numbers of one block of rows: enough to be quick, little enough for any list.
+_SYMBOLS_PER_BLOCK = 2**14
+_MAX_REPLACEMENTS = 32
+
+
+class Answer(NamedTuple):
+    """What the network says at one position of the input.
+
+    Attributes:
+        position: Where it is asked, counted from 0: the last number it had read.
+        of: The position whose number it is to echo, `position - lag`.
+        symbol: Its answer.
+        top: The most likely symbols with their probabilities, the likeliest first.
+    """
+
+    position: int
+    of: int
+    symbol: int
+    top: list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class EchoPredictor:
+    """A trained network that answers lists.
+
+        predictor = EchoPredictor.load("runs/lag-seed1")
+        predictor.predict([1, 36, 0, 36, 21])
+
+    A run trained on windows slides its window over the list; each window is read from an empty state. A run trained
+    on lanes or whole sequences reads the list once, its state carried from number to number.
+
+    Attributes:
+        configuration: Of the run.
+        model: Its network.
+    """
+
+    configuration: Configuration
+    model: EchoModel
+
+    @classmethod
+    def load(cls, run: str | Path) -> EchoPredictor:
+        """The network of a run directory.
+
+        Raises:
+            UserError: If it holds no finished run.
+        """
+        return cls(*load_model(RunDirectory(Path(run))))
+
+    def predict(self, symbols: Sequence[int]) -> list[int]:
+        """The answers alone: for each position that has one, the echo of the number `lag` before it.
+
+        Args:
+            symbols: Integers 0..vocabulary_size-1, in the order of time.
+
+        Returns:
+            One integer for each of `answers(symbols)`.
+
+        Raises:
+            ValueError: If there are too few numbers, or one is not in the vocabulary.
+        """
+        return [answer.symbol for answer in self.answers(symbols, top_k=0)]
+
+    def answers(self, symbols: Sequence[int], *, top_k: int = 1) -> list[Answer]:
+        """The answers with their places and probabilities.
+
+        Args:
+            symbols: As in `predict`.
+            top_k: So many symbols with probabilities for each answer. Only one-hot networks have probabilities of
+                symbols; for digits `top` stays empty.
+
+        Raises:
+            ValueError: As in `predict`.
+        """
+        checked = self._checked(symbols)
+        num_digits = num_digits_of(self.model)
+        found: list[Answer] = []
+        for position, of, logits in self._logits(checked):
+            top: list[tuple[int, float]] = []
+            if top_k and num_digits == 1:
+                best = logits.softmax(dim=-1).topk(min(top_k, logits.shape[-1]))
+                top = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+            found.append(Answer(position, of, int(most_likely(logits, num_digits)), top))
+        return found
+
+    def explain(self, symbols: Sequence[int]) -> list[float]:
+        """How much the last answer depends on each number of the input.
+
+        Every number is replaced by others (all of a small vocabulary, 32 of a large one), and it is counted how
+        often that changes the answer at the last position.
+
+        Args:
+            symbols: As in `predict`.
+
+        Returns:
+            For each position the share of replacements that changed the answer, 0..1.
+
+        Raises:
+            ValueError: As in `predict`.
+        """
+        checked = self._checked(symbols)
+        size = self.configuration.vocabulary_size
+        last = self._last_answers(checked[None])[0]
+        # Spread over the vocabulary, so that all digits of a symbol change.
+        number = min(size - 1, _MAX_REPLACEMENTS)
+        shifts = torch.tensor([1 + (size - 2) * index // max(1, number - 1) for index in range(number)])
+        shares = []
+        for position in range(len(checked)):
+            changed = checked.repeat(len(shifts), 1)
+            changed[:, position] = (changed[:, position] + shifts) % size
+            shares.append(float(self._last_answers(changed).ne(last).double().mean()))
+        return shares
+
+    def _checked(self, symbols: Sequence[int]) -> Tensor:
+        c = self.configuration
+        values = torch.tensor(list(symbols), dtype=torch.int64) if len(symbols) else torch.zeros(0, dtype=torch.int64)
+        needed = max(c.window or 1, c.lag + 1) if c.framing == "windows" else c.lag + 1
+        if len(values) < needed:
+            reason = f"its windows have {c.window} steps" if c.window == needed else f"it echoes the one {c.lag} before"
+            raise ValueError(
+                f"`symbols` must hold at least {needed} numbers for this run, because {reason}. Got {len(values)}."
+            )
+        wrong = ((values < 0) | (values >= c.vocabulary_size)).nonzero()
+        if len(wrong):
+            place = int(wrong[0])
+            raise ValueError(
+                f"`symbols` must lie in 0..{c.vocabulary_size - 1}, the vocabulary of this run. "
+                f"Got {int(values[place])} at position {place}."
+            )
+        return values
+
+    def _logits(self, symbols: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        """(position, position of the answer, logits) for every position that has an answer."""
+        if not slides(self.configuration):
+            yield from self._logits_of_one_pass(symbols)
+            return
+        frames = build_frames(self.configuration, len(symbols), num_dropped=0)
+        steps, answers = torch.from_numpy(frames.steps), torch.from_numpy(frames.answers[:, -1])
+        for rows in torch.split(torch.arange(len(steps)), max(1, _SYMBOLS_PER_BLOCK // steps.shape[1])):
+            columns = symbols[steps[rows].clamp(min=0)].masked_fill(steps[rows] == NO_STEP, -1)
+            with torch.inference_mode():
+                logits, _ = self.model(columns, self.model.initial_state(len(rows)))
+            for row, line in zip(rows.tolist(), logits[:, -1], strict=True):
+                if answers[row] != NO_STEP:
+                    yield int(steps[row, -1]), int(answers[row]), line
+
+    def _logits_of_one_pass(self, symbols: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        state, position, lag = self.model.initial_state(1), 0, self.configuration.lag
+        for block in torch.split(symbols, _SYMBOLS_PER_BLOCK):
+            with torch.inference_mode():
+                logits, state = self.model(block[None], state)
+            for line in logits[0]:
+                if position >= lag:
+                    yield position, position - lag, line
+                position += 1
+
+    def _last_answers(self, lists: Tensor) -> Tensor:
+        """The answers at the last position of several lists: (lists, positions) -> (lists,)."""
+        columns = lists[:, -given(self.configuration.window) :] if slides(self.configuration) else lists
+        if (lacking := (self.configuration.window or 0) - columns.shape[1]) > 0 and slides(self.configuration):
+            columns = torch.nn.functional.pad(columns, (lacking, 0), value=-1)
+        with torch.inference_mode():
+            logits, _ = self.model(columns, self.model.initial_state(len(columns)))
+        return most_likely(logits[:, -1], num_digits_of(self.model))
+
+
+def slides(configuration: Configuration) -> bool:
+    """Whether a run reads windows that hold the answer, one at a time, rather than carry a state on."""
+    c = configuration
+    return c.framing in ("windows", "masked") and (given(c.window) > 1 or c.carry == "reset")
+
+
+class OnlineEcho:
+    """A trained network fed one number at a time for each of its lanes, for ever, in constant memory.
+
+        echo = OnlineEcho.load("runs/aligned-seed1")
+        for number in numbers:
+            answer, = echo.step([number])
+
+    Args:
+        model: The network.
+        num_lanes: Independent streams side by side, at least 1.
+        window_length: Steps that are read anew for each answer, as a network trained on windows wants it; None: the
+            state is carried. The first window_length - 1 answers come from windows that are not full yet.
+
+    Attributes:
+        state: Everything it remembers: the network's state, or the last window. Save it and set it again, to go on
+            from there.
+
+    Raises:
+        ValueError: If there is no lane.
+    """
+
+    def __init__(self, model: EchoModel, num_lanes: int = 1, *, window_length: int | None = None) -> None:
+        if num_lanes < 1:
+            raise ValueError(f"`num_lanes` must be at least 1. Got {num_lanes}.")
+        self.model = model.eval()
+        self.num_lanes = num_lanes
+        self._num_digits = num_digits_of(model)
+        self._window_length = window_length
+        self._fresh = model.initial_state(num_lanes)
+        self.state: Any = None
+        self.reset()
+
+    @classmethod
+    def load(cls, run: str | Path, num_lanes: int = 1) -> OnlineEcho:
+        """The network of a run directory, fed as it was trained.
+
+        Raises:
+            UserError: If it holds no finished run.
+        """
+        configuration, model = load_model(RunDirectory(Path(run)))
+        return cls(model, num_lanes, window_length=configuration.window if slides(configuration) else None)
+
+    def step(self, symbols: Sequence[int]) -> list[int]:
+        """Read one number for each lane and answer each.
+
+        Args:
+            symbols: `num_lanes` integers 0..vocabulary_size-1; -1: this lane's number is missing.
+
+        Returns:
+            One answer for each lane.
+
+        Raises:
+            ValueError: If there is not one number for each lane, or one is not in the vocabulary; nothing is read then.
+        """
+        if len(symbols) != self.num_lanes:
+            raise ValueError(
+                f"`symbols` must hold one number for each of the {self.num_lanes} lanes. Got {len(symbols)}."
+            )
+        low, high = min(symbols), max(symbols)
+        if low < -1 or high >= self.model.vocabulary_size:
+            wrong = low if low < -1 else high
+            raise ValueError(f"`symbols` must lie in 0..{self.model.vocabulary_size - 1}. Got {wrong}.")
+        with torch.inference_mode():
+            column = torch.tensor(symbols, dtype=torch.int64).unsqueeze(1)
+            if self._window_length is None:
+                logits, self.state = self.model(column, self.state)
+            else:
+                self.state = torch.cat([self.state[:, 1:], column], dim=1)
+                logits, _ = self.model(self.state, self._fresh)
+            answers: list[int] = most_likely(logits[:, -1], self._num_digits).tolist()
+        return answers
+
+    def reset(self, lanes: Sequence[int] | None = None) -> None:
+        """Forget what some lanes have read; None: all of them."""
+        if lanes is None:
+            is_window = self._window_length is not None
+            empty = torch.full((self.num_lanes, self._window_length or 1), -1)
+            self.state = empty if is_window else self._fresh
+            return
+        starts = torch.zeros(self.num_lanes, dtype=torch.bool)
+        starts[list(lanes)] = True
+        with torch.inference_mode():
+            if self._window_length is None:
+                self.state = reset_state(self.state, starts)
+            else:
+                self.state = self.state.masked_fill(starts[:, None], -1)
+
+
+def answer_lines(
+    echo: OnlineEcho, lines: Iterable[str], say: Callable[[str], None], complain: Callable[[str], None]
+) -> None:
+    """Feed lines of numbers and say the answers, a line for each as soon as it was read.
+
+    A line holds one number for each lane, separated by blanks; the line "reset" makes all lanes forget and is not
+    answered. A line that is neither is complained of and changes nothing.
+
+    Args:
+        echo: The network.
+        lines: What comes in.
+        say: Takes the line of answers.
+        complain: Takes a sentence with the number of the bad line.
+    """
+    for number, line in enumerate(lines, start=1):
+        try:
+            words = line.split()
+            if words == ["reset"]:
+                echo.reset()
+                continue
+            answers = echo.step([_number(word) for word in words])
+        except ValueError as error:
+            complain(f"line {number}: {error}")
+            continue
+        say(" ".join(map(str, answers)))
+
+
+def guess_ahead(configuration: Configuration, model: EchoModel) -> tuple[int, int]:
+    """How often the answer is, by luck, the symbol that comes next.
+
+    Args:
+        configuration: Of the run; its evaluation is read.
+        model: Its network.
+
+    Returns:
+        (right, asked), over all questions after which another symbol follows.
+    """
+    right = asked = 0
+    stream = evaluation_stream(configuration)
+    for chunk, logits in read(model, stream):
+        after = chunk.step + 1
+        if configuration.length is not None:
+            after = after.where(after < configuration.length, NO_STEP)
+        coming = torch.from_numpy(stream.source(chunk.sequence[:, None].numpy(), after.numpy()))
+        is_asked = (chunk.targets != NOT_ASKED) & (coming >= 0)
+        answers = most_likely(logits, num_digits_of(model))
+        right += int((answers.eq(coming) & is_asked).sum())
+        asked += int(is_asked.sum())
+    return right, asked
+
+
+def _number(word: str) -> int:
+    # Not int() alone: it also takes signs, underscores and digits of other scripts.
+    if not (word.isascii() and word.isdigit() and len(word) <= 10):
+        raise ValueError(f"every entry must be a whole number >= 0. Got {word[:30]!r}.")
+    return int(word)

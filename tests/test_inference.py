@@ -1,0 +1,155 @@
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from echo_torch import EchoPredictor, OnlineEcho, RunDirectory, configure, train
+from echo_torch.builders import build_frames, build_model, evaluate_model
+from echo_torch.cli import main
+from echo_torch.inference import answer_lines, guess_ahead
+
+MODES = ("echo", "stateful", "lag", "masked", "whole", "sequence", "aligned")
+numbers = st.lists(st.integers(0, 9), min_size=7, max_size=30)
+
+
+def untrained(mode, **options):
+    configuration = configure(mode, vocabulary_size=10, hidden_size=8, **options)
+    return EchoPredictor(configuration, build_model(configuration))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "aligned"
+    configuration = configure("aligned", vocabulary_size=10, updates=400, accelerator="cpu")
+    assert train(configuration, RunDirectory(path))["accuracy"] > 0.99
+    return path
+
+
+@pytest.mark.parametrize("mode", MODES)
+@settings(deadline=None, max_examples=10)
+@given(symbols=numbers)
+def test_every_position_with_an_answer_gets_one(mode, symbols):
+    """The places are those of the frames that training uses, only none is dropped."""
+    predictor = untrained(mode)
+    answers = predictor.answers(symbols)
+    if mode in ("echo", "lag", "masked"):
+        frames = build_frames(predictor.configuration, len(symbols), num_dropped=0)
+        expected = [(int(s[-1]), int(a[-1])) for s, a in zip(*frames, strict=True) if a[-1] >= 0]
+    else:
+        expected = [(position, position - 1) for position in range(1, len(symbols))]
+    assert [answer[:2] for answer in answers] == expected
+    assert predictor.predict(symbols) == [answer.symbol for answer in answers]
+    assert all(answer.top[0][0] == answer.symbol for answer in answers)
+
+
+@settings(deadline=None, max_examples=10)
+@given(numbers)
+def test_a_window_is_answered_alike_wherever_it_stands(symbols):
+    predictor = untrained("lag")
+    answers = {answer.position: answer for answer in predictor.answers(symbols)}
+    for position, answer in answers.items():
+        alone = predictor.answers(symbols[position - 4 : position + 1])
+        assert [one.symbol for one in alone] == [answer.symbol]
+
+
+@pytest.mark.parametrize("mode", ["aligned", "lag", "whole"])
+@settings(deadline=None, max_examples=10)
+@given(symbols=numbers)
+def test_one_at_a_time_is_the_same_as_the_list(mode, symbols):
+    predictor = untrained(mode)
+    online = OnlineEcho(predictor.model, window_length=5 if mode == "lag" else None)
+    one_by_one = [online.step([symbol])[0] for symbol in symbols]
+    for answer in predictor.answers(symbols):
+        assert one_by_one[answer.position] == answer.symbol
+
+
+@pytest.mark.parametrize("model", ["lstm", "gru", "rnn", "mlp", "memoryless"])
+def test_lanes_reset_and_saved_state(model):
+    predictor = untrained("aligned", model=model)
+    torch.manual_seed(0)
+    columns = torch.randint(0, 10, (12, 3)).tolist()
+    together, alone = OnlineEcho(predictor.model, 3), OnlineEcho(predictor.model)
+    for column in columns[:6]:
+        assert together.step(column)[1:2] == alone.step(column[1:2])
+    saved = together.state
+    first = [together.step(column) for column in columns[6:]]
+    together.state = saved
+    assert [together.step(column) for column in columns[6:]] == first
+    together.state = saved
+    together.reset([1])
+    fresh = OnlineEcho(predictor.model)
+    for column, kept in zip(columns[6:], first, strict=True):
+        found = together.step(column)
+        assert found[1:2] == fresh.step(column[1:2])
+        assert (found[0], found[2]) == (kept[0], kept[2])
+
+
+def test_a_trained_network_echoes_lists_and_lines(run, capsys):
+    predictor = EchoPredictor.load(run)
+    assert predictor.predict([1, 3, 0, 3, 2]) == [1, 3, 0, 3]
+    shares = predictor.explain([1, 3, 0, 3, 2])
+    assert shares[3] > 0.9
+    assert max(shares[0], shares[1], shares[2], shares[4]) < 0.1
+    assert main(["predict", "--run", str(run), "1", "3", "0", "--explain"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("after position 1: 1 for position 0, right")
+    assert "position 1, 3: in 100%" in shown[-2]
+    right, asked = guess_ahead(predictor.configuration, predictor.model)
+    assert asked == evaluate_model(predictor.configuration, predictor.model).asked
+    assert abs(right / asked - 0.1) < 4 * (0.1 * 0.9 / asked) ** 0.5
+
+
+def test_a_bad_line_disturbs_nothing(run):
+    lines = ["3\n", "x\n", "7 1\n", "\n", "10\n", "-1\n", "1_0\n", "5\n", "reset\n", "4", "6"]
+    said, complaints = [], []
+    answer_lines(OnlineEcho.load(run), lines, said.append, complaints.append)
+    clean = []
+    answer_lines(OnlineEcho.load(run), ["3", "5", "reset", "4", "6"], clean.append, pytest.fail)
+    assert said == clean
+    assert (said[1], said[3]) == ("3", "4")
+    assert [line.split(":")[0] for line in complaints] == [f"line {number}" for number in range(2, 8)]
+
+
+def test_two_lanes_are_two_streams(run):
+    said = []
+    pairs = [(3, 5), (1, 2), (9, 0)]
+    answer_lines(OnlineEcho.load(run, 2), [f"{one} {two}" for one, two in pairs], said.append, pytest.fail)
+    assert said[1:] == ["3 5", "1 2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("1", ["at least 2 numbers", "Got 1"]),
+        ("", ["at least 2 numbers", "Got 0"]),
+        ("1 2 10", ["0..9", "Got 10 at position 2"]),
+        ("1 x", ["whole number"]),
+        ("1 2 --column a", ["--column needs --file"]),
+        ("1 --file numbers.csv", ["not from both"]),
+        ("--file none", ["Cannot read 'none'"]),
+        ("--file numbers.csv --column b", ["no column 'b'", "a, when"]),
+        ("--file numbers.csv", ["line 1", "--column"]),
+        ("--file bad.csv --column a", ["line 3", "Got 'y'"]),
+        ("1 2 --top 0", ["--top"]),
+    ],
+)
+def test_bad_input_of_predict(run, capfd, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "numbers.csv").write_text("a,when\n1,2\n")
+    (tmp_path / "bad.csv").write_text("a\n1\ny\n")
+    assert main(["predict", "--run", str(run), *arguments.split()]) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert all(word in error for word in words), error
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_symbols(run):
+    """Still right after a hundred thousand symbols, far beyond any sequence of training."""
+    online = OnlineEcho.load(run)
+    numbers = torch.randint(0, 10, (100_000,), generator=torch.Generator().manual_seed(3)).tolist()
+    answers = [online.step([number])[0] for number in numbers]
+    right = sum(answer == number for answer, number in zip(itertools.islice(answers, 1, None), numbers, strict=False))
+    assert right >= 0.99 * (len(numbers) - 1)
