@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         ("reach", "say before any training what the data path of an experiment allows", _add_reach),
         ("compare", "train the arms that keep reach, horizon and carry apart, over several seeds", _add_compare),
         ("map", "train aligned lanes over a grid of lags and chunk lengths", _add_map),
+        ("lags", "train mode lag over a grid of lags and hidden sizes", _add_lags),
         ("evaluate", "repeat the evaluation of a finished run", _add_evaluate),
         ("predict", "answer your own numbers with a finished run", _add_predict),
         ("stream", "read numbers from standard input and answer each at once, for ever", _add_stream),
@@ -190,6 +191,15 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option.flag, metavar="N", default=default, help=f"{option.help} (default: {default})")
     _add_sweep(parser, "runs/map")
     parser.set_defaults(command=_map)
+
+
+def _add_lags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--lags", metavar="N", nargs="+", default=["1", "2", "3", "4"], help="default: 1 2 3 4")
+    parser.add_argument("--hidden-sizes", metavar="N", nargs="+", default=["25", "50", "100"], help="25 50 100")
+    parser.add_argument("--seeds", metavar="N", default="3", help="seeds 1..N for every cell (default: 3)")
+    parser.add_argument("--sequences", metavar="N", default="2000", help="fresh sequences per run (default: 2000)")
+    _add_sweep(parser, "runs/lags")
+    parser.set_defaults(command=_lags)
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -334,12 +344,10 @@ def _map(parsed: argparse.Namespace) -> None:
 
     from echo_torch import comparison, sweep
 
-    grid = comparison.Grid(lags, chunks, seeds, {**options, "lanes": 32, "learning_rate": 3e-3})
-    try:
-        runs = grid.runs()
-    except (TypeError, ValueError) as error:
-        raise UserError(str(error)) from None
-    cells = grid.cells(sweep.run_all(runs, folder, num_jobs=jobs, progress=_draws(parsed)))
+    fixed = {**options, "lanes": 32, "learning_rate": 3e-3}
+    grid = comparison.Grid("aligned", lags, "chunk", chunks, seeds, fixed)
+    runs = _runs_of_grid(grid)
+    cells = grid.cells(sweep.run_all(runs, folder, num_jobs=jobs, progress=_draws(parsed)), folder)
     table = comparison.map_table(grid, cells)
     comparison.write_table(folder, "map", cells, table)
 
@@ -349,6 +357,34 @@ def _map(parsed: argparse.Namespace) -> None:
     figures.draw_map(lags, chunks, cells, folder / "map.png", title=title)
     print(table)
     print(f"{len(runs)} runs, table and figure: {folder}")
+
+
+def _lags(parsed: argparse.Namespace) -> None:
+    lags = tuple(sorted({_whole(text, "lags", low=0) for text in parsed.lags}))
+    sizes = tuple(sorted({_whole(text, "hidden-sizes") for text in parsed.hidden_sizes}))
+    seeds, jobs, folder = _whole(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
+
+    from echo_torch import comparison, sweep
+
+    grid = comparison.Grid("lag", lags, "hidden_size", sizes, seeds, {"sequences": parsed.sequences})
+    runs = _runs_of_grid(grid)
+    cells = grid.cells(sweep.run_all(runs, folder, num_jobs=jobs, progress=_draws(parsed)), folder)
+    table = comparison.lags_table(cells)
+    comparison.write_table(folder, "lags", cells, table)
+
+    from echo_torch import figures
+
+    figures.draw_lags(lags, sizes, cells, folder / "lags.png", title=f"lag mode, {parsed.sequences} sequences")
+    print(table)
+    print(f"{len(runs)} runs, table and figure: {folder}")
+
+
+def _runs_of_grid(grid: Any) -> dict[str, Configuration]:
+    try:
+        runs: dict[str, Configuration] = grid.runs()
+    except (TypeError, ValueError) as error:
+        raise UserError(str(error)) from None
+    return runs
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:

@@ -22,6 +22,10 @@ _WINDOW_SYMBOLS = 100 * SEQUENCE_SYMBOLS
 _UNCUT: dict[str, Any] = {"cut": "sequence", "sequences": 4000, "learning_rate": 3e-3}
 
 
+# Lag 4 lies inside the MLP's window of five symbols, lag 5 outside.
+_OUTSIDE: dict[str, Any] = {"vocabulary_size": 10, "chunk": 10, "updates": 4000, "log_every": 10}
+
+
 @dataclass(frozen=True)
 class Arm:
     """One way of training in the comparison.
@@ -59,6 +63,11 @@ ARMS = {
         Arm("lag-reset", "lag (windows), state reset", "lag", {"carry": "reset"}),
         Arm("lag-batch4", "lag (windows), batches of 4", "lag", {"batch_size": 4}, is_default=False),
         Arm("lag-batch10", "lag (windows), batches of 10", "lag", {"batch_size": 10}, is_default=False),
+        *(
+            Arm(f"{model}-{lag}", f"{model}, lag {lag}", "aligned", {**_OUTSIDE, "model": model, "lag": lag}, False)
+            for model in ("lstm", "mlp", "memoryless")
+            for lag in (4, 5)
+        ),
     )
 }
 DEFAULT_ARMS = tuple(arm.name for arm in ARMS.values() if arm.is_default)
@@ -88,8 +97,6 @@ def _compare_arm(arm: Arm, num_seeds: int, results: dict[str, dict[str, Any]], f
     names = [f"{arm.name}-seed{seed}" for seed in range(1, num_seeds + 1)]
     accuracies = [results[name]["accuracy"] for name in names]
     mean, half = mean_and_interval(accuracies)
-    reached = [symbols_to_skill(RunDirectory(folder / name).read_metrics()) for name in names]
-    times = [symbols / SEQUENCE_SYMBOLS for symbols in reached if symbols is not None]
     metrics = RunDirectory(folder / names[0]).read_metrics()
     return {
         "arm": arm.name,
@@ -102,9 +109,7 @@ def _compare_arm(arm: Arm, num_seeds: int, results: dict[str, dict[str, Any]], f
         "accuracy": mean,
         "accuracy_half_interval": half,
         "accuracies": accuracies,
-        "sequences_to_99": mean_and_interval(times)[0] if times else None,
-        "seeds_to_99": len(times),
-        "seeds": num_seeds,
+        **_time_to_skill([RunDirectory(folder / name) for name in names]),
         "updates": results[names[0]]["updates"],
         "sequences": metrics["symbols"][-1] / SEQUENCE_SYMBOLS,
         "chance": results[names[0]]["chance"],
@@ -149,13 +154,11 @@ def comparison_table(rows: Sequence[dict[str, Any]]) -> str:
     names += ("updates", "sequences")
     lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     for row in rows:
-        reached = "never" if row["sequences_to_99"] is None else f"{row['sequences_to_99']:,.0f}"
-        if 0 < row["seeds_to_99"] < row["seeds"]:
-            reached += f" ({row['seeds_to_99']} of {row['seeds']} seeds)"
         gap = "several" if row["gap"] is None else row["gap"]
         lines.append(
             f"| {row['label']} | {gap} | {row['reachable_share']:.1%} | {row['in_horizon_share']:.1%} | "
-            f"{row['ceiling']:.1%} | {with_interval(row)} | {reached} | {row['updates']:,} | {row['sequences']:,.0f} |"
+            f"{row['ceiling']:.1%} | {with_interval(row)} | {_reached(row)} | {row['updates']:,} | "
+            f"{row['sequences']:,.0f} |"
         )
     return "\n".join(lines)
 
@@ -168,55 +171,97 @@ def with_interval(row: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Grid:
-    """What the map trains.
+    """Runs over two options: lag down, another one across.
 
     Attributes:
+        mode: The experiment.
         lags: One row each.
-        chunks: One column each, in steps.
+        across: The option that the columns differ in.
+        values: Its values, one column each.
         num_seeds: Seeds 1..n.
         options: For every run.
     """
 
+    mode: str
     lags: tuple[int, ...]
-    chunks: tuple[int, ...]
+    across: str
+    values: tuple[int, ...]
     num_seeds: int
     options: dict[str, Any]
 
     def runs(self) -> dict[str, Configuration]:
         """The runs by name."""
         return {
-            self.name(lag, chunk, seed): configure(
-                "aligned", lag=lag, chunk=chunk, seed=seed, accelerator="cpu", **self.options
+            self.name(lag, value, seed): configure(
+                self.mode, lag=lag, seed=seed, accelerator="cpu", **{self.across: value}, **self.options
             )
             for lag in self.lags
-            for chunk in self.chunks
+            for value in self.values
             for seed in range(1, self.num_seeds + 1)
         }
 
-    def name(self, lag: int, chunk: int, seed: int) -> str:
+    def name(self, lag: int, value: int, seed: int) -> str:
         """A run's name."""
-        return f"lag{lag}-chunk{chunk}-seed{seed}"
+        return f"lag{lag}-{self.across.replace('_', '')}{value}-seed{seed}"
 
-    def cells(self, results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-        """Mean accuracy with its interval for every cell."""
-        cells = []
-        for lag in self.lags:
-            for chunk in self.chunks:
-                names = [self.name(lag, chunk, seed) for seed in range(1, self.num_seeds + 1)]
-                mean, half = mean_and_interval([results[name]["accuracy"] for name in names])
-                cells.append({"lag": lag, "chunk": chunk, "accuracy": mean, "accuracy_half_interval": half})
-        return cells
+    def cells(self, results: dict[str, dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+        """For every cell the mean accuracy with its interval, sequences to 99 %, seconds and size.
+
+        Args:
+            results: By the names of `runs`.
+            folder: Where the runs are.
+        """
+        return [self._cell(lag, value, results, folder) for lag in self.lags for value in self.values]
+
+    def _cell(self, lag: int, value: int, results: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
+        names = [self.name(lag, value, seed) for seed in range(1, self.num_seeds + 1)]
+        mean, half = mean_and_interval([results[name]["accuracy"] for name in names])
+        return {
+            "lag": lag,
+            self.across: value,
+            "accuracy": mean,
+            "accuracy_half_interval": half,
+            **_time_to_skill([RunDirectory(folder / name) for name in names]),
+            "seconds": mean_and_interval([results[name]["seconds"] for name in names])[0],
+            "parameters": results[names[0]]["parameters"],
+        }
+
+
+def _time_to_skill(runs: Sequence[RunDirectory]) -> dict[str, Any]:
+    reached = [symbols_to_skill(run.read_metrics()) for run in runs]
+    times = [symbols / SEQUENCE_SYMBOLS for symbols in reached if symbols is not None]
+    mean = mean_and_interval(times)[0] if times else None
+    return {"sequences_to_99": mean, "seeds_to_99": len(times), "seeds": len(runs)}
 
 
 def map_table(grid: Grid, cells: Sequence[dict[str, Any]]) -> str:
-    """The cells as a markdown table, lags down and chunk lengths across."""
-    lines = ["| lag | " + " | ".join(f"chunk {chunk}" for chunk in grid.chunks) + " |"]
-    lines.append("|---" * (len(grid.chunks) + 1) + "|")
-    by_place = {(cell["lag"], cell["chunk"]): cell for cell in cells}
+    """The cells as a markdown table, lags down and the other option across."""
+    lines = ["| lag | " + " | ".join(f"{grid.across} {value}" for value in grid.values) + " |"]
+    lines.append("|---" * (len(grid.values) + 1) + "|")
+    by_place = {(cell["lag"], cell[grid.across]): cell for cell in cells}
     for lag in grid.lags:
-        texts = [with_interval(by_place[lag, chunk]) for chunk in grid.chunks]
+        texts = [with_interval(by_place[lag, value]) for value in grid.values]
         lines.append(f"| {lag} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
+
+
+def lags_table(cells: Sequence[dict[str, Any]]) -> str:
+    """A row for each lag and hidden size: skill, time to it, seconds and size, as markdown."""
+    names = ("lag", "hidden size", "accuracy (95 % over seeds)", "sequences to 99 %", "seconds", "parameters")
+    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+    for cell in cells:
+        lines.append(
+            f"| {cell['lag']} | {cell['hidden_size']} | {with_interval(cell)} | {_reached(cell)} | "
+            f"{cell['seconds']:.1f} | {cell['parameters']:,} |"
+        )
+    return "\n".join(lines)
+
+
+def _reached(row: dict[str, Any]) -> str:
+    reached = "never" if row["sequences_to_99"] is None else f"{row['sequences_to_99']:,.0f}"
+    if 0 < row["seeds_to_99"] < row["seeds"]:
+        reached += f" ({row['seeds_to_99']} of {row['seeds']} seeds)"
+    return reached
 
 
 def write_table(folder: Path, name: str, rows: Sequence[dict[str, Any]], table: str) -> None:

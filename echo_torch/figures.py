@@ -298,3 +298,36 @@ def draw_map(
     figure.colorbar(image, label="accuracy on fresh symbols")
     figure.legend(loc="outside lower center", frameon=False)
     _save(figure, path)
+
+
+def draw_lags(
+    lags: Sequence[int], hidden_sizes: Sequence[int], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
+) -> None:
+    """Draw accuracy and sequences to 99 % against the lag, a line for each hidden size.
+
+    Args:
+        lags: Along the axis.
+        hidden_sizes: A line each.
+        cells: With `lag`, `hidden_size`, `accuracy`, `accuracy_half_interval` and `sequences_to_99`.
+        path: The PNG file.
+        title: Stands above it.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for number, hidden_size in enumerate(hidden_sizes):
+        line = [cell for cell in cells if cell["hidden_size"] == hidden_size]
+        # Beside each other, so that equal results do not hide one another.
+        places = [cell["lag"] + 0.06 * (number - (len(hidden_sizes) - 1) / 2) for cell in line]
+        style = {"marker": "osD^v"[number % 5], "linestyle": ["-", "--", ":"][number % 3], "color": f"C{number}"}
+        halves = [cell["accuracy_half_interval"] or 0 for cell in line]
+        left.errorbar(places, [c["accuracy"] for c in line], halves, capsize=3, label=f"{hidden_size}", **style)
+        times = [float("nan") if c["sequences_to_99"] is None else c["sequences_to_99"] for c in line]
+        right.plot(places, times, **style)
+    left.set(xlabel="lag (steps)", ylabel="accuracy on fresh sequences", ylim=(-0.03, 1.03))
+    right.set(xlabel="lag (steps)", ylabel="sequences to 99 %\n(no mark: never)")
+    right.set_xlim(left.get_xlim())
+    for axes in (left, right):
+        axes.set_xticks(lags, [str(lag) for lag in lags])
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    figure.legend(loc="outside right center", title="hidden size")
+    _save(figure, path)

@@ -9,7 +9,7 @@ import pytest
 
 from echo_torch import configure
 from echo_torch.cli import main
-from echo_torch.comparison import ARMS, Grid, comparison_runs, symbols_to_skill
+from echo_torch.comparison import ARMS, Grid, comparison_runs, map_table, symbols_to_skill
 from echo_torch.experiments import replace
 from echo_torch.files import UserError
 from echo_torch.sweep import mean_and_interval, run_all
@@ -101,11 +101,19 @@ def test_symbols_to_skill_pools_the_last_100_sequences():
     assert symbols_to_skill({"symbols": [1000.0], "accuracy": [1.0], "targets": [900.0]}) is None
 
 
-def test_the_grid_names_every_cell():
-    grid = Grid((0, 1), (1, 2), 2, {"updates": 5})
+def test_the_grid_names_every_cell(tmp_path):
+    grid = Grid("aligned", (0, 1), "chunk", (1, 2), 2, {"updates": 5})
     assert len(grid.runs()) == 8
-    results = {name: {"accuracy": c.chunk / 10 + c.lag} for name, c in grid.runs().items()}
-    assert [cell["accuracy"] for cell in grid.cells(results)] == [0.1, 0.2, 1.1, 1.2]
+    results = {
+        name: {"accuracy": c.chunk / 10 + c.lag, "seconds": 1.0, "parameters": 7} for name, c in grid.runs().items()
+    }
+    for name in results:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.csv").write_text("symbols,accuracy,targets\n2500,1.0,2500\n")
+    cells = grid.cells(results, tmp_path)
+    assert [cell["accuracy"] for cell in cells] == [0.1, 0.2, 1.1, 1.2]
+    assert {(cell["sequences_to_99"], cell["seeds_to_99"], cell["seeds"]) for cell in cells} == {(100.0, 2, 2)}
+    assert "| 1 | 110.00% ± 0.00% | 120.00% ± 0.00% |" in map_table(grid, cells)
 
 
 @pytest.mark.slow
@@ -116,6 +124,10 @@ def test_compare_and_map_leave_tables_and_figures(tmp_path, capsys):
     assert "| aligned lanes, chunks of 5 | 0 | 100.0% |" in capsys.readouterr().out
     arguments = ["map", "--lags", "0", "1", "--chunks", "1", "2", "--updates", "20", "--no-progress"]
     assert main([*arguments, "--run-dir", str(tmp_path / "m")]) == 0
+    arguments = ["lags", "--lags", "1", "2", "--hidden-sizes", "5", "8", "--sequences", "20", "--seeds", "2"]
+    assert main([*arguments, "--run-dir", str(tmp_path / "l"), "--no-progress"]) == 0
+    for name in ("l/lags.md", "l/lags.json", "l/lags.png"):
+        assert (tmp_path / name).stat().st_size > 0
     for name in ("c/comparison.md", "c/comparison.json", "m/map.md", "m/map.json"):
         assert (tmp_path / name).stat().st_size > 0
     for name in ("c/curves.png", "c/reach_by_horizon.png", "m/map.png"):
@@ -130,6 +142,9 @@ def test_compare_and_map_leave_tables_and_figures(tmp_path, capsys):
         "compare --seeds x",
         "compare --jobs 0",
         "map --lags",
+        "lags --lags 5",
+        "lags --hidden-sizes 0",
+        "lags --sequences x",
         "map --chunks",
         "map --chunks 0",
         "map --lags -1",
