@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
@@ -10,12 +11,14 @@ import torch
 
 from echo_torch.chunk import Chunk
 from echo_torch.evaluation import Evaluation, answers, evaluate
-from echo_torch.experiments import Configuration, given, memory_length, replace
+from echo_torch.experiments import Configuration, given, given_text, memory_length, replace
+from echo_torch.files import UserError
 from echo_torch.framing import NO_STEP, Frames, frame_masked, frame_prefixes, frame_sequence, frame_windows
 from echo_torch.layout import LaneLayout, Layout, WindowLayout
 from echo_torch.model import EchoGRU, EchoLSTM, EchoMLP, EchoModel, EchoRNN
 from echo_torch.reach import DEFAULT_MAX_CHUNKS, DEFAULT_MAX_LAG, Reach, reach
-from echo_torch.sequences import Missing, RandomSymbols
+from echo_torch.sequences import Integers, Missing, RandomSymbols
+from echo_torch.series import OwnSymbols, line_above, open_series, split_bounds
 from echo_torch.state import RecurrentModel
 from echo_torch.stream import EchoStream
 
@@ -56,18 +59,60 @@ def _windows(c: Configuration, *, sequences_at_once: int | None = None) -> Windo
     return WindowLayout(frames, length, batch_size, carry=c.carry, cut=c.cut, sequences_at_once=at_once)
 
 
-def _lanes(c: Configuration) -> LaneLayout:
-    num_lanes = given(c.lanes)
+def _lanes(c: Configuration, split: str = "training") -> LaneLayout:
+    num_lanes, reset_every = given(c.lanes), c.reset_every
+    if c.data is not None:
+        # Each lane reads a part of the file; where the parts are over, all begin again.
+        reset_every = _piece_length(c, split)
+        if split == "evaluation":
+            num_lanes = min(num_lanes, _num_pieces(c, split))
     # Spread evenly over a sequence, so that about the same number of lanes resets at every chunk.
-    first_steps = [lane * given(c.reset_every) // num_lanes for lane in range(num_lanes)] if c.stagger else None
-    return LaneLayout(
-        num_lanes, given(c.chunk), c.lag, reset_every=c.reset_every, first_steps=first_steps, carry=c.carry
-    )
+    first_steps = [lane * given(reset_every) // num_lanes for lane in range(num_lanes)] if c.stagger else None
+    return LaneLayout(num_lanes, given(c.chunk), c.lag, reset_every=reset_every, first_steps=first_steps, carry=c.carry)
 
 
-def build_source(configuration: Configuration, split: str) -> RandomSymbols:
-    """The symbols of a split."""
-    return RandomSymbols(configuration.vocabulary_size, configuration.seed, split)
+def build_source(configuration: Configuration, split: str) -> Callable[[Integers, Integers], Integers]:
+    """The symbols of a split.
+
+    Raises:
+        UserError: If the user's own data cannot be read, or does not fit the configuration.
+    """
+    c = configuration
+    if c.data is None:
+        return RandomSymbols(c.vocabulary_size, c.seed, split)
+    return _own_symbols(c, split)
+
+
+def _own_symbols(c: Configuration, split: str) -> OwnSymbols:
+    data = open_series(given_text(c.data), column=c.column, series=c.series)
+    if (largest := int(data.numbers.max())) >= c.vocabulary_size:
+        line = line_above(given_text(c.data), c.vocabulary_size - 1, column=c.column)
+        raise UserError(
+            f"{c.data!r} line {line}: with --vocabulary-size {c.vocabulary_size} every number must be below it, but "
+            f"the largest is {largest}; leave the flag out to have it inferred."
+        )
+    source = OwnSymbols(data, split, _piece_length(c, split))
+    begins, ends = source.pieces
+    needed = max((c.window or 1) + c.windows_dropped, c.lag + 1)
+    if not len(begins) or int((ends - begins).max()) < needed:
+        raise UserError(
+            f"{c.data!r} is too short: for {split} its longest series leaves {int((ends - begins).max(initial=0))} "
+            f"numbers, and {needed} are needed to ask one question (the last tenth of the file is for evaluation)."
+        )
+    return source
+
+
+def _piece_length(c: Configuration, split: str) -> int:
+    """Steps of one sequence of the user's own data."""
+    if c.framing != "lanes":
+        return given(c.length)
+    data = open_series(given_text(c.data), column=c.column, series=c.series)
+    low, high = split_bounds(len(data.numbers), split)
+    return c.reset_every or max(1, -(-(high - low) // given(c.lanes)))
+
+
+def _num_pieces(c: Configuration, split: str) -> int:
+    return len(_own_symbols(c, split).pieces[0])
 
 
 def _stream(c: Configuration, split: str, layout: Layout, **options: Any) -> EchoStream:
@@ -88,6 +133,8 @@ def evaluation_stream(configuration: Configuration, num_sequences: int = EVALUAT
         num_sequences: How many sequences are read. Lanes have no such number: they are read until 25 targets for
             each of them were asked.
     """
+    if configuration.data is not None:
+        return _held_out_stream(configuration)
     if configuration.framing == "lanes":
         layout = _lanes(configuration)
         num_chunks = _chunks_to_ask(layout, TARGETS_PER_SEQUENCE * num_sequences)
@@ -95,6 +142,33 @@ def evaluation_stream(configuration: Configuration, num_sequences: int = EVALUAT
     at_once = next(n for n in range(min(_SEQUENCES_AT_ONCE, num_sequences), 0, -1) if num_sequences % n == 0)
     windows = _windows(configuration, sequences_at_once=at_once)
     return _stream(configuration, "evaluation", windows, num_chunks=windows.num_chunks(num_sequences))
+
+
+def _held_out_stream(c: Configuration) -> EchoStream:
+    """All of the user's held-out numbers, once."""
+    num_pieces = _num_pieces(c, "evaluation")
+    layout: Layout
+    if c.framing == "lanes":
+        layout = _lanes(c, "evaluation")
+        chunks_per_piece = -(-_piece_length(c, "evaluation") // given(c.chunk))
+        num_chunks = -(-num_pieces // layout.num_lanes) * chunks_per_piece
+    else:
+        layout = _windows(c, sequences_at_once=min(_SEQUENCES_AT_ONCE, num_pieces))
+        num_chunks = layout.num_chunks(num_pieces)
+    return _stream(c, "evaluation", layout, num_chunks=num_chunks)
+
+
+def _first_held_out(c: Configuration) -> EchoStream:
+    """The first held-out sequence; of lanes its first questions."""
+    layout: Layout
+    if c.framing == "lanes":
+        chunk, length = given(c.chunk), _piece_length(c, "evaluation")
+        layout = LaneLayout(1, chunk, c.lag, reset_every=length, carry=c.carry)
+        num_chunks = -(-min(length, TARGETS_PER_SEQUENCE + c.lag) // chunk)
+    else:
+        layout = _windows(c, sequences_at_once=1)
+        num_chunks = layout.num_chunks(1)
+    return _stream(c, "evaluation", layout, num_chunks=num_chunks)
 
 
 def _chunks_to_ask(layout: Layout, num_targets: int) -> int:
@@ -120,7 +194,9 @@ def evaluation_ceiling(configuration: Configuration) -> float | None:
 
 def _reach(c: Configuration, chunks: EchoStream, max_chunks: int) -> Reach:
     max_lag = max(DEFAULT_MAX_LAG, c.lag)
-    return reach(chunks, c.lag, vocabulary_size=c.vocabulary_size, max_lag=max_lag, max_chunks=max_chunks)
+    # Nobody knows how far a user's own data can be guessed: there is no ceiling.
+    vocabulary_size = c.vocabulary_size if c.data is None else None
+    return reach(chunks, c.lag, vocabulary_size=vocabulary_size, max_lag=max_lag, max_chunks=max_chunks)
 
 
 def first_chunks(configuration: Configuration, num_chunks: int = 24) -> list[Chunk]:
@@ -162,6 +238,8 @@ def evaluate_model(configuration: Configuration, model: RecurrentModel[Any]) -> 
 
 def example(configuration: Configuration, model: RecurrentModel[Any]) -> tuple[list[int], list[int]]:
     """One evaluation sequence in the tutorial's form, of lanes the first: (expected, predicted)."""
+    if configuration.data is not None:
+        return answers(model, _first_held_out(configuration))
     if configuration.framing == "lanes":
         configuration = replace(configuration, lanes=1, stagger=False)
     return answers(model, evaluation_stream(configuration, num_sequences=1))

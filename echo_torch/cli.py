@@ -145,7 +145,11 @@ def _add_options(parser: argparse.ArgumentParser) -> dict[str, argparse._Argumen
                 option.flag, action="store_true", default=argparse.SUPPRESS, help=option.help
             )
         else:
-            metavar = "{" + ",".join(option.choices) + "}" if option.choices else {int: "N", float: "X"}[option.kind]
+            metavar = (
+                "{" + ",".join(option.choices) + "}"
+                if option.choices
+                else {int: "N", float: "X", str: "NAME"}[option.kind]
+            )
             groups[option.group].add_argument(option.flag, metavar=metavar, default=argparse.SUPPRESS, help=option.help)
     modes.add_argument("--config", metavar="FILE", help="take options from a YAML file; flags go before it")
     return groups
@@ -233,6 +237,11 @@ def _configuration(parsed: argparse.Namespace) -> Configuration:
             values.pop(other, None)
     values.update(flags)
     mode = values.pop("mode", "lag")
+    if isinstance(values.get("data"), str) and values.get("vocabulary_size") is None:
+        from echo_torch.series import open_series
+
+        numbers = open_series(values["data"], column=values.get("column"), series=values.get("series")).numbers
+        values["vocabulary_size"] = max(2, int(numbers.max()) + 1)
     try:
         return configure(mode, **values)
     except (TypeError, ValueError) as error:

@@ -65,6 +65,9 @@ OPTIONS = {
         Option("batch_size", int, "data", "consecutive windows per batch", 1, 10**6),
         Option("lanes", int, "data", "sequences read side by side, each in its own row", 1, 10**6),
         Option("chunk", int, "data", "steps that a lane reads per update", 1, 10**6),
+        Option("data", str, "data", "train on the numbers of this text or CSV file", is_optional=True),
+        Option("column", str, "data", "the column of a CSV file that holds the numbers", is_optional=True),
+        Option("series", str, "data", "the column of a CSV file that tells independent series apart", is_optional=True),
         Option(
             "missing", float, "data", "share of the symbols that cannot be read; their echo is asked all the same",
             0, 0.99, reason="some symbol must be left",
@@ -143,6 +146,9 @@ class Configuration:
     batch_size: int | None
     lanes: int | None
     chunk: int | None
+    data: str | None
+    column: str | None
+    series: str | None
     missing: float
     reset_every: int | None
     stagger: bool
@@ -207,7 +213,8 @@ _LANES: dict[str, Value] = {
     "cut": "chunk",
 }  # fmt: skip
 COMMON_DEFAULTS: dict[str, Value] = {
-    "seed": 1, "sequences": None, "updates": None, "length": 25, "vocabulary_size": 100, "missing": 0.0,
+    "seed": 1, "sequences": None, "updates": None, "length": 25, "vocabulary_size": 100, "data": None, "column": None,
+    "series": None, "missing": 0.0,
     "model": "lstm", "layers": 1, "mlp_window": None, "encoding": None, "base": None, "init": "torch",
     "learning_rate": 1e-3, "clip_norm": None, "cut": "chunk", "accelerator": "auto", "devices": 1, "workers": 0,
     "threads": 1, "log_every": 100, "tensorboard": False,
@@ -317,6 +324,9 @@ def configure(mode: str, **options: Any) -> Configuration:
             )
         values["sequences"] = None
     _fill_in_model(values, given)
+    for name, owner in (("column", "data"), ("series", "column")):
+        if values[name] is not None and values[owner] is None:
+            raise ValueError(f"`{name}` has an effect only together with `{owner}`. Got {_shorten(values[name])!r}.")
     configuration = Configuration(mode=mode, **values)  # type: ignore[arg-type]  # checked one by one above
     _check_rules(configuration, experiment)
     return configuration
@@ -341,6 +351,10 @@ def check_value(option: Option, value: object) -> Value:
     """
     if value is None and option.is_optional:
         return None
+    if option.kind is str and not option.choices:
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise TypeError(f"`{option.name}` must be a name. Got {_shorten(repr(value))}.")
+        return value
     if option.kind is str:
         if value not in option.choices:
             words = ", ".join(option.choices)
@@ -409,6 +423,7 @@ def describe(configuration: Configuration) -> str:
         windows = "single steps" if c.window == 1 else f"windows of {c.window} steps"
         before = ", what lies before the sequence missing" if c.framing == "masked" else ""
         reading = f"{windows} in batches of {c.batch_size}{before}, {carried}"
+    reading += f", from {c.data}" if c.data else ""
     lost = f"; {c.missing:.0%} of the symbols are missing" if c.missing else ""
     return f"say {asked} (1 of {c.vocabulary_size}), reading {reading}{lost}"
 
@@ -543,4 +558,11 @@ def given(value: int | None) -> int:
     """A number that this mode's configuration has."""
     if value is None:
         raise TypeError("This option has no value in this mode.")
+    return value
+
+
+def given_text(value: str | None) -> str:
+    """A name that this configuration has."""
+    if value is None:
+        raise TypeError("This option has no value in this configuration.")
     return value

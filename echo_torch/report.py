@@ -37,8 +37,10 @@ def implication(found: Reach, result: dict[str, Any], memory_length: int | None 
         memory_length: Steps that the network's answer can depend on; None: any number.
     """
     ceiling, chance = result["ceiling"], result["chance"]
-    if ceiling is None or result["accuracy"] is None:
+    if result["accuracy"] is None:
         return "Nothing was asked."
+    if ceiling is None:
+        return "How far these numbers can be guessed is not known, so there is no ceiling to compare with."
     low, high = result["accuracy_low"], result["accuracy_high"]
     if ceiling == chance:
         return f"The ceiling of the data path is chance, {chance:.1%}: no training could have learned anything here."

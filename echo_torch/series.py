@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import csv
+import functools
 import itertools
+import os
+import tempfile
+from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from echo_torch.files import UserError
 
@@ -92,3 +100,122 @@ def _symbol(text: str, path: str, line: int, column: str | None) -> int:
     raise UserError(
         f"{path!r} line {line}: every entry must be a whole number between 0 and {MAX_SYMBOL}. Got {shown!r}{hint}."
     )
+
+
+HELD_OUT = 10  # one number in so many, the last ones of the file, is for evaluation
+_BUFFERED_NUMBERS = 2**16
+
+
+class Series(NamedTuple):
+    """All numbers of a file, on disk in four bytes each.
+
+    Attributes:
+        numbers: int32 (n,), mapped from a temporary file, so that they need not fit into memory.
+        begins: int64 (series,), where each independent series begins.
+    """
+
+    numbers: NDArray[np.int32]
+    begins: NDArray[np.int64]
+
+
+def open_series(path: str | Path, *, column: str | None = None, series: str | None = None) -> Series:
+    """Read a file once and keep its numbers where any of them is had at once.
+
+    Args:
+        path: As of `read_rows`.
+        column: As of `read_rows`.
+        series: As of `read_rows`.
+
+    Raises:
+        UserError: As `read_rows`, or if there is no number.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise UserError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from None
+    return _open_series(str(path), column, series, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _open_series(path: str, column: str | None, series: str | None, *stamp: int) -> Series:
+    begins = array("q")
+    # Without a name, so that nothing is left behind whatever happens. TMPDIR says where.
+    with tempfile.TemporaryFile() as file:
+        count = _write_numbers(file, begins, read_rows(path, column=column, series=series))
+        if not count:
+            raise UserError(f"{path!r} holds no number.")
+        numbers = np.memmap(file, dtype=np.int32, mode="r", shape=(count,))
+    return Series(numbers, np.frombuffer(begins, dtype=np.int64))
+
+
+def _write_numbers(file: IO[bytes], begins: array[int], rows: Iterator[Row]) -> int:
+    buffer, count = array("i"), 0
+    for row in rows:
+        if row.is_new:
+            begins.append(count)
+        buffer.append(row.symbol)
+        count += 1
+        if len(buffer) == _BUFFERED_NUMBERS:
+            buffer.tofile(file)
+            del buffer[:]
+    buffer.tofile(file)
+    file.flush()
+    return count
+
+
+def line_above(path: str | Path, largest: int, *, column: str | None = None) -> int | None:
+    """The first line whose number is larger; None if there is none."""
+    return next((row.line for row in read_rows(path, column=column) if row.symbol > largest), None)
+
+
+@dataclass(frozen=True)
+class OwnSymbols:
+    """The source a stream reads from: places in, a user's own numbers out.
+
+    Every series is cut into pieces, one after another; sequence k is piece k. The last numbers of the file are held
+    out for the evaluation.
+
+    Attributes:
+        data: The numbers.
+        split: "training" or "evaluation". Training begins again after the last piece, the evaluation does not.
+        piece_length: Steps in a piece; the last one of a series may have fewer.
+    """
+
+    data: Series
+    split: str
+    piece_length: int
+
+    @functools.cached_property
+    def pieces(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Begin and end of every piece."""
+        edges = np.append(self.data.begins, len(self.data.numbers))
+        low, high = split_bounds(len(self.data.numbers), self.split)
+        begins = []
+        ends = []
+        for begin, end in zip(np.maximum(edges[:-1], low), np.minimum(edges[1:], high), strict=True):
+            starts = np.arange(begin, end, self.piece_length)
+            begins.append(starts)
+            ends.append(np.minimum(starts + self.piece_length, end))
+        return np.concatenate(begins), np.concatenate(ends)
+
+    def __call__(self, sequence: NDArray[np.int64], step: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Symbols of the given places; -1 where there is none.
+
+        Args:
+            sequence: int64, broadcasts with `step`.
+            step: int64; a negative step is no place.
+        """
+        begins, ends = self.pieces
+        piece = np.mod(sequence, len(begins))
+        place = begins[piece] + step
+        exists = (step >= 0) & (place < ends[piece])
+        if self.split == "evaluation":
+            exists &= sequence < len(begins)
+        found = self.data.numbers[np.where(exists, place, 0)].astype(np.int64)
+        return np.where(exists, found, -1)
+
+
+def split_bounds(count: int, split: str) -> tuple[int, int]:
+    """From which to below which number of a file a split goes."""
+    middle = count - count // HELD_OUT
+    return (0, middle) if split == "training" else (middle, count)

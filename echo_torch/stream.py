@@ -108,7 +108,8 @@ class EchoStream(IterableDataset[Chunk]):
         sequence = places.sequence[:, :, None]
         symbols = self.source(sequence, places.step)
         targets = self.source(sequence, places.answer)
-        targets[(places.answer == NO_STEP) | (targets < 0)] = NOT_ASKED
+        # A source without end has a symbol at every step; where one has ended, nothing is asked any more.
+        targets[(places.answer == NO_STEP) | (targets < 0) | (symbols < 0)] = NOT_ASKED
         if self.is_missing is not None:
             symbols[self.is_missing(sequence, places.step)] = -1
         fields = (symbols, targets, places.starts, places.sequence, places.step)

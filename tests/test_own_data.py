@@ -1,0 +1,116 @@
+"""A user's own numbers, from the file to the chunks."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from echo_torch import RunDirectory, configure, train
+from echo_torch.builders import build_reach, evaluation_stream, training_stream
+from echo_torch.cli import main
+from echo_torch.files import UserError
+from echo_torch.series import OwnSymbols, open_series
+
+MODES = ("echo", "stateful", "lag", "masked", "whole", "sequence", "aligned")
+
+
+def write(path, groups):
+    path.write_text("who,x\n" + "".join(f"{who},{x}\n" for who, group in enumerate(groups) for x in group))
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("own") / "numbers.csv"
+    draw = np.random.default_rng(0)
+    write(path, [draw.integers(0, 7, length).tolist() for length in (300, 41, 500, 159)])
+    return path
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=30), min_size=1, max_size=5), st.integers(1, 12))
+def test_pieces_hold_every_number_once_and_stay_in_their_series(tmp_path_factory, groups, piece_length):
+    path = tmp_path_factory.mktemp("own") / "numbers.csv"
+    write(path, groups)
+    data = open_series(path, column="x", series="who")
+    numbers = [number for group in groups for number in group]
+    edges = set(np.cumsum([len(group) for group in groups]).tolist())
+    read = []
+    for split in ("training", "evaluation"):
+        source = OwnSymbols(data, split, piece_length)
+        for piece, (begin, end) in enumerate(zip(*source.pieces, strict=True)):
+            assert not any(begin < edge < end for edge in edges)
+            found = source(np.array(piece), np.arange(-1, piece_length + 1))
+            assert found[0] == found[-1] == -1
+            read += found[found >= 0].tolist()
+    assert read == numbers
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_targets_are_the_echo_and_held_out_numbers_are_asked_once(table, mode):
+    c = configure(mode, data=str(table), column="x", series="who", vocabulary_size=7)
+    data = open_series(table, column="x", series="who")
+    for stream in (training_stream(c), evaluation_stream(c)):
+        pieces = stream.source.pieces
+        asked = []
+        for _, chunk in zip(range(60), stream, strict=False):
+            for lane, column in (chunk.targets >= 0).nonzero().tolist():
+                piece = int(chunk.sequence[lane]) % len(pieces[0])
+                place = int(pieces[0][piece]) + int(chunk.step[lane, column]) - c.lag
+                assert pieces[0][piece] <= place < pieces[1][piece]
+                assert int(chunk.targets[lane, column]) == data.numbers[place]
+                asked.append(place)
+    assert len(set(asked)) == len(asked)  # of the evaluation
+    assert min(asked) >= 900
+    assert build_reach(c).ceiling is None
+
+
+def test_it_is_learned(tmp_path, table):
+    c = configure("aligned", data=str(table), column="x", vocabulary_size=7, lanes=8, updates=400, accelerator="cpu")
+    result = train(c, RunDirectory(tmp_path / "run"))
+    assert result["accuracy"] > 0.97
+    assert result["ceiling"] is None
+    assert result["targets"] == 100 - 8  # one of each lane's numbers has no answer before it
+
+
+def test_the_command_line_infers_the_vocabulary(table, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["--data", str(table), "--column", "x", "--mode", "aligned"]
+    assert main(["train", *options, "--print-config"]) == 0
+    assert "vocabulary_size: 7\n" in capfd.readouterr().out
+    assert main(["train", *options, "--lanes", "4", "--updates", "20", "--run-dir", "run", "--quiet"]) == 0
+    assert main(["evaluate", "--run", "run"]) == 0
+    assert "fresh targets" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--data", "none"], ["Cannot read 'none'"]),
+        (["--data", "empty"], ["holds no number"]),
+        (["--data", "short"], ["too short", "numbers, and 6 are needed"]),
+        (["--data", "words"], ["'words' line 2", "Got 'two'"]),
+        (["--data", "short", "--vocabulary-size", "3"], ["'short' line 4", "below it", "largest is 9"]),
+        (["--column", "x"], ["--column has an effect only together with --data"]),
+        (["--data", "short", "--series", "x"], ["--series has an effect only together with --column"]),
+    ],
+)
+def test_bad_data(tmp_path, monkeypatch, capfd, options, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "short").write_text("1\n2\n0\n9\n1\n")
+    (tmp_path / "words").write_text("1\ntwo\n")
+    assert main(["train", "--quiet", "--mode", "lag", *options]) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert all(word in error for word in words), error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_that_changes_is_read_again(tmp_path):
+    path = tmp_path / "numbers"
+    path.write_text("1 2 3")
+    assert open_series(path).numbers.tolist() == [1, 2, 3]
+    path.write_text("4 5 6 7")
+    assert open_series(path).numbers.tolist() == [4, 5, 6, 7]
+    with pytest.raises(UserError, match="Cannot read"):
+        open_series(tmp_path / "none")
