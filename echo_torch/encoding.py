@@ -37,8 +37,12 @@ def one_hot_encode(symbols: Sequence[int] | Tensor, vocabulary_size: int = 100) 
     """
     symbols = torch.as_tensor(symbols)
     check_symbols(symbols, vocabulary_size)
+    return _one_hot(symbols, vocabulary_size)
+
+
+def _one_hot(symbols: Tensor, size: int) -> Tensor:
     # One comparison against 0..n-1: faster than F.one_hot (int64, then a cast), and -1 matches nothing.
-    return symbols.unsqueeze(-1).eq(torch.arange(vocabulary_size, device=symbols.device)).float()
+    return symbols.unsqueeze(-1).eq(torch.arange(size, device=symbols.device)).float()
 
 
 def one_hot_decode(vectors: Tensor) -> list[int]:
@@ -108,11 +112,15 @@ class Encoding:
 
     def encode(self, symbols: Tensor) -> Tensor:
         """Symbols (...) to network input, float32 (..., size); -1 (nothing is read) gives zeros."""
-        if self.base is None:
-            return one_hot_encode(symbols, self.vocabulary_size)
         check_symbols(symbols, self.vocabulary_size)
+        return self.encode_checked(symbols)
+
+    def encode_checked(self, symbols: Tensor) -> Tensor:
+        """The same for symbols that are known to lie in the vocabulary: a look at each costs as much as encoding."""
+        if self.base is None:
+            return _one_hot(symbols, self.vocabulary_size)
         digits = to_digits(symbols, self.base, self.num_digits, where_negative=-1)
-        return digits.unsqueeze(-1).eq(torch.arange(self.base, device=symbols.device)).flatten(-2).float()
+        return _one_hot(digits, self.base).flatten(-2)
 
 
 def to_digits(symbols: Tensor, base: int, num_digits: int, *, where_negative: int) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 Value: TypeAlias = "str | int | float | bool | None"
 
 MAX_PARAMETERS = 200_000_000  # with Adam's two moments and the gradients 3.2 GB
-ONE_HOT_UP_TO = 10_000  # symbols: beyond, an update's time is that of the table of weights, and digits are the default
+ONE_HOT_UP_TO = 1_000  # symbols: beyond, an update takes longer than with digits, four times at 1,000
 MAX_CHUNK_NUMBERS = 200_000_000  # activations of one chunk kept for the gradient, 0.8 GB
 
 

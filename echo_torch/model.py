@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from echo_torch.encoding import Encoding
+from echo_torch.encoding import Encoding, check_symbols
 from echo_torch.state import HiddenState, LSTMState, WindowState
 
 INITS = ("torch", "keras")
@@ -57,7 +57,12 @@ class EchoModel(nn.Module):
                 number of lanes.
         """
         self._check(symbols, state)
-        output, state = self._read(self.encoding.encode(symbols), state)
+        check_symbols(symbols, self.vocabulary_size)
+        return self.read_encoded(self.encoding.encode_checked(symbols), state)
+
+    def read_encoded(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """The same as `forward` for symbols that are encoded already, float32 (lanes, steps, encoding.size)."""
+        output, state = self._read(inputs, state)
         logits: Tensor = self.head(output)
         return logits, state
 
