@@ -436,7 +436,7 @@ def _predict(parsed: argparse.Namespace) -> None:
         answers = predictor.answers(symbols, top_k=top_k)
         shares = predictor.explain(symbols) if parsed.explain else []
     except ValueError as error:
-        raise UserError(str(error).replace("`symbols`", "The numbers")) from None
+        raise UserError(str(error).replace("`symbols`", "The input")) from None
     for answer in answers:
         print(report.answer_line(answer.position, answer.of, symbols, answer.symbol, answer.top))
     for line in report.explanation_lines(symbols, shares):

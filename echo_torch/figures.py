@@ -325,6 +325,7 @@ def draw_lags(
     left.set(xlabel="lag (steps)", ylabel="accuracy on fresh sequences", ylim=(-0.03, 1.03))
     right.set(xlabel="lag (steps)", ylabel="sequences to 99 %\n(no mark: never)")
     right.set_xlim(left.get_xlim())
+    right.set_ylim(bottom=0)
     for axes in (left, right):
         axes.set_xticks(lags, [str(lag) for lag in lags])
         axes.grid(alpha=0.3)
