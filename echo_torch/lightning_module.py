@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from math import isfinite
+from typing import Any, NoReturn
 
 import torch
 from pytorch_lightning import LightningModule
@@ -11,6 +12,10 @@ from torch import Tensor
 from echo_torch.chunk import Chunk
 from echo_torch.encoding import count_asked, count_correct, loss_sum, num_digits_of
 from echo_torch.state import RecurrentModel, detach_state, reset_state
+
+
+class LossError(RuntimeError):
+    """The loss is no number any more; the optimiser has not seen it."""
 
 
 class EchoModule(LightningModule):
@@ -56,17 +61,32 @@ class EchoModule(LightningModule):
         self._pooled = None
 
     def training_step(self, chunk: Chunk, batch_idx: int) -> Tensor:
-        """Read one chunk and return its loss: the mean over the targets that all ranks were asked."""
+        """Read one chunk and return its loss: the mean over the targets that all ranks were asked.
+
+        Raises:
+            LossError: If the loss is not finite.
+        """
         state = self.model.initial_state(len(chunk.symbols)) if self.carry is None else self.carry
         logits, state = self.model(chunk.symbols, reset_state(state, chunk.starts))
+        total = loss_sum(logits, chunk.targets, self._num_digits)
+        if not isfinite(total.item()):
+            self._refuse(chunk)
         # Set here and not in a later hook: a checkpoint callback runs before those.
         self.carry = detach_state(state)
-        total, asked = loss_sum(logits, chunk.targets, self._num_digits), count_asked(chunk.targets)
+        asked = count_asked(chunk.targets)
         self._pool(total.detach(), count_correct(logits, chunk.targets, self._num_digits), asked)
         num_ranks = self.trainer.world_size
         asked = _sum_over_ranks(asked, num_ranks)
         # DDP takes the mean of the ranks' gradients; times their number it is the sum again.
         return total * num_ranks / asked.clamp(min=1)
+
+    def _refuse(self, chunk: Chunk) -> NoReturn:
+        read = sorted({sequence for sequence in chunk.sequence.tolist() if sequence >= 0})
+        which = f"sequence {read[0]}" if len(read) == 1 else f"sequences {read[0]} to {read[-1]}"
+        raise LossError(
+            f"The loss is not finite at update {self.trainer.global_step + 1}, on {which}; the optimiser has not "
+            "applied it. A smaller learning rate or a clipped gradient norm may help."
+        )
 
     def _pool(self, total: Tensor, correct: Tensor, asked: Tensor) -> None:
         # Added up on the device and read once a row, because every read would wait for the device.

@@ -31,7 +31,7 @@ from echo_torch.callbacks import Bar, MetricsFile, SaveLast, WholeCheckpoints
 from echo_torch.evaluation import Evaluation
 from echo_torch.experiments import Configuration
 from echo_torch.files import UserError, write_text
-from echo_torch.lightning_module import EchoModule
+from echo_torch.lightning_module import EchoModule, LossError
 from echo_torch.model import EchoModel
 from echo_torch.results import RunDirectory, to_yaml, weights_sha256
 from echo_torch.state import RecurrentModel
@@ -94,7 +94,7 @@ def train(
         check = StateAudit(audit)
         callbacks = [check, SaveLast(run.checkpoint), *([Bar(configuration.mode, progress_file)] if progress else [])]
         trainer = build_trainer(configuration, callbacks, build_loggers(configuration, run))
-        _fit(trainer, module, ChunkData(configuration))
+        _fit(trainer, module, ChunkData(configuration), run, configuration.seed)
     seconds = time.perf_counter() - begin
     updates = num_updates(configuration)
     result = {
@@ -128,9 +128,12 @@ def evaluation_result(configuration: Configuration, evaluation: Evaluation) -> d
     }
 
 
-def _fit(trainer: pl.Trainer, module: EchoModule, data: pl.LightningDataModule) -> None:
+def _fit(trainer: pl.Trainer, module: EchoModule, data: pl.LightningDataModule, run: RunDirectory, seed: int) -> None:
     try:
         trainer.fit(module, data)
+    except LossError as error:
+        kept = f"{str(run.checkpoint)!r} holds what was good" if run.checkpoint.exists() else "none was saved before"
+        raise UserError(f"{error} Seed {seed}; of checkpoints, {kept}.") from None
     except SystemExit:
         # Lightning turns Ctrl-C into exit code 1.
         if trainer.interrupted:

@@ -5,8 +5,21 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 
-from echo_torch import Chunk, EchoLSTM, EchoModule, EchoStream, RandomSymbols, WindowLayout, frame_windows
+from echo_torch import (
+    Chunk,
+    EchoLSTM,
+    EchoModule,
+    EchoStream,
+    RandomSymbols,
+    RunDirectory,
+    WindowLayout,
+    configure,
+    frame_windows,
+    runner,
+    train,
+)  # fmt: skip
 from echo_torch.encoding import count_asked, loss_sum
+from echo_torch.files import UserError
 from echo_torch.runner import quiet_lightning
 
 
@@ -167,3 +180,25 @@ def test_trains_on_cuda():
     _, rows = fit(module, make_stream(6).loader(), 6, log_every_n_steps=1, accelerator="gpu", devices=1)
     losses, _ = plain_training(make_model(), itertools.islice(make_stream(6), 6))
     assert [rows[update]["loss"] for update in range(1, 7)] == pytest.approx(losses, abs=1e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_optimiser(tmp_path, monkeypatch):
+    """The weights are those of the update before, and the sentence says where it was."""
+    c = configure("lag", vocabulary_size=10, sequences=20, accelerator="cpu")
+    run, good = RunDirectory(tmp_path / "run"), []
+    forward = EchoLSTM.forward
+
+    def poisoned(model, symbols, state):
+        good.append({name: value.clone() for name, value in model.state_dict().items()})
+        logits, state = forward(model, symbols, state)
+        return (logits * float("nan") if len(good) == 7 else logits), state
+
+    models = []
+    build = runner.build_model
+    monkeypatch.setattr(runner, "build_model", lambda c: models.append(build(c)) or models[0])
+    monkeypatch.setattr(EchoLSTM, "forward", poisoned)
+    with pytest.raises(UserError, match=r"not finite at update 7, on sequence 1; .* Seed 1; of checkpoints, none was"):
+        train(c, run)
+    assert len(good) == 7
+    assert all(torch.equal(value, good[6][name]) for name, value in models[0].state_dict().items())
+    assert not run.result.exists()
