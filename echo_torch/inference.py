@@ -25,6 +25,7 @@ from echo_torch.state import reset_state
 _SYMBOLS_PER_BLOCK = 2**14
 _MAX_REPLACEMENTS = 32
 _MAX_DIGITS = 10
+_NAMED_SYMBOLS = 10_000
 
 
 class Answer(NamedTuple):
@@ -305,17 +306,21 @@ def answer_lines(
         say: Takes the line of answers.
         complain: Takes a sentence with the number of the bad line.
     """
+    # Looked up rather than converted, for speed; what is not in the table takes the longer way.
+    names = [str(symbol) for symbol in range(min(echo.model.vocabulary_size, _NAMED_SYMBOLS))]
+    named = {name: symbol for symbol, name in enumerate(names)}
     for number, line in enumerate(lines, start=1):
         try:
             words = line.split()
             if words == ["reset"]:
                 echo.reset()
                 continue
-            answers = echo.step(_numbers(words))
+            is_named = all(map(named.__contains__, words))
+            answers = echo.step([named[word] for word in words] if is_named else _numbers(words))
         except ValueError as error:
             complain(f"line {number}: {error}")
             continue
-        say(" ".join(map(str, answers)))
+        say(" ".join([names[answer] if answer < len(names) else str(answer) for answer in answers]))
 
 
 def guess_ahead(configuration: Configuration, model: EchoModel) -> tuple[int, int]:

@@ -46,6 +46,11 @@ def first(mode, number, **options):
         ("lag", {"carry": "reset", "batch_size": 3}),
         ("lag", {"cut": "sequence", "batch_size": 7}),
         ("echo", {}),
+        ("masked", {}),
+        ("whole", {}),
+        ("sequence", {"batch_size": 3}),
+        ("lag", {"missing": 0.5}),
+        ("aligned", {"missing": 0.5}),
     ],
 )
 def test_a_correct_run_is_silent(mode, options):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from echo_torch import EchoPredictor, OnlineEcho, RunDirectory, configure, train
 from echo_torch.builders import build_frames, build_model, evaluate_model
 from echo_torch.cli import main
+from echo_torch.encoding import most_likely
 from echo_torch.inference import answer_lines, guess_ahead
 
 MODES = ("echo", "stateful", "lag", "masked", "whole", "sequence", "aligned")
@@ -110,6 +111,18 @@ def test_a_bad_line_disturbs_nothing(run):
     assert said == clean
     assert (said[1], said[3]) == ("3", "4")
     assert [line.split(":")[0] for line in complaints] == [f"line {number}" for number in range(2, 8)]
+
+
+@pytest.mark.parametrize("options", [{}, {"encoding": "digits", "base": 3}])
+def test_a_missing_number_is_read_as_the_network_reads_it(options):
+    predictor = untrained("aligned", **options)
+    online, symbols = OnlineEcho(predictor.model), [3, -1, 7, -1, 2]
+    logits, _ = predictor.model(torch.tensor([symbols]), predictor.model.initial_state(1))
+    expected = most_likely(logits, predictor.model.encoding.num_digits)[0].tolist()
+    assert [online.step([symbol])[0] for symbol in symbols] == expected
+    for wrong in ([10], [-2], [1, 2], []):
+        with pytest.raises(ValueError, match="Got"):
+            online.step(wrong)
 
 
 def test_two_lanes_are_two_streams(run):
