@@ -23,10 +23,13 @@ class RunDirectory:
     """The files of one run.
 
     Attributes:
-        path: The directory.
+        path: The directory, a Path or a string.
     """
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))  # a plain string is welcome
 
     @property
     def config(self) -> Path:

@@ -78,3 +78,7 @@ def test_weights_fingerprint_follows_its_definition():
     assert weights_sha256(weights) == digest.hexdigest()
     weights["b"] = weights["b"] + 1e-6
     assert weights_sha256(weights) != digest.hexdigest()
+
+
+def test_a_directory_may_be_a_string(tmp_path):
+    assert RunDirectory(str(tmp_path)).metrics == RunDirectory(tmp_path).metrics
