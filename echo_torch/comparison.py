@@ -63,6 +63,9 @@ ARMS = {
         Arm("lag-reset", "lag (windows), state reset", "lag", {"carry": "reset"}),
         Arm("lag-batch4", "lag (windows), batches of 4", "lag", {"batch_size": 4}, is_default=False),
         Arm("lag-batch10", "lag (windows), batches of 10", "lag", {"batch_size": 10}, is_default=False),
+        Arm("masked", "masked (a window for every step)", "masked", {}, is_default=False),
+        Arm("whole", "whole (the sequence so far)", "whole", {}, is_default=False),
+        Arm("sequence", "sequence (one pass)", "sequence", {}, is_default=False),
         *(
             Arm(f"{model}-{lag}", f"{model}, lag {lag}", "aligned", {**_OUTSIDE, "model": model, "lag": lag}, False)
             for model in ("lstm", "mlp", "memoryless")
