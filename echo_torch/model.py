@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +14,7 @@ from echo_torch.state import HiddenState, LSTMState, WindowState
 INITS = ("torch", "keras")
 
 
-class EchoModel(nn.Module):
+class EchoModel(nn.Module, ABC):
     """Encoded symbols -> a core with a state -> linear head -> logits: what all networks here have in common.
 
     The state goes in and comes out; the module stores none. Reading a sequence whole, in chunks or one step at
@@ -73,12 +74,13 @@ class EchoModel(nn.Module):
         shape = self._state_shape(num_lanes)
         return self.state_type(*(self.head.weight.new_zeros(shape) for _ in self.state_type._fields))
 
+    @abstractmethod
     def _read(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         """(lanes, steps, encoding.size) and a state to (lanes, steps, hidden_size) and the state after."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _state_shape(self, num_lanes: int) -> tuple[int, int, int]:
-        raise NotImplementedError
+        """The shape of every tensor of the state."""
 
     _state_axes: ClassVar[str] = "(layers, lanes, hidden_size)"
 

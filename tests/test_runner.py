@@ -92,8 +92,8 @@ def test_what_the_machine_cannot_do_leaves_nothing(tmp_path, monkeypatch, option
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for what is missing")
-def test_no_cuda():
+def test_no_cuda(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="--accelerator cuda needs a CUDA device"):
         train(short(accelerator="cuda"), RunDirectory("never"))
 
