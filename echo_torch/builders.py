@@ -85,18 +85,17 @@ def build_source(configuration: Configuration, split: str) -> Callable[[Integers
 
 def _own_symbols(c: Configuration, split: str) -> OwnSymbols:
     data = open_series(given_text(c.data), column=c.column, series=c.series)
-    if (largest := int(data.numbers.max())) >= c.vocabulary_size:
+    if data.largest >= c.vocabulary_size:
         line = line_above(given_text(c.data), c.vocabulary_size - 1, column=c.column)
         raise UserError(
             f"{c.data!r} line {line}: with --vocabulary-size {c.vocabulary_size} every number must be below it, but "
-            f"the largest is {largest}; leave the flag out to have it inferred."
+            f"the largest is {data.largest}; leave the flag out to have it inferred."
         )
     source = OwnSymbols(data, split, _piece_length(c, split))
-    begins, ends = source.pieces
     needed = max((c.window or 1) + c.windows_dropped, c.lag + 1)
-    if not len(begins) or int((ends - begins).max()) < needed:
+    if source.longest < needed:
         raise UserError(
-            f"{c.data!r} is too short: for {split} its longest series leaves {int((ends - begins).max(initial=0))} "
+            f"{c.data!r} is too short: for {split} its longest series leaves {source.longest} "
             f"numbers, and {needed} are needed to ask one question (the last tenth of the file is for evaluation)."
         )
     return source
@@ -112,7 +111,7 @@ def _piece_length(c: Configuration, split: str) -> int:
 
 
 def _num_pieces(c: Configuration, split: str) -> int:
-    return len(_own_symbols(c, split).pieces[0])
+    return _own_symbols(c, split).num_pieces
 
 
 def _stream(c: Configuration, split: str, layout: Layout, **options: Any) -> EchoStream:

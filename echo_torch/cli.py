@@ -198,8 +198,9 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_lags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--lags", metavar="N", nargs="+", default=["1", "2", "3", "4"], help="default: 1 2 3 4")
-    parser.add_argument("--hidden-sizes", metavar="N", nargs="+", default=["25", "50", "100"], help="25 50 100")
+    lags, sizes = ["1", "2", "3", "4"], ["25", "50", "100"]
+    parser.add_argument("--lags", metavar="N", nargs="+", default=lags, help="lags (default: 1 2 3 4)")
+    parser.add_argument("--hidden-sizes", metavar="N", nargs="+", default=sizes, help="widths (default: 25 50 100)")
     parser.add_argument("--seeds", metavar="N", default="3", help="seeds 1..N for every cell (default: 3)")
     parser.add_argument("--sequences", metavar="N", default="2000", help="fresh sequences per run (default: 2000)")
     _add_sweep(parser, "runs/lags")
@@ -240,8 +241,8 @@ def _configuration(parsed: argparse.Namespace) -> Configuration:
     if isinstance(values.get("data"), str) and values.get("vocabulary_size") is None:
         from echo_torch.series import open_series
 
-        numbers = open_series(values["data"], column=values.get("column"), series=values.get("series")).numbers
-        values["vocabulary_size"] = max(2, int(numbers.max()) + 1)
+        data = open_series(values["data"], column=values.get("column"), series=values.get("series"))
+        values["vocabulary_size"] = max(2, data.largest + 1)
     try:
         return configure(mode, **values)
     except (TypeError, ValueError) as error:
@@ -427,16 +428,16 @@ def _predict(parsed: argparse.Namespace) -> None:
     from echo_torch import inference, report
 
     predictor = inference.EchoPredictor.load(parsed.run)
-    if parsed.ahead:
-        right, asked = inference.guess_ahead(predictor.configuration, predictor.model)
-        print(report.ahead_line(right, asked, predictor.configuration.vocabulary_size))
-        if not symbols:
-            return
     try:
+        if parsed.ahead:
+            right, asked = inference.guess_ahead(predictor.configuration, predictor.model)
+            print(report.ahead_line(right, asked, predictor.configuration.vocabulary_size))
+            if not symbols:
+                return
         answers = predictor.answers(symbols, top_k=top_k)
         shares = predictor.explain(symbols) if parsed.explain else []
     except ValueError as error:
-        raise UserError(str(error).replace("`symbols`", "The input")) from None
+        raise UserError(str(error).replace("`symbols`", "The input").replace("`ahead`", "--ahead")) from None
     for answer in answers:
         print(report.answer_line(answer.position, answer.of, symbols, answer.symbol, answer.top))
     for line in report.explanation_lines(symbols, shares):
@@ -453,13 +454,12 @@ def _stream(parsed: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)  # faster than two at these sizes
     # Bytes that are no text are somebody's bad line, not the end of the stream.
+    if sys.stdin is None:
+        raise UserError("The command stream reads standard input, which is closed.")
     sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]  # it is a TextIOWrapper
-    say = sys.stdout
-
-    def answer(line: str) -> None:
-        say.write(line + "\n")
-        say.flush()
-
     answer_lines(
-        OnlineEcho.load(parsed.run, num_lanes), sys.stdin, answer, lambda line: print(line, file=sys.stderr, flush=True)
+        OnlineEcho.load(parsed.run, num_lanes),
+        sys.stdin,
+        say=lambda line: print(line, flush=True),
+        complain=lambda line: print(line, file=sys.stderr, flush=True),
     )

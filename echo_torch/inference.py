@@ -21,9 +21,10 @@ from echo_torch.results import RunDirectory
 from echo_torch.runner import load_model
 from echo_torch.state import reset_state
 
-# Numbers of one block of rows: enough to be quick, little enough for any list.
-_SYMBOLS_PER_BLOCK = 2**14
+_ROWS_PER_BLOCK = 2**11  # enough to be quick, little enough for any list
 _MAX_REPLACEMENTS = 32
+_MAX_EXPLAINED = 1000
+_MAX_LOOKED_UP = 2000  # symbols whose one-hot vectors are kept: 16 MB
 _MAX_DIGITS = 10
 _NAMED_SYMBOLS = 10_000
 
@@ -96,16 +97,18 @@ class EchoPredictor:
         Raises:
             ValueError: As in `predict`.
         """
-        checked = self._checked(symbols)
         num_digits = num_digits_of(self.model)
         found: list[Answer] = []
-        for position, of, logits in self._logits(checked):
-            top: list[tuple[int, float]] = []
+        for positions, logits in self._logits(self._checked(symbols)):
+            said = most_likely(logits, num_digits).tolist()
+            top: list[list[tuple[int, float]]] = [[] for _ in said]
             if top_k and num_digits == 1:
                 best = logits.softmax(dim=-1).topk(min(top_k, logits.shape[-1]))
-                top = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-            found.append(Answer(position, of, int(most_likely(logits, num_digits)), top))
-        return found
+                pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+                top = [list(zip(*pair, strict=True)) for pair in pairs]
+            places = zip(positions.tolist(), (positions - self.configuration.lag).tolist(), strict=True)
+            found += [Answer(*place, *rest) for place, *rest in zip(places, said, top, strict=True)]
+        return [answer for answer in found if answer.of >= 0]
 
     def explain(self, symbols: Sequence[int]) -> list[float]:
         """How much the last answer depends on each number of the input.
@@ -123,6 +126,11 @@ class EchoPredictor:
             ValueError: As in `predict`.
         """
         checked = self._checked(symbols)
+        if len(checked) > _MAX_EXPLAINED:
+            raise ValueError(
+                f"`symbols` must hold at most {_MAX_EXPLAINED} numbers to be explained, because each is replaced in "
+                f"turn. Got {len(checked)}; give the last ones."
+            )
         size = self.configuration.vocabulary_size
         last = self._last_answers(checked[None])[0]
         # Spread over the vocabulary, so that all digits of a symbol change.
@@ -153,39 +161,38 @@ class EchoPredictor:
             )
         return values
 
-    def _logits(self, symbols: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """(position, position of the answer, logits) for every position that has an answer."""
-        if not slides(self.configuration):
-            yield from self._logits_of_one_pass(symbols)
+    def _logits(self, symbols: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Blocks of (positions (n,), logits (n, size)), in order."""
+        if slides(self.configuration):
+            for steps in torch.split(self._windows(len(symbols)), _ROWS_PER_BLOCK):
+                yield steps[:, -1], self._read_windows(symbols[None], steps)
             return
-        frames = build_frames(self.configuration, len(symbols), num_dropped=0)
-        steps, answers = torch.from_numpy(frames.steps), torch.from_numpy(frames.answers[:, -1])
-        for rows in torch.split(torch.arange(len(steps)), max(1, _SYMBOLS_PER_BLOCK // steps.shape[1])):
-            columns = symbols[steps[rows].clamp(min=0)].masked_fill(steps[rows] == NO_STEP, -1)
-            with torch.inference_mode():
-                logits, _ = self.model(columns, self.model.initial_state(len(rows)))
-            for row, line in zip(rows.tolist(), logits[:, -1], strict=True):
-                if answers[row] != NO_STEP:
-                    yield int(steps[row, -1]), int(answers[row]), line
-
-    def _logits_of_one_pass(self, symbols: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        state, position, lag = self.model.initial_state(1), 0, self.configuration.lag
-        for block in torch.split(symbols, _SYMBOLS_PER_BLOCK):
+        state, begin = self.model.initial_state(1), 0
+        for block in torch.split(symbols, _ROWS_PER_BLOCK):
             with torch.inference_mode():
                 logits, state = self.model(block[None], state)
-            for line in logits[0]:
-                if position >= lag:
-                    yield position, position - lag, line
-                position += 1
+            yield torch.arange(begin, begin + len(block)), logits[0]
+            begin += len(block)
 
     def _last_answers(self, lists: Tensor) -> Tensor:
         """The answers at the last position of several lists: (lists, positions) -> (lists,)."""
-        columns = lists[:, -given(self.configuration.window) :] if slides(self.configuration) else lists
-        if (lacking := (self.configuration.window or 0) - columns.shape[1]) > 0 and slides(self.configuration):
-            columns = torch.nn.functional.pad(columns, (lacking, 0), value=-1)
+        if slides(self.configuration):
+            logits = self._read_windows(lists, self._windows(lists.shape[1])[-1:])
+        else:
+            with torch.inference_mode():
+                logits = self.model(lists, self.model.initial_state(len(lists)))[0][:, -1]
+        return most_likely(logits, num_digits_of(self.model))
+
+    def _windows(self, length: int) -> Tensor:
+        """The positions that each window of an input reads: (windows, steps), -1 where there is none."""
+        return torch.from_numpy(build_frames(self.configuration, length, num_dropped=0).steps)
+
+    def _read_windows(self, lists: Tensor, steps: Tensor) -> Tensor:
+        """Logits (rows, size) at the last step, for several windows of one list or one window of several lists."""
+        columns = lists[:, steps.clamp(min=0)].masked_fill(steps == NO_STEP, -1).flatten(0, 1)
         with torch.inference_mode():
-            logits, _ = self.model(columns, self.model.initial_state(len(columns)))
-        return most_likely(logits[:, -1], num_digits_of(self.model))
+            logits: Tensor = self.model(columns, self.model.initial_state(len(columns)))[0]
+        return logits[:, -1]
 
 
 def slides(configuration: Configuration) -> bool:
@@ -224,8 +231,9 @@ class OnlineEcho:
         self._window_length = window_length
         self._fresh = model.initial_state(num_lanes)
         # One-hot vectors are looked up, which is five times as quick as making them; the last one is for -1.
-        symbols = torch.arange(-1, model.vocabulary_size).roll(-1)
-        self._vectors = model.encoding.encode(symbols) if model.encoding.base is None else None
+        self._vectors: Tensor | None = None
+        if model.encoding.size <= _MAX_LOOKED_UP and model.encoding.num_digits == 1:
+            self._vectors = model.encoding.encode(torch.arange(-1, model.vocabulary_size).roll(-1))
         self.state: Any = None
         self.reset()
 
@@ -316,7 +324,7 @@ def answer_lines(
                 echo.reset()
                 continue
             is_named = all(map(named.__contains__, words))
-            answers = echo.step([named[word] for word in words] if is_named else _numbers(words))
+            answers = echo.step([named[word] if is_named else _number(word) for word in words])
         except ValueError as error:
             complain(f"line {number}: {error}")
             continue
@@ -324,35 +332,36 @@ def answer_lines(
 
 
 def guess_ahead(configuration: Configuration, model: EchoModel) -> tuple[int, int]:
-    """How often the answer is, by luck, the symbol that comes next.
+    """How often the answer is, by luck, the random symbol that comes next.
 
     Args:
-        configuration: Of the run; its evaluation is read.
+        configuration: Of a run on random symbols; its evaluation is read.
         model: Its network.
 
     Returns:
         (right, asked), over all questions after which another symbol follows.
+
+    Raises:
+        ValueError: If the run was trained on a user's own data, of which nobody knows how far it can be guessed.
     """
+    if configuration.data is not None:
+        raise ValueError(f"`ahead` measures random numbers, and this run was trained on {configuration.data!r}.")
     right = asked = 0
     stream = evaluation_stream(configuration)
+    end = configuration.length or configuration.reset_every
     for chunk, logits in read(model, stream):
         after = chunk.step + 1
-        if configuration.length is not None:
-            after = after.where(after < configuration.length, NO_STEP)
+        is_asked = chunk.targets != NOT_ASKED
+        if end is not None:
+            is_asked &= after < end
         coming = torch.from_numpy(stream.source(chunk.sequence[:, None].numpy(), after.numpy()))
-        is_asked = (chunk.targets != NOT_ASKED) & (coming >= 0)
-        answers = most_likely(logits, num_digits_of(model))
-        right += int((answers.eq(coming) & is_asked).sum())
+        right += int((most_likely(logits, num_digits_of(model)).eq(coming) & is_asked).sum())
         asked += int(is_asked.sum())
     return right, asked
 
 
-def _numbers(words: list[str]) -> list[int]:
-    # Not int() alone: it also takes signs, underscores and digits of other scripts. All at once, for speed.
-    text = "".join(words)
-    if text.isascii() and text.isdigit() and max(map(len, words)) <= _MAX_DIGITS:
-        return list(map(int, words))
-    for word in words:
-        if not (word.isascii() and word.isdigit() and len(word) <= _MAX_DIGITS):
-            raise ValueError(f"every entry must be a whole number >= 0. Got {word[:30]!r}.")
-    return []
+def _number(word: str) -> int:
+    # Not int() alone: it also takes signs, underscores and digits of other scripts.
+    if not (word.isascii() and word.isdigit() and len(word) <= _MAX_DIGITS):
+        raise ValueError(f"every entry must be a whole number >= 0. Got {word[:30]!r}.")
+    return int(word)

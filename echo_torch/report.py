@@ -82,14 +82,18 @@ def explanation_lines(symbols: Sequence[int], shares: Sequence[float]) -> list[s
 
 
 def ahead_line(right: int, asked: int, vocabulary_size: int) -> str:
-    """Whether a run can tell the next random number."""
+    """Whether a run can tell the next random number; chance is what lies within four standard deviations of it."""
     low, high = wilson_interval(right, asked)
     chance = 1 / vocabulary_size
-    verdict = "which is chance" if low <= chance <= high else "which is not chance"
+    measured = (
+        f"the next number was told in {right / asked:.2%} of {asked:,} cases (95 % interval {low:.2%} to {high:.2%}); "
+        f"chance is {chance:.2%}"
+    )
+    if abs(right / asked - chance) > 4 * (chance * (1 - chance) / asked) ** 0.5:
+        return f"{measured}, and this is not chance: the numbers are not random"
     return (
-        f"the next number was told in {right / asked:.2%} of {asked:,} cases (95 % interval {low:.2%} to {high:.2%}), "
-        f"{verdict}, {chance:.2%}: each number is drawn independently of those before it, so nothing that was read "
-        "says anything about the next one"
+        f"{measured}: each number is drawn independently of those before it, so nothing that was read says anything "
+        "about the next one"
     )
 
 

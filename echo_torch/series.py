@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import functools
-import itertools
 import os
 import tempfile
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +38,8 @@ def read_rows(path: str | Path, *, column: str | None = None, series: str | None
     """Read a file's numbers in order; memory does not grow with the file.
 
     Args:
-        path: Text with integers separated by blanks or line ends, where a blank line begins a new series; or, with
-            `column`, CSV with a line of names.
+        path: Text with integers separated by blanks or line ends; or, with `column`, CSV with a line of names. In
+            both an empty line begins a new series.
         column: The CSV column that holds the numbers.
         series: The CSV column that names the series of a row; where its value changes, a new series begins.
 
@@ -53,15 +52,11 @@ def read_rows(path: str | Path, *, column: str | None = None, series: str | None
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = _of_text(file) if column is None else _of_table(csv.reader(file), str(path), column, series)
-            previous, is_first = None, True
+            previous: str | None = None  # None: an empty line, or nothing yet
             for line, text, group in rows:
-                if not text:
-                    is_first = is_first or column is None
-                    if column is not None:
-                        raise UserError(f"{str(path)!r} line {line}: {column} is empty; every row needs a number.")
-                    continue
-                yield Row(line, _symbol(text, str(path), line, column), is_first or group != previous)
-                previous, is_first = group, False
+                if text is not None:
+                    yield Row(line, _symbol(text, str(path), line, column), group != previous)
+                previous = group
     except OSError as error:
         raise UserError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from None
     except UnicodeDecodeError:
@@ -70,25 +65,33 @@ def read_rows(path: str | Path, *, column: str | None = None, series: str | None
         raise UserError(f"{str(path)!r} is no valid CSV ({error}).") from None
 
 
-def _of_text(lines: Iterator[str]) -> Iterator[tuple[int, str, str]]:
+# A line's number, its text and the name of its series; both None for an empty line.
+_Entry: TypeAlias = "tuple[int, str | None, str | None]"
+
+
+def _of_text(lines: Iterator[str]) -> Iterator[_Entry]:
     for number, line in enumerate(lines, start=1):
         words = line.split()
         if not words:
-            yield number, "", ""
+            yield number, None, None
         for word in words:
             yield number, word, ""
 
 
-def _of_table(rows: Iterator[list[str]], path: str, column: str, series: str | None) -> Iterator[tuple[int, str, str]]:
+def _of_table(rows: Any, path: str, column: str, series: str | None) -> Iterator[_Entry]:
     names = [name.strip() for name in next(rows, [])]
     for name in (column, *([] if series is None else [series])):
         if name not in names:
             raise UserError(f"{path!r} has no column {name!r}; its first line names {', '.join(names) or 'none'}.")
     place, group = names.index(column), None if series is None else names.index(series)
-    for number, row in zip(itertools.count(2), rows, strict=False):
-        if row:
-            text = row[place].strip() if place < len(row) else ""
-            yield number, text, "" if group is None or group >= len(row) else row[group]
+    for row in rows:
+        if not row:
+            yield rows.line_num, None, None
+            continue
+        text = row[place].strip() if place < len(row) else ""
+        if not text:
+            raise UserError(f"{path!r} line {rows.line_num}: {column} is empty; every row needs a number.")
+        yield rows.line_num, text, "" if group is None or group >= len(row) else row[group]
 
 
 def _symbol(text: str, path: str, line: int, column: str | None) -> int:
@@ -112,10 +115,12 @@ class Series(NamedTuple):
     Attributes:
         numbers: int32 (n,), mapped from a temporary file, so that they need not fit into memory.
         begins: int64 (series,), where each independent series begins.
+        largest: The largest number.
     """
 
     numbers: NDArray[np.int32]
     begins: NDArray[np.int64]
+    largest: int
 
 
 def open_series(path: str | Path, *, column: str | None = None, series: str | None = None) -> Series:
@@ -141,26 +146,26 @@ def _open_series(path: str, column: str | None, series: str | None, *stamp: int)
     begins = array("q")
     # Without a name, so that nothing is left behind whatever happens. TMPDIR says where.
     with tempfile.TemporaryFile() as file:
-        count = _write_numbers(file, begins, read_rows(path, column=column, series=series))
+        count, largest = _write_numbers(file, begins, read_rows(path, column=column, series=series))
         if not count:
             raise UserError(f"{path!r} holds no number.")
         numbers = np.memmap(file, dtype=np.int32, mode="r", shape=(count,))
-    return Series(numbers, np.frombuffer(begins, dtype=np.int64))
+    return Series(numbers, np.frombuffer(begins, dtype=np.int64), largest)
 
 
-def _write_numbers(file: IO[bytes], begins: array[int], rows: Iterator[Row]) -> int:
-    buffer, count = array("i"), 0
+def _write_numbers(file: IO[bytes], begins: array[int], rows: Iterator[Row]) -> tuple[int, int]:
+    buffer, count, largest = array("i"), 0, 0
     for row in rows:
         if row.is_new:
             begins.append(count)
         buffer.append(row.symbol)
-        count += 1
+        count, largest = count + 1, max(largest, row.symbol)
         if len(buffer) == _BUFFERED_NUMBERS:
             buffer.tofile(file)
             del buffer[:]
     buffer.tofile(file)
     file.flush()
-    return count
+    return count, largest
 
 
 def line_above(path: str | Path, largest: int, *, column: str | None = None) -> int | None:
@@ -186,17 +191,31 @@ class OwnSymbols:
     piece_length: int
 
     @functools.cached_property
-    def pieces(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Begin and end of every piece."""
-        edges = np.append(self.data.begins, len(self.data.numbers))
-        low, high = split_bounds(len(self.data.numbers), self.split)
-        begins = []
-        ends = []
-        for begin, end in zip(np.maximum(edges[:-1], low), np.minimum(edges[1:], high), strict=True):
-            starts = np.arange(begin, end, self.piece_length)
-            begins.append(starts)
-            ends.append(np.minimum(starts + self.piece_length, end))
-        return np.concatenate(begins), np.concatenate(ends)
+    def _series(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Begin and end of each series in this split, and the number of its first piece; one entry more at the end."""
+        count = len(self.data.numbers)
+        edges = np.clip(np.append(self.data.begins, count), *split_bounds(count, self.split))
+        begin, end = edges[:-1], edges[1:]
+        first = np.concatenate([[0], np.cumsum(-(-(end - begin) // self.piece_length))])
+        return begin, end, first
+
+    @property
+    def num_pieces(self) -> int:
+        """How many pieces there are."""
+        return int(self._series[2][-1])
+
+    @property
+    def longest(self) -> int:
+        """Steps of the longest piece."""
+        begin, end, _ = self._series
+        return min(self.piece_length, int((end - begin).max()))
+
+    def bounds(self, piece: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """From which to below which number of the file the pieces go, each 0 <= piece < num_pieces."""
+        begin, end, first = self._series
+        series = np.searchsorted(first, piece, side="right") - 1
+        low = begin[series] + (piece - first[series]) * self.piece_length
+        return low, np.minimum(low + self.piece_length, end[series])
 
     def __call__(self, sequence: NDArray[np.int64], step: NDArray[np.int64]) -> NDArray[np.int64]:
         """Symbols of the given places; -1 where there is none.
@@ -205,12 +224,11 @@ class OwnSymbols:
             sequence: int64, broadcasts with `step`.
             step: int64; a negative step is no place.
         """
-        begins, ends = self.pieces
-        piece = np.mod(sequence, len(begins))
-        place = begins[piece] + step
-        exists = (step >= 0) & (place < ends[piece])
+        low, high = self.bounds(np.mod(sequence, self.num_pieces))
+        place = low + step
+        exists = (step >= 0) & (place < high)
         if self.split == "evaluation":
-            exists &= sequence < len(begins)
+            exists &= sequence < self.num_pieces
         found = self.data.numbers[np.where(exists, place, 0)].astype(np.int64)
         return np.where(exists, found, -1)
 

@@ -1,4 +1,7 @@
 import itertools
+import shlex
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ from echo_torch import EchoPredictor, OnlineEcho, RunDirectory, configure, train
 from echo_torch.builders import build_frames, build_model, evaluate_model
 from echo_torch.cli import main
 from echo_torch.encoding import most_likely
+from echo_torch.experiments import replace
 from echo_torch.inference import answer_lines, guess_ahead
 
 MODES = ("echo", "stateful", "lag", "masked", "whole", "sequence", "aligned")
@@ -156,6 +160,31 @@ def test_bad_input_of_predict(run, capfd, tmp_path, monkeypatch, arguments, word
     error = capfd.readouterr().err
     assert error.count("\n") == 1
     assert all(word in error for word in words), error
+
+
+def test_a_large_one_hot_vocabulary_is_not_kept_as_a_table():
+    """A hundred thousand vectors of a hundred thousand numbers would take 40 GB."""
+    configuration = configure("aligned", vocabulary_size=100_000, encoding="one-hot", hidden_size=2)
+    online = OnlineEcho(build_model(configuration))
+    assert len(online.step([99_999])) == 1
+
+
+def test_what_cannot_be_measured_is_refused(run, tmp_path):
+    with pytest.raises(ValueError, match=r"at most 1000 numbers.*Got 1001"):
+        EchoPredictor.load(run).explain([1] * 1001)
+    own = replace(configure("aligned"), data="numbers.txt")
+    with pytest.raises(ValueError, match="trained on 'numbers"):
+        guess_ahead(own, build_model(own))
+
+
+def test_stream_without_standard_input(run):
+    command = [sys.executable, "-m", "echo_torch", "stream", "--run", str(run)]
+    found = subprocess.run(["sh", "-c", shlex.join(command) + " <&-"], capture_output=True, text=True)
+    assert found.returncode == 2
+    assert found.stderr.count("\n") == 1
+    found = subprocess.run(command, input=b"3\n\xff\xfe\n5\n", capture_output=True)
+    assert (found.returncode, found.stdout.splitlines()[1]) == (0, b"3")
+    assert found.stderr.startswith(b"line 2: ")
 
 
 @pytest.mark.slow

@@ -37,7 +37,8 @@ def test_pieces_hold_every_number_once_and_stay_in_their_series(tmp_path_factory
     read = []
     for split in ("training", "evaluation"):
         source = OwnSymbols(data, split, piece_length)
-        for piece, (begin, end) in enumerate(zip(*source.pieces, strict=True)):
+        for piece in range(source.num_pieces):
+            begin, end = source.bounds(np.array(piece))
             assert not any(begin < edge < end for edge in edges)
             found = source(np.array(piece), np.arange(-1, piece_length + 1))
             assert found[0] == found[-1] == -1
@@ -50,13 +51,13 @@ def test_targets_are_the_echo_and_held_out_numbers_are_asked_once(table, mode):
     c = configure(mode, data=str(table), column="x", series="who", vocabulary_size=7)
     data = open_series(table, column="x", series="who")
     for stream in (training_stream(c), evaluation_stream(c)):
-        pieces = stream.source.pieces
+        source = stream.source
         asked = []
         for _, chunk in zip(range(60), stream, strict=False):
             for lane, column in (chunk.targets >= 0).nonzero().tolist():
-                piece = int(chunk.sequence[lane]) % len(pieces[0])
-                place = int(pieces[0][piece]) + int(chunk.step[lane, column]) - c.lag
-                assert pieces[0][piece] <= place < pieces[1][piece]
+                begin, end = source.bounds(chunk.sequence[lane].numpy() % source.num_pieces)
+                place = int(begin) + int(chunk.step[lane, column]) - c.lag
+                assert begin <= place < end
                 assert int(chunk.targets[lane, column]) == data.numbers[place]
                 asked.append(place)
     assert len(set(asked)) == len(asked)  # of the evaluation

@@ -17,6 +17,10 @@ def test_table_and_its_series(tmp_path):
         (2, 1, True), (3, 2, False), (4, 3, True),
     ]  # fmt: skip
     assert [row.is_new for row in read_rows(path, column="x")] == [True, False, False]
+    path.write_text('x,note\n1,\n2,"two\nlines"\n\n3,\n4,\n')
+    assert [tuple(row) for row in read_rows(path, column="x")] == [
+        (2, 1, True), (4, 2, False), (6, 3, True), (7, 4, False),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
