@@ -125,20 +125,24 @@ def draw_reach(chunks: Sequence[Chunk], lag: int, path: str | Path, *, title: st
             if chunk.starts[lane]:
                 seen[lane], last[lane] = set(), None
             for column in range(num_steps):
-                if chunk.symbols[lane, column] < 0:
-                    continue
                 place = (int(chunk.sequence[lane]), int(chunk.step[lane, column]))
+                if place[1] < 0:
+                    continue
                 x = number * pitch + column
                 _draw_hand_over(axes, x, lane, last[lane], place, is_border=column == 0)
-                seen[lane].add(place)
                 last[lane] = place
-                drawn.setdefault(place, (x, lane))
+                is_read = bool(chunk.symbols[lane, column] >= 0)
+                if is_read:
+                    seen[lane].add(place)
+                    drawn.setdefault(place, (x, lane))
                 is_asked = int(chunk.targets[lane, column]) != NOT_ASKED
                 answer = (place[0], place[1] - lag)
                 has_read = answer in seen[lane]
                 if is_asked and not has_read:
                     missed.append((x, lane, answer))
-                _draw_cell(axes, x, lane, place[1], place[1] - lag if is_asked else None, has_read)
+                _draw_cell(axes, x, lane, place[1], is_read)
+                if is_asked:
+                    _draw_question(axes, x, lane, answer[1], has_read)
     example = _draw_example(axes, missed, drawn)
     middles = [number * pitch + (num_steps - 1) / 2 for number in range(len(chunks))]
     axes.set_xticks(middles, [f"chunk {chunk.index}" for chunk in chunks])
@@ -153,6 +157,7 @@ def draw_reach(chunks: Sequence[Chunk], lag: int, path: str | Path, *, title: st
         side.set_visible(False)
     keys: list[Artist] = [
         Patch(facecolor=_READ, edgecolor="0.3", label="step read"),
+        *_key_to_missing(chunks),
         Line2D([], [], color=_ASKED, marker="$\\checkmark$", linestyle="", label="asked, and read by this row before"),
         Line2D([], [], color=_MISSING, marker="x", linestyle="", label="asked, but never read by this row"),
         Line2D([], [], color="0.55", label="state goes on without a gap"),
@@ -163,14 +168,25 @@ def draw_reach(chunks: Sequence[Chunk], lag: int, path: str | Path, *, title: st
     _save(figure, path)
 
 
-def _draw_cell(axes: Axes, x: float, lane: int, step: int, asked: int | None, has_read: bool) -> None:
-    axes.add_patch(Rectangle((x - 0.45, lane - 0.3), 0.9, 0.42, facecolor=_READ, edgecolor="0.3"))
-    axes.text(x, lane - 0.09, str(step), ha="center", va="center", fontsize=10)
-    if asked is not None:
-        mark, color = ("\u2713", _ASKED) if has_read else ("\u2717", _MISSING)
-        axes.text(
-            x, lane + 0.29, f"{asked}? {mark}", ha="center", va="center", fontsize=8.5, color=color, weight="bold"
-        )
+_LOST: dict[str, Any] = {"facecolor": "white", "edgecolor": "0.6", "linestyle": ":"}  # a step without its symbol
+
+
+def _draw_cell(axes: Axes, x: float, lane: int, step: int, is_read: bool) -> None:
+    style = {"facecolor": _READ, "edgecolor": "0.3"} if is_read else _LOST
+    axes.add_patch(Rectangle((x - 0.45, lane - 0.3), 0.9, 0.42, **style))
+    color = "black" if is_read else "0.6"
+    axes.text(x, lane - 0.09, str(step), ha="center", va="center", fontsize=10, color=color)
+
+
+def _draw_question(axes: Axes, x: float, lane: int, asked: int, has_read: bool) -> None:
+    mark, color = ("\u2713", _ASKED) if has_read else ("\u2717", _MISSING)
+    axes.text(x, lane + 0.29, f"{asked}? {mark}", ha="center", va="center", fontsize=8.5, color=color, weight="bold")
+
+
+def _key_to_missing(chunks: Sequence[Chunk]) -> list[Artist]:
+    if any(bool(((chunk.symbols < 0) & (chunk.step >= 0)).any()) for chunk in chunks):
+        return [Patch(label="step passed, its symbol missing", **_LOST)]
+    return []
 
 
 def _draw_hand_over(

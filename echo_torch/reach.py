@@ -187,7 +187,8 @@ def steps_of_gap(gap: int) -> str:
 def _explain_horizon(found: Reach) -> str:
     share = (found.in_horizon_share or 0) / (found.reachable_share or 1)
     if share == 1:
-        return "it was read within the same chunk, where the gradient gets to: nothing in the data path is in the way"
+        near = "it was read within the same chunk, where the gradient gets to"
+        return f"{near}: nothing in the data path is in the way" if found.reachable_share == 1 else near
     if share == 0:
         return "it was always read in an earlier chunk, where no gradient gets to, so the state holds it only by luck"
     return (

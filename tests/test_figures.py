@@ -1,0 +1,24 @@
+from itertools import islice
+
+import pytest
+
+from echo_torch import configure, figures
+from echo_torch.builders import build_reach, training_stream
+from echo_torch.reach import reach
+
+
+@pytest.mark.parametrize("mode", ["lag", "masked", "whole", "sequence", "aligned"])
+def test_the_drawing_says_what_reach_says(tmp_path, monkeypatch, mode):
+    """Every question is drawn, ticked where reach finds the answer; a missing symbol is no jump."""
+    c = configure(mode, missing=0.3, **({"lanes": 8} if mode == "aligned" else {"length": 8}))
+    questions, cells = [], []
+    monkeypatch.setattr(figures, "_draw_question", lambda axes, x, lane, asked, has_read: questions.append(has_read))
+    monkeypatch.setattr(figures, "_draw_cell", lambda axes, x, lane, step, is_read: cells.append(is_read))
+    chunks = list(islice(training_stream(c), 2))
+    figures.draw_reach(chunks, 1, tmp_path / "x.png")
+    found = reach(chunks, 1)
+    assert len(questions) == found.targets
+    assert sum(questions) / len(questions) == pytest.approx(found.reachable_share)
+    assert len(cells) == sum(int((chunk.step >= 0).sum()) for chunk in chunks)
+    assert sum(cells) == sum(int((chunk.symbols >= 0).sum()) for chunk in chunks)
+    assert build_reach(c).gap == 0
