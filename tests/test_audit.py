@@ -145,6 +145,14 @@ def test_gaps_are_those_of_reach(mode):
     assert audit.gaps == {gap: n for gap, n in {**found, 0: found.get(0, 0) - inside}.items() if n}
 
 
+def test_padding_inside_a_sequence_of_ones_own():
+    """A row that pauses goes on after the last step it read, reset or not."""
+    audit = StateAudit("raise", stamps=lambda batch: Stamps(step=batch))
+    for number, steps in enumerate(([0, 1, 2], [3, 4, -1], [5, 6, 7], [-1, -1, -1], [8, 9, 10])):
+        audit.on_train_batch_start(None, None, np.array([steps]), number)
+    assert audit.gaps == {0: 3}
+
+
 def test_unknown_policy():
     with pytest.raises(ValueError, match=r"`policy` must be one of raise, warn, count. Got 'shout'"):
         StateAudit("shout")

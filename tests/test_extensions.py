@@ -69,6 +69,22 @@ def test_a_missing_symbol_is_missing_everywhere_and_asked_all_the_same(mode, sha
         assert torch.equal(chunk.step, whole.step)
 
 
+def test_what_is_missing_says_nothing_of_the_symbol():
+    """Else a network could guess what it cannot read."""
+    sequence, step = np.arange(2000)[:, None], np.arange(25)
+    lost = RandomSymbols(10)(sequence, step)[missing(1, "training", sequence, step, 0.3)]
+    counts = np.bincount(lost, minlength=10)
+    expected = lost.size / 10
+    assert ((counts - expected) ** 2 / expected).sum() < 33.7  # chi-square, 9 degrees of freedom, p = 0.0001
+
+
+def test_whole_sequences_side_by_side():
+    c = configure("sequence", batch_size=3, length=8)
+    chunks = list(itertools.islice(training_stream(c), 2))
+    assert [chunk.sequence.tolist() for chunk in chunks] == [[0, 1, 2], [3, 4, 5]]
+    assert all(chunk.symbols.shape == (3, 8) and chunk.starts.all() for chunk in chunks)
+
+
 def test_the_share_that_is_missing_and_its_ceiling():
     lost = missing(1, "training", np.arange(1000)[:, None], np.arange(200), 0.3)
     assert abs(lost.mean() - 0.3) < 5 * (0.3 * 0.7 / lost.size) ** 0.5

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echo_torch import EchoPredictor, OnlineEcho, RunDirectory, configure, train
+from echo_torch import EchoPredictor, OnlineEcho, RunDirectory, configure, inference, train
 from echo_torch.builders import build_frames, build_model, evaluate_model
 from echo_torch.cli import main
 from echo_torch.encoding import most_likely
@@ -66,8 +66,11 @@ def test_one_at_a_time_is_the_same_as_the_list(mode, symbols):
     predictor = untrained(mode)
     online = OnlineEcho(predictor.model, window_length=5 if mode == "lag" else None)
     one_by_one = [online.step([symbol])[0] for symbol in symbols]
-    for answer in predictor.answers(symbols):
-        assert one_by_one[answer.position] == answer.symbol
+    for rows_per_block in (3, 1000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(inference, "_ROWS_PER_BLOCK", rows_per_block)
+            answers = predictor.answers(symbols)
+        assert [answer.symbol for answer in answers] == [one_by_one[answer.position] for answer in answers]
 
 
 @pytest.mark.parametrize("model", ["lstm", "gru", "rnn", "mlp", "memoryless"])
@@ -167,6 +170,12 @@ def test_a_large_one_hot_vocabulary_is_not_kept_as_a_table():
     configuration = configure("aligned", vocabulary_size=100_000, encoding="one-hot", hidden_size=2)
     online = OnlineEcho(build_model(configuration))
     assert len(online.step([99_999])) == 1
+
+
+def test_ahead_asks_nothing_beyond_the_end():
+    """Of the 20 rows of a sequence the last one has no symbol after it."""
+    predictor = untrained("lag")
+    assert guess_ahead(predictor.configuration, predictor.model)[1] == 1000 * 19
 
 
 def test_what_cannot_be_measured_is_refused(run, tmp_path):

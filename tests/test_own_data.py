@@ -65,6 +65,13 @@ def test_targets_are_the_echo_and_held_out_numbers_are_asked_once(table, mode):
     assert build_reach(c).ceiling is None
 
 
+def test_no_held_out_number_is_asked_twice_where_lanes_do_not_divide(table):
+    """Twelve pieces on five lanes: three lanes have nothing to read in the third round."""
+    c = configure("aligned", data=str(table), column="x", vocabulary_size=7, lanes=5, reset_every=9)
+    asked = sum(int((chunk.targets >= 0).sum()) for chunk in evaluation_stream(c))
+    assert asked == 100 - 12
+
+
 def test_it_is_learned(tmp_path, table):
     c = configure("aligned", data=str(table), column="x", vocabulary_size=7, lanes=8, updates=400, accelerator="cpu")
     result = train(c, RunDirectory(tmp_path / "run"))
