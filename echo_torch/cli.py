@@ -413,12 +413,19 @@ def _numbers_to_predict(parsed: argparse.Namespace) -> list[int]:
     if parsed.column is not None and parsed.file is None:
         raise UserError("--column needs --file: it names a column of a CSV file.")
     if parsed.file is None:
-        return [_whole(text, "N", low=0, high=2**31 - 1) for text in parsed.symbols]
+        return [_symbol(text) for text in parsed.symbols]
     if parsed.symbols:
         raise UserError("Numbers come from --file or from the command line, not from both.")
     from echo_torch.series import read_rows
 
     return [row.symbol for row in read_rows(parsed.file, column=parsed.column)]
+
+
+def _symbol(text: str) -> int:
+    try:
+        return _whole(text, "number", low=0, high=2**31 - 1)
+    except UserError as error:
+        raise UserError(str(error).replace("--number", "Every number of the input")) from None
 
 
 def _predict(parsed: argparse.Namespace) -> None:
