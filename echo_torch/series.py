@@ -7,13 +7,14 @@ import functools
 import os
 import tempfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from echo_torch.files import UserError
 
@@ -146,14 +147,17 @@ def _open_series(path: str, column: str | None, series: str | None, *stamp: int)
     begins = array("q")
     # Without a name, so that nothing is left behind whatever happens. TMPDIR says where.
     with tempfile.TemporaryFile() as file:
-        count, largest = _write_numbers(file, begins, read_rows(path, column=column, series=series))
+        rows = read_rows(path, column=column, series=series)
+        # Drawn on terminals only, and only where it takes long.
+        shown = tqdm(rows, f"reading {path}", unit=" numbers", delay=2, disable=None, leave=False, dynamic_ncols=True)
+        count, largest = _write_numbers(file, begins, shown)
         if not count:
             raise UserError(f"{path!r} holds no number.")
         numbers = np.memmap(file, dtype=np.int32, mode="r", shape=(count,))
     return Series(numbers, np.frombuffer(begins, dtype=np.int64), largest)
 
 
-def _write_numbers(file: IO[bytes], begins: array[int], rows: Iterator[Row]) -> tuple[int, int]:
+def _write_numbers(file: IO[bytes], begins: array[int], rows: Iterable[Row]) -> tuple[int, int]:
     buffer, count, largest = array("i"), 0, 0
     for row in rows:
         if row.is_new:

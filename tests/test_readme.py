@@ -69,3 +69,33 @@ def test_the_file_tree_is_complete():
     tree = README[README.index("## The files") :]
     for path in (ROOT / "echo_torch").glob("[a-z]*.py"):
         assert path.name in tree, path.name
+
+
+def without_numbers_that_vary(line):
+    """Probabilities and losses hang on the machine's rounding; what is asked and answered does not."""
+    return re.sub(r"\d+\.\d+ ?%?|; .*\(.*%\).*", "#", line)
+
+
+@pytest.mark.slow
+def test_questions_print_what_they_say(tmp_path):
+    text = (ROOT / "docs" / "questions.md").read_text()
+    (tmp_path / "train.py").symlink_to(ROOT / "train.py")
+    blocks = re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def shell(command):
+        found = subprocess.run(
+            command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, executable="/bin/bash"
+        )
+        return (found.stdout + found.stderr).splitlines()
+
+    for command in blocks[0].splitlines():
+        shell(command)
+    checked = 0
+    for example in re.findall(r"^\$ (.*)\n((?:(?!\$ |\n).+\n)*)", "\n".join(blocks[1:]), flags=re.MULTILINE):
+        printed = {without_numbers_that_vary(line.rstrip()) for line in shell(example[0])}
+        for line in example[1].splitlines():
+            if line != "...":
+                assert without_numbers_that_vary(line.rstrip()) in printed, (example[0], line, printed)
+                checked += 1
+    assert checked >= 20
