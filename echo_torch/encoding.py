@@ -155,6 +155,29 @@ def most_likely(logits: Tensor, num_digits: int = 1) -> Tensor:
     return symbols
 
 
+def top_symbols(logits: Tensor, count: int, num_digits: int = 1) -> tuple[Tensor, Tensor]:
+    """The most likely symbols with their probabilities; that of a symbol is the product of its digits'.
+
+    Args:
+        logits: float (rows, size).
+        count: How many, at most as many as there are symbols.
+        num_digits: The encoding's.
+
+    Returns:
+        Symbols int64 and probabilities float, both (rows, count), the likeliest first.
+    """
+    digits = logits.reshape(len(logits), num_digits, -1).softmax(dim=-1)
+    base = digits.shape[-1]
+    symbols, shares = torch.zeros(len(logits), 1, dtype=torch.int64), torch.ones(len(logits), 1)
+    for digit in digits.unbind(dim=1):
+        # Only the likeliest beginnings can become the likeliest symbols.
+        symbols = (symbols.unsqueeze(2) * base + torch.arange(base)).flatten(1)
+        shares = (shares.unsqueeze(2) * digit.unsqueeze(1)).flatten(1)
+        shares, places = shares.topk(min(count, shares.shape[1]))
+        symbols = symbols.gather(1, places)
+    return symbols, shares
+
+
 def loss_sum(logits: Tensor, targets: Tensor, num_digits: int = 1) -> Tensor:
     """Cross-entropy in nats, summed over the asked targets and their digits.
 

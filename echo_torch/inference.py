@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from echo_torch.builders import build_frames, evaluation_stream
-from echo_torch.encoding import NOT_ASKED, most_likely, num_digits_of
+from echo_torch.encoding import NOT_ASKED, most_likely, num_digits_of, top_symbols
 from echo_torch.evaluation import read
 from echo_torch.experiments import Configuration, given
 from echo_torch.framing import NO_STEP
@@ -91,8 +91,7 @@ class EchoPredictor:
 
         Args:
             symbols: As in `predict`.
-            top_k: So many symbols with probabilities for each answer. Only one-hot networks have probabilities of
-                symbols; for digits `top` stays empty.
+            top_k: So many symbols with probabilities for each answer; 0: none.
 
         Raises:
             ValueError: As in `predict`.
@@ -102,9 +101,8 @@ class EchoPredictor:
         for positions, logits in self._logits(self._checked(symbols)):
             said = most_likely(logits, num_digits).tolist()
             top: list[list[tuple[int, float]]] = [[] for _ in said]
-            if top_k and num_digits == 1:
-                best = logits.softmax(dim=-1).topk(min(top_k, logits.shape[-1]))
-                pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            if top_k:
+                pairs = zip(*(part.tolist() for part in top_symbols(logits, top_k, num_digits)), strict=True)
                 top = [list(zip(*pair, strict=True)) for pair in pairs]
             places = zip(positions.tolist(), (positions - self.configuration.lag).tolist(), strict=True)
             found += [Answer(*place, *rest) for place, *rest in zip(places, said, top, strict=True)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from echo_torch import EXPERIMENTS, EchoLSTM, RandomSymbols, configure
 from echo_torch.builders import build_reach, evaluation_ceiling, evaluation_stream, num_updates, training_stream
-from echo_torch.encoding import Encoding, count_correct, loss_sum, most_likely, to_digits
+from echo_torch.encoding import Encoding, count_correct, loss_sum, most_likely, to_digits, top_symbols
 from echo_torch.framing import frame_masked, frame_prefixes, frame_sequence
 from echo_torch.sequences import missing
 
@@ -132,6 +132,20 @@ def test_right_only_if_all_digits_are():
     assert float(loss_sum(logits[:, :2], targets[:, :2], 3)) == pytest.approx(0, abs=1e-6)
     assert float(loss_sum(logits, targets, 3)) == pytest.approx(20, abs=1e-5)  # the last digit of 12 alone is wrong
     assert to_digits(targets, 10, 3, where_negative=-100).tolist()[0][1] == [-100] * 3
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 3), st.integers(2, 4), st.integers(1, 10))
+def test_the_likeliest_symbols_by_trying_all(num_digits, base, count):
+    torch.manual_seed(num_digits * 10 + base)
+    logits = torch.randn(2, num_digits * base)
+    every = Encoding(base**num_digits, base).encode(torch.arange(base**num_digits)).reshape(-1, num_digits * base)
+    chances = (every @ logits.reshape(2, num_digits, base).log_softmax(-1).flatten(1).T).T.exp()
+    symbols, shares = top_symbols(logits, count, num_digits)
+    expected = chances.topk(min(count, base**num_digits))
+    assert torch.equal(symbols, expected.indices)
+    torch.testing.assert_close(shares, expected.values)
+    assert torch.equal(symbols[:, 0], most_likely(logits, num_digits))
 
 
 def test_one_hot_is_one_digit():
