@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from echo_torch.ranks import gather, own_rank
 from echo_torch.reach import OTHER, Stamps, checked_places, places_of_chunk, reach
 from echo_torch.sequences import Integers
 
@@ -48,8 +49,8 @@ class StateAudit(Callback):
 
     Attributes:
         gaps: How often each gap occurred between two chunks; 0 is right, "other" counts hand-overs into another
-            sequence.
-        num_faults: How often something was wrong, lanes counted one by one.
+            sequence. While training these are the lanes of this process, afterwards those of all.
+        num_faults: How often something was wrong, lanes counted one by one; of all processes as `gaps`.
 
     Raises:
         ValueError: If the policy is unknown.
@@ -70,18 +71,50 @@ class StateAudit(Callback):
         self._state = state
         self._forget()
 
+    @property
+    def gaps(self) -> Counter[int | str]:
+        """How often each gap occurred."""
+        return sum((gaps for gaps, _ in self._others), self._gaps.copy())
+
+    @property
+    def num_faults(self) -> int:
+        """How often something was wrong."""
+        return self._faults + sum(faults for _, faults in self._others)
+
     def _forget(self) -> None:
-        self.gaps: Counter[int | str] = Counter()
-        self.num_faults = 0
+        self._gaps: Counter[int | str] = Counter()
+        self._faults = 0
+        self._others: list[tuple[Counter[int | str], int]] = []  # of the other ranks
+        self._is_restored = False
         self._last: tuple[Integers, Integers, NDArray[np.bool_]] | None = None
         self._expected: tuple[list[int], list[int]] | None = None  # first steps and sequences, if nothing is special
         self._left: Any = None
         self._recent: deque[Stamps] = deque(maxlen=_REMEMBERED_CHUNKS)
         self._said: set[str] = set()
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
+    def state_dict(self) -> dict[str, Any]:
+        """What each rank has counted and where its lanes stand, for a checkpoint."""
+        last = None if self._last is None else [values.tolist() for values in self._last]
+        return {"ranks": gather({"gaps": list(self._gaps.items()), "faults": self._faults, "last": last})}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Count on from a checkpoint of as many ranks."""
         self._forget()
+        ranks = state_dict["ranks"]
+        own = ranks[own_rank()]
+        self._gaps, self._faults = Counter(dict(own["gaps"])), own["faults"]
+        self._take_others([(rank["gaps"], rank["faults"]) for rank in ranks], own_rank())
+        if own["last"] is not None:
+            last, sequence, is_known = own["last"]
+            self._last = np.array(last), np.array(sequence), np.array(is_known, dtype=np.bool_)
+        self._is_restored = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew, or go on where a checkpoint was."""
+        if not self._is_restored:
+            self._forget()
+        self._is_restored = False
+        self._others = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Compare the batch with where the lanes stand."""
@@ -105,7 +138,7 @@ class StateAudit(Callback):
         last = step[:, -1].tolist()
         if (step[:, 0].tolist(), sequence.tolist()) != self._expected or any(starts.tolist()) or min(last) < 0:
             return False
-        self.gaps[0] += len(last)
+        self._gaps[0] += len(last)
         self._last = step[:, -1], sequence, self._last[2]  # type: ignore[index]  # there was a batch before
         self._expected = [place + 1 for place in last], self._expected[1]
         return True
@@ -116,9 +149,13 @@ class StateAudit(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the histogram of gaps to the loggers, as `gap/0`, `gap/5`, ..., `gap/other`."""
+        self._take_others(gather((list(self._gaps.items()), self._faults)), trainer.global_rank)
         histogram = {f"gap/{gap}": float(number) for gap, number in self.gaps.items()}
         for logger in trainer.loggers:
             logger.log_metrics(histogram, step=trainer.global_step)
+
+    def _take_others(self, ranks: Sequence[tuple[Sequence[tuple[int | str, int]], int]], own: int) -> None:
+        self._others = [(Counter(dict(gaps)), faults) for rank, (gaps, faults) in enumerate(ranks) if rank != own]
 
     def _check_writer(self, module: LightningModule, starts: NDArray[np.bool_]) -> None:
         if self._left is not None and self._state(module) is not self._left and not starts.all():
@@ -153,7 +190,7 @@ class StateAudit(Callback):
         wrong = (gap != 0) & is_continued | is_other
         num_continued, num_wrong = int(np.count_nonzero(is_continued)), int(np.count_nonzero(wrong))
         if num_continued > num_wrong:
-            self.gaps[0] += num_continued - num_wrong
+            self._gaps[0] += num_continued - num_wrong
         if num_wrong:
             self._report_border(np.flatnonzero(wrong), first, gap, is_other)
 
@@ -161,11 +198,11 @@ class StateAudit(Callback):
         assert self._last is not None
         last, last_sequence, _ = self._last
         kinds = [OTHER if is_other[lane] else int(gap[lane]) for lane in lanes]
-        self.gaps.update(kinds)
+        self._gaps.update(kinds)
         lane, kind = int(lanes[0]), kinds[0]
         # Once said is enough: the text needs the reach, which takes longer than a batch.
         if str(kind) in self._said and self.policy != "raise":
-            self.num_faults += len(lanes)
+            self._faults += len(lanes)
             return
         lags = ", ".join(map(str, reach(self._recent, 0, stamps=lambda stamps: stamps).reachable_lags[:10]))
         if kind == OTHER:
@@ -194,7 +231,7 @@ class StateAudit(Callback):
         return np.where(has_read, last, before), np.where(has_read, sequence, before_sequence), is_known
 
     def _report(self, kind: str, number: int, text: str) -> None:
-        self.num_faults += number
+        self._faults += number
         if self.policy == "raise":
             raise StateError(text)
         if self.policy == "warn" and kind not in self._said:

@@ -119,31 +119,37 @@ def _stream(c: Configuration, split: str, layout: Layout, **options: Any) -> Ech
     return EchoStream(layout, build_source(c, split), is_missing=is_missing, **options)
 
 
-def training_stream(configuration: Configuration, *, rank: int = 0, num_ranks: int = 1) -> EchoStream:
-    """The stream a run trains on: without end, the Trainer counts the updates."""
-    return _stream(configuration, "training", build_layout(configuration), rank=rank, num_ranks=num_ranks)
+def training_stream(configuration: Configuration, *, start: int = 0, rank: int = 0, num_ranks: int = 1) -> EchoStream:
+    """The stream a run trains on, from a chunk on: without end, the Trainer counts the updates."""
+    layout = build_layout(configuration)
+    return _stream(configuration, "training", layout, start=start, rank=rank, num_ranks=num_ranks)
 
 
-def evaluation_stream(configuration: Configuration, num_sequences: int = EVALUATION_SEQUENCES) -> EchoStream:
+def evaluation_stream(
+    configuration: Configuration, num_sequences: int = EVALUATION_SEQUENCES, *, rank: int = 0, num_ranks: int = 1
+) -> EchoStream:
     """Fresh data that training never sees, framed, carried and asked as in training.
 
     Args:
         configuration: Of the run.
         num_sequences: How many sequences are read. Lanes have no such number: they are read until 25 targets for
             each of them were asked.
+        rank: This process, as in `EchoStream`.
+        num_ranks: Processes that share the lanes.
     """
+    shard = {"rank": rank, "num_ranks": num_ranks}
     if configuration.data is not None:
-        return _held_out_stream(configuration)
+        return _held_out_stream(configuration, **shard)
     if configuration.framing == "lanes":
         layout = _lanes(configuration)
         num_chunks = _chunks_to_ask(layout, TARGETS_PER_SEQUENCE * num_sequences)
-        return _stream(configuration, "evaluation", layout, num_chunks=num_chunks)
+        return _stream(configuration, "evaluation", layout, num_chunks=num_chunks, **shard)
     at_once = next(n for n in range(min(_SEQUENCES_AT_ONCE, num_sequences), 0, -1) if num_sequences % n == 0)
     windows = _windows(configuration, sequences_at_once=at_once)
-    return _stream(configuration, "evaluation", windows, num_chunks=windows.num_chunks(num_sequences))
+    return _stream(configuration, "evaluation", windows, num_chunks=windows.num_chunks(num_sequences), **shard)
 
 
-def _held_out_stream(c: Configuration) -> EchoStream:
+def _held_out_stream(c: Configuration, **shard: int) -> EchoStream:
     """All of the user's held-out numbers, once."""
     num_pieces = _num_pieces(c, "evaluation")
     layout: Layout
@@ -154,7 +160,7 @@ def _held_out_stream(c: Configuration) -> EchoStream:
     else:
         layout = _windows(c, sequences_at_once=min(_SEQUENCES_AT_ONCE, num_pieces))
         num_chunks = layout.num_chunks(num_pieces)
-    return _stream(c, "evaluation", layout, num_chunks=num_chunks)
+    return _stream(c, "evaluation", layout, num_chunks=num_chunks, **shard)
 
 
 def _first_held_out(c: Configuration) -> EchoStream:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.loggers.logger import Logger
@@ -17,9 +18,13 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
-from echo_torch.files import whole_file
+from echo_torch.checkpoints import read_checkpoint, write_checkpoint
+from echo_torch.files import append_text
+from echo_torch.lightning_module import LossError
+from echo_torch.ranks import Interrupted
 
 METRICS_COLUMNS = ("update", "sequences", "symbols", "targets", "loss", "accuracy")
+RUN_KEY = "run"
 
 
 class MetricsFile(Logger):
@@ -30,12 +35,14 @@ class MetricsFile(Logger):
     Args:
         path: The file; it is made with the first row.
         drawn: num_chunks -> (sequences, symbols), how much fresh data so many chunks draw from.
+        prefix: Of the metrics that are meant for this file, "validation_"; the columns are named without it.
     """
 
-    def __init__(self, path: str | Path, drawn: Callable[[int], tuple[int, int]]) -> None:
+    def __init__(self, path: str | Path, drawn: Callable[[int], tuple[int, int]], prefix: str = "") -> None:
         super().__init__()
         self._path = Path(path)
         self._drawn = drawn
+        self._prefix = prefix
 
     @property
     def name(self) -> str:
@@ -59,54 +66,122 @@ class MetricsFile(Logger):
             metrics: Some of the columns; a missing one stays empty.
             step: Updates made so far.
         """
-        if step is None or metrics.keys().isdisjoint(METRICS_COLUMNS):
+        columns = {f"{self._prefix}{name}": name for name in METRICS_COLUMNS}
+        values = {columns[name]: value for name, value in metrics.items() if name in columns}
+        if step is None or not values:
             return
         sequences, symbols = self._drawn(step)
-        row = {"update": step, "sequences": sequences, "symbols": symbols, **metrics}
+        row = {"update": step, "sequences": sequences, "symbols": symbols, **values}
         row["targets"] = int(row.get("targets", 0))
         text = io.StringIO()
-        writer = csv.DictWriter(text, METRICS_COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(text, METRICS_COLUMNS, lineterminator="\n")
         if not self._path.exists():
             writer.writeheader()
         writer.writerow(row)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(text.getvalue())
+        append_text(self._path, text.getvalue())
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are on disk whole, or not at all.
+    """Checkpoints that are on disk whole, or not at all, and are read without running anything in them.
 
     Lightning's own way goes through the system's temporary folder; where that is another file system, a kill
-    leaves a broken file under the final name.
+    leaves a broken file under the final name. It also fetches URLs.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint under its final name when it is complete."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
-            torch.save(checkpoint, file)
+        write_checkpoint(checkpoint, path)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint onto the CPU, whatever the arguments say."""
+        return read_checkpoint(path)
 
 
 class SaveLast(Callback):
-    """Keeps one checkpoint: the latest.
+    """Keeps the latest checkpoint, and the one before, and stops cleanly at Ctrl-C and SIGTERM.
+
+    Of those the first lets the update end, saves, and raises `Interrupted` from the training; a second Ctrl-C stops at
+    once.
 
     Args:
         path: Its file.
-        every_num_updates: How often it is written; always at the end of the training too.
+        every_num_updates: How often it is written; at the end of the training too.
+        validate_every: Updates between two validations, None: there is none. Where one is due, it comes first, so that
+            a resumed training need not do it again.
+        note: What goes into the checkpoint under "run", beside `seconds`, the time that the training has taken.
     """
 
-    def __init__(self, path: str | Path, every_num_updates: int = 1000) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        every_num_updates: int = 1000,
+        *,
+        validate_every: int | None = None,
+        note: Mapping[str, Any] | None = None,
+    ) -> None:
         self._path = Path(path)
         self._every = every_num_updates
+        self._validate_every = validate_every
+        self._note = dict(note or {})
+        self._signal: int | None = None
+        self._is_due = False
+        self._seconds_before = 0.0
+        self._begin = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """How long the training has taken, that before its resumption included."""
+        return self._seconds_before + time.perf_counter() - self._begin
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put in the note."""
+        checkpoint[RUN_KEY] = {**self._note, "seconds": self.seconds}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Count the time on."""
+        self._seconds_before = float(checkpoint.get(RUN_KEY, {}).get("seconds", 0.0))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take Ctrl-C and SIGTERM over; Lightning gives them back when the training ends."""
+        self._signal = None
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # A shell has what runs in the background ignore Ctrl-C, and so it shall.
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._note_signal)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Write when it is time."""
-        if trainer.global_step % self._every == 0 and trainer.global_step < trainer.max_steps:
-            trainer.save_checkpoint(self._path)
+        update = trainer.global_step
+        self._is_due = update % self._every == 0 or update == trainer.max_steps
+        if self._validate_every is None or update % self._validate_every != 0:
+            self._finish(trainer, pl_module)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what training ended with."""
-        trainer.save_checkpoint(self._path)
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what was put off."""
+        if not trainer.sanity_checking:
+            self._finish(trainer, pl_module)
+
+    def _finish(self, trainer: Trainer, module: LightningModule) -> None:
+        is_interrupted = trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False)
+        if self._is_due or is_interrupted:
+            _check_weights(module, trainer.global_step)
+            trainer.save_checkpoint(self._path)
+        if is_interrupted:
+            raise Interrupted(self._signal or signal.SIGINT)
+
+    def _note_signal(self, number: int, frame: object) -> None:
+        if self._signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signal = number
+
+
+def _check_weights(module: LightningModule, update: int) -> None:
+    if not all(bool(weights.isfinite().all()) for weights in module.parameters()):
+        raise LossError(f"The weights are not finite any more after update {update}. A smaller learning rate may help.")
 
 
 class Bar(ProgressBar):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
+import signal
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,10 +25,11 @@ from echo_torch.experiments import (
     suggest,
 )
 from echo_torch.files import UserError
+from echo_torch.ranks import Interrupted, is_first_rank, launched_ranks, raise_at_sigterm
 from echo_torch.results import RunDirectory, check_new_file, read_yaml, to_yaml
 
 EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
+EXIT_SIGNAL = 128  # and the signal's number, as shells have it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,24 +39,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after the program's name; None: those of this process.
 
     Returns:
-        The exit code: 0, 2 for bad input, 130 when interrupted.
+        The exit code: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
     """
     try:
+        raise_at_sigterm()
         parsed = _parser().parse_args(arguments)
         command: Callable[[argparse.Namespace], None] = parsed.command
         command(parsed)
         if sys.stdout is not None:  # it is, where it was closed before the start
             sys.stdout.flush()
     except UserError as error:
-        print(in_flags(str(error)), file=sys.stderr)
+        if is_first_rank():  # one of several processes speaks for all
+            print(in_flags(str(error)), file=sys.stderr)
         return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as error:
+        number, message = (error.number, error.message) if isinstance(error, Interrupted) else (signal.SIGINT, "")
+        print(message or "Interrupted.", file=sys.stderr)
+        return EXIT_SIGNAL + number
     except BrokenPipeError:
-        # The reader (head, less) has gone: that is no error. The dummy keeps Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader (head, less) has gone: that is no error
+    except OSError as error:
+        if error.filename is not None or sys.stdout is None:
+            raise
+        _drop_output()
+        print(f"Standard output cannot be written: {error.strerror}.", file=sys.stderr)
+        return EXIT_BAD_INPUT
     return 0
+
+
+def _drop_output() -> None:
+    # The dummy keeps Python from complaining at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Parser(argparse.ArgumentParser):
@@ -106,27 +119,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@contextlib.contextmanager
-def _warnings_as_lines() -> Iterator[None]:
-    """Show what the audit warns of as a line above the progress bar, without a place in the source."""
-    from tqdm import tqdm
-
-    from echo_torch.audit import StateWarning
-
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def show_line(message: Any, category: type[Warning], *rest: Any) -> None:
-            if issubclass(category, StateWarning):
-                tqdm.write(f"warning: {message}", file=sys.stderr)
-            else:
-                show(message, category, *rest)
-
-        warnings.simplefilter("always", StateWarning)
-        warnings.showwarning = show_line  # type: ignore[assignment]  # `rest` is all that it need not know
-        yield
-
-
 def _add_options(parser: argparse.ArgumentParser) -> dict[str, argparse._ArgumentGroup]:
     """The flags of a configuration, made from the options, in their groups."""
     modes = parser.add_argument_group("experiment")
@@ -158,6 +150,11 @@ def _add_options(parser: argparse.ArgumentParser) -> dict[str, argparse._Argumen
 def _add_train(parser: argparse.ArgumentParser) -> None:
     output = _add_options(parser)["output"]
     output.add_argument("--run-dir", metavar="DIR", help="where the files go (default: a new one in runs/)")
+    output.add_argument(
+        "--resume",
+        metavar="auto|FILE",
+        help="continue the run in --run-dir from its latest checkpoint, or begin it; or from this checkpoint",
+    )
     output.add_argument("--print-config", action="store_true", help="print the configuration and stop")
     output.add_argument("--no-progress", action="store_true", help="no progress bar")
     output.add_argument("--quiet", action="store_true", help="no output but errors")
@@ -238,6 +235,8 @@ def _configuration(parsed: argparse.Namespace) -> Configuration:
             values.pop(other, None)
     values.update(flags)
     mode = values.pop("mode", "lag")
+    if (num_ranks := launched_ranks()) is not None:
+        values.setdefault("devices", num_ranks)
     if isinstance(values.get("data"), str) and values.get("vocabulary_size") is None:
         from echo_torch.series import open_series
 
@@ -254,8 +253,9 @@ def _train(parsed: argparse.Namespace) -> None:
     if parsed.print_config:
         print(to_yaml(configuration), end="")
         return
-    run = RunDirectory.new(parsed.run_dir, f"{configuration.mode}-seed{configuration.seed}")
-    say: Callable[[str], None] = (lambda line: None) if parsed.quiet else (lambda line: print(line, flush=True))
+    run = _run_directory(parsed, configuration)
+    is_quiet = parsed.quiet or not is_first_rank()
+    say: Callable[[str], None] = (lambda line: None) if is_quiet else (lambda line: print(line, flush=True))
     say(f"asked: {describe(configuration)}")
     say(f"chance: {1 / configuration.vocabulary_size:.2%} (1 of {configuration.vocabulary_size} symbols)")
     say(f"parameters: {count_parameters(configuration):,} (hidden size {configuration.hidden_size})")
@@ -267,15 +267,27 @@ def _train(parsed: argparse.Namespace) -> None:
     found = builders.build_reach(configuration)
     for line in [*reach_lines(found), explain(found)]:
         say(line)
-    progress = not parsed.quiet and _draws(parsed)
-    with _warnings_as_lines():
-        result = runner.train(configuration, run, audit="count" if parsed.quiet else "warn", progress=progress)
+    progress, audit = not is_quiet and _draws(parsed), "count" if is_quiet else "warn"
+    with runner.warnings_as_lines():
+        result = runner.train(configuration, run, audit=audit, progress=progress, resume=parsed.resume, say=say)
+    if not is_first_rank():
+        return
     figures.draw_curve(run, configuration)
     _, model = runner.load_model(run)
     for line in report.result_lines(result, *builders.example(configuration, model)):
         say(line)
     say(report.implication(found, result, memory_length(configuration)))
     say(f"{result['updates']:,} updates in {result['seconds']:.1f} s; files: {run.path}")
+
+
+def _run_directory(parsed: argparse.Namespace, configuration: Configuration) -> RunDirectory:
+    if parsed.resume is not None:
+        if parsed.run_dir is None:
+            raise UserError("--resume needs --run-dir, the directory of the run that is to go on.")
+        return RunDirectory(Path(parsed.run_dir))
+    if not is_first_rank():  # the first one chooses and writes
+        return RunDirectory(Path(parsed.run_dir or "runs"))
+    return RunDirectory.new(parsed.run_dir, f"{configuration.mode}-seed{configuration.seed}")
 
 
 def _reach(parsed: argparse.Namespace) -> None:

@@ -109,7 +109,12 @@ OPTIONS = {
         Option("devices", int, "machine", "processes that share the lanes", 1, 1024),
         Option("workers", int, "machine", "loader processes; 0: make data in this one", 0, 256),
         Option("threads", int, "machine", "CPU threads; one is fastest at these sizes", 1, 1024),
+        Option(
+            "validate_every", int, "training",
+            "evaluate after so many updates, a row of validation.csv each (default: not)", 1, _BIG, is_optional=True,
+        ),
         Option("log_every", int, "output", "updates per row of metrics.csv", 1, _BIG),
+        Option("checkpoint_every", int, "output", "updates per checkpoint (default: 1000)", 1, _BIG),
         Option("tensorboard", bool, "output", "write TensorBoard's files too"),
     )
 }  # fmt: skip
@@ -167,7 +172,9 @@ class Configuration:
     devices: int
     workers: int
     threads: int
+    validate_every: int | None
     log_every: int
+    checkpoint_every: int
     tensorboard: bool
 
     def to_dict(self) -> dict[str, Value]:
@@ -217,7 +224,7 @@ COMMON_DEFAULTS: dict[str, Value] = {
     "series": None, "missing": 0.0,
     "model": "lstm", "layers": 1, "mlp_window": None, "encoding": None, "base": None, "init": "torch",
     "learning_rate": 1e-3, "clip_norm": None, "cut": "chunk", "accelerator": "auto", "devices": 1, "workers": 0,
-    "threads": 1, "log_every": 100, "tensorboard": False,
+    "threads": 1, "validate_every": None, "log_every": 100, "checkpoint_every": 1000, "tensorboard": False,
 }  # fmt: skip
 
 EXPERIMENTS = {
@@ -330,6 +337,18 @@ def configure(mode: str, **options: Any) -> Configuration:
     configuration = Configuration(mode=mode, **values)  # type: ignore[arg-type]  # checked one by one above
     _check_rules(configuration, experiment)
     return configuration
+
+
+def differences(saved: Configuration, now: Configuration) -> list[str]:
+    """The options in which a training that is to go on differs from the one that was saved, each in words.
+
+    How long it trains may grow, and nothing else may differ: it would not be the same training.
+    """
+    names = [name for name in ("mode", *OPTIONS) if getattr(saved, name) != getattr(now, name)]
+    lengths = {name for name in ("sequences", "updates") if name in names}
+    if len(lengths) == 1 and all((getattr(now, name) or 0) > (getattr(saved, name) or 0) for name in lengths):
+        names = [name for name in names if name not in lengths]
+    return [f"`{name}` was {getattr(saved, name)} and is {getattr(now, name)}" for name in names]
 
 
 def replace(configuration: Configuration, **changes: Any) -> Configuration:

@@ -14,32 +14,43 @@ class UserError(Exception):
     """Something only the user can mend; the message is one sentence that says how."""
 
 
+class WriteError(UserError):
+    """A file could not be written: the disk is full, the directory gone."""
+
+
 @contextlib.contextmanager
-def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
+def whole_file(path: str | Path, *, older: str | Path | None = None) -> Iterator[IO[bytes]]:
     """Open a file that takes its name only when it is complete and on disk.
 
     It is written beside its destination, because a rename across file systems is a copy, which a kill can cut.
 
     Args:
         path: The final name; an older file of that name stays until the new one is whole.
+        older: The name that the older file gets then; None: it is replaced.
 
     Yields:
         A binary file to write to.
 
     Raises:
-        OSError: If it cannot be written; then nothing is left behind.
+        WriteError: If it cannot be written; then nothing is left behind.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    name = None
     try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path))
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        if older is not None and path.exists():
+            os.replace(path, older)
         os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+    except BaseException as error:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _cannot_write(path, error) from None
         raise
 
 
@@ -47,6 +58,43 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file, UTF-8, whole or not at all."""
     with whole_file(path) as file:
         file.write(text.encode())
+
+
+def append_text(path: str | Path, text: str) -> None:
+    """Add to a text file, UTF-8, in one write; where that fails, the file is as it was before.
+
+    Raises:
+        WriteError: If it cannot be written.
+    """
+    data = text.encode()
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            size = os.fstat(handle).st_size
+            if os.write(handle, data) < len(data):  # the disk took a part: ask it why not the rest
+                os.ftruncate(handle, size)
+                os.write(handle, data)
+                os.ftruncate(handle, size)
+                raise OSError("only a part could be written")
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+
+
+def remove_unfinished(path: str | Path) -> None:
+    """Remove what killed processes left of a file that never became whole."""
+    path = Path(path)
+    for leftover in path.parent.glob(f"{_prefix(path)}*"):
+        leftover.unlink(missing_ok=True)
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}.writing-"
+
+
+def _cannot_write(path: str | Path, error: OSError) -> WriteError:
+    return WriteError(f"Cannot write {str(path)!r}: {error.strerror or error}.")
 
 
 def _umask() -> int:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echo_torch.experiments import Configuration, configure, in_flags
-from echo_torch.files import UserError, write_text
+from echo_torch.files import UserError, remove_unfinished, write_text
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,8 +48,13 @@ class RunDirectory:
         return self.path / "metrics.csv"
 
     @property
+    def validation(self) -> Path:
+        """A row every `validate_every` updates, CSV with the columns of metrics.csv."""
+        return self.path / "validation.csv"
+
+    @property
     def checkpoint(self) -> Path:
-        """The latest checkpoint, Lightning's format."""
+        """The latest checkpoint, Lightning's format; beside it lies the one before, previous.ckpt."""
         return self.path / "checkpoints" / "last.ckpt"
 
     @property
@@ -72,23 +83,86 @@ class RunDirectory:
             while os.path.lexists(candidate):
                 number, candidate = number + 1, Path("runs") / f"{name}-{number}"
             path = candidate
-        path = Path(path)
+        run = cls(Path(path))
+        run.check_free()
+        return run
+
+    def check_free(self) -> None:
+        """Refuse a directory that holds files or cannot be made.
+
+        Raises:
+            UserError: If there is something in the way.
+        """
         try:
-            _check_free(path)
+            _check_free(self.path)
         except OSError as error:
-            raise UserError(_cannot_use(path, error)) from None
-        return cls(path)
+            raise UserError(_cannot_use(self.path, error)) from None
 
     def create(self) -> None:
-        """Make the directory.
+        """Make the directory, and remove what a killed process left of files that never became whole.
 
         Raises:
             UserError: If it cannot be made or written to.
         """
         try:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            for file in (self.config, self.curve, self.result, self.checkpoint):
+                remove_unfinished(file)
         except (OSError, ValueError) as error:
             raise UserError(_cannot_use(self.path, error)) from None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training into the same directory; a lock dies with its process.
+
+        Raises:
+            UserError: If another process does so already.
+        """
+        if fcntl is None:
+            yield
+            return
+        try:
+            handle = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise UserError(_cannot_use(self.path, error)) from None
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"Another process is training in --run-dir {str(self.path)!r}; wait for it.") from None
+            yield
+        finally:
+            os.close(handle)
+
+    def rows_up_to(self, configuration: Configuration, updates: int, *, is_complete: bool) -> dict[Path, str]:
+        """What the tables held when a checkpoint was written.
+
+        Args:
+            configuration: Of the training that is to go on.
+            updates: Made when the checkpoint was written; 0: it begins anew.
+            is_complete: Whether the training ends there. If not, the row of a rest is dropped: a longer one has none.
+
+        Returns:
+            The text of each table, "" where it had no row yet.
+
+        Raises:
+            UserError: If a row is missing.
+        """
+        c = configuration
+        rows = {self.metrics: _rows_up_to(self.metrics, updates, c.log_every, with_rest=is_complete)}
+        if c.validate_every is not None:
+            rows[self.validation] = _rows_up_to(self.validation, updates, c.validate_every, with_rest=False)
+        return rows
+
+    def cut_back(self, rows: Mapping[Path, str]) -> None:
+        """Take the result away, for the training goes on, and leave only these rows in the tables."""
+        for file in (self.result, self.curve):
+            file.unlink(missing_ok=True)
+        for path, text in rows.items():
+            if text:
+                write_text(path, text)
+            else:
+                path.unlink(missing_ok=True)
 
     def read_config(self) -> Configuration:
         """The configuration of the run.
@@ -106,9 +180,11 @@ class RunDirectory:
 
     def read_metrics(self) -> dict[str, list[float]]:
         """The columns of metrics.csv; an empty cell is nan."""
-        with self.metrics.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return {name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())}
+        return _read_table(self.metrics)
+
+    def read_validation(self) -> dict[str, list[float]] | None:
+        """The same of validation.csv; None where the run had no validations."""
+        return _read_table(self.validation) if self.validation.exists() else None
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write result.json, by which the run is finished."""
@@ -178,12 +254,41 @@ def check_new_file(path: str | Path, flag: str) -> None:
         raise UserError(f"{flag} must name a file in a directory that can be written to. Got {str(path)!r}.")
 
 
+def _read_table(path: Path) -> dict[str, list[float]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())}
+
+
+def _rows_up_to(path: Path, updates: int, every: int, *, with_rest: bool) -> str:
+    """The header and the row of every so many updates, and perhaps of the rest, as they stand in a table.
+
+    Raises:
+        UserError: If one is missing.
+    """
+    expected = [str(update) for update in range(every, updates + 1, every)]
+    if with_rest and updates % every:
+        expected.append(str(updates))
+    if not expected:
+        return ""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[: len(expected) + 1]
+    except (OSError, ValueError):
+        lines = []
+    if [line.split(",")[0] for line in lines] != ["update", *expected] or not lines[-1].endswith("\n"):
+        raise UserError(
+            f"{str(path)!r} does not hold the rows up to update {updates}, where the checkpoint is, so it was changed "
+            "or lost and the run cannot be continued; begin anew with another --run-dir."
+        )
+    return "".join(lines)
+
+
 def _check_free(path: Path) -> None:
     if path.is_dir():
         if any(path.iterdir()):
             raise UserError(
                 f"--run-dir must be new or empty, because a finished run is never overwritten. Got {str(path)!r}, "
-                "which holds files; choose another name."
+                "which holds files; choose another name, or continue a run with --resume auto."
             )
         parent = path
     elif os.path.lexists(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
@@ -100,7 +101,12 @@ class EchoStream(IterableDataset[Chunk]):
         """
         # A generator of its own: otherwise every pass would draw its base seed from the global random state.
         return DataLoader(
-            self, batch_size=None, collate_fn=_as_it_is, num_workers=num_workers, generator=torch.Generator()
+            self,
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=num_workers,
+            generator=torch.Generator(),
+            worker_init_fn=_ignore_interrupts,
         )
 
     def _make(self, index: Integers) -> Iterator[Chunk]:
@@ -135,6 +141,12 @@ def _shard(places: Places, rank: int, num_ranks: int) -> Places:
 
 def _copy(chunk: Chunk) -> Chunk:
     return Chunk._make(field.clone() if isinstance(field, Tensor) else field for field in chunk)
+
+
+def _ignore_interrupts(worker: int) -> None:
+    # Ctrl-C and a service manager's SIGTERM reach all processes; the one that trains needs these to end its update.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _as_it_is(chunk: Any) -> Any:

@@ -22,7 +22,7 @@ def test_metrics_file_writes_each_row_at_once(tmp_path):
 
 
 def test_checkpoints_are_whole(tmp_path):
-    path = tmp_path / "deep" / "last.ckpt"
+    path = tmp_path / "last.ckpt"
     WholeCheckpoints().save_checkpoint({"state_dict": {"w": torch.ones(2)}}, path)
     assert torch.load(path, weights_only=True)["state_dict"]["w"].tolist() == [1, 1]
 
@@ -51,7 +51,8 @@ def test_bar_shows_what_it_should(tmp_path):
 def test_the_checkpoint_is_there_after_training_and_during_it(tmp_path):
     configuration = configure("lag", updates=1005, accelerator="cpu")
     run = RunDirectory(tmp_path)
-    seen = []
+    run.create()
+    seen = []  # the updates at which it is written
 
     with quiet_lightning():
         trainer = build_trainer(configuration, [SaveLast(run.checkpoint)])

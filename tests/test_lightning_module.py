@@ -197,7 +197,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimiser(tmp_path, monkeypa
     build = runner.build_model
     monkeypatch.setattr(runner, "build_model", lambda c: models.append(build(c)) or models[0])
     monkeypatch.setattr(EchoLSTM, "forward", poisoned)
-    with pytest.raises(UserError, match=r"not finite at update 7, on sequence 1; .* Seed 1; of checkpoints, none was"):
+    with pytest.raises(
+        UserError, match=r"not finite at update 7, on sequence 1; .* Seed 1; no checkpoint was saved before"
+    ):
         train(c, run)
     assert len(good) == 7
     assert all(torch.equal(value, good[6][name]) for name, value in models[0].state_dict().items())

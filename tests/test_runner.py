@@ -6,6 +6,7 @@ import yaml
 
 from echo_torch import RunDirectory, configure, train
 from echo_torch.builders import build_model, evaluate_model
+from echo_torch.checkpoints import PREVIOUS, read_checkpoint, write_checkpoint
 from echo_torch.experiments import EXPERIMENTS, replace
 from echo_torch.files import UserError
 from echo_torch.results import weights_sha256
@@ -103,10 +104,16 @@ def test_a_damaged_checkpoint(tmp_path, damage):
     run = RunDirectory(tmp_path)
     train(short(), run)
     if damage is None:
-        torch.save({"state_dict": build_model(replace(short(), hidden_size=3)).state_dict()}, run.checkpoint)
+        checkpoint = read_checkpoint(run.checkpoint)
+        smaller = build_model(replace(short(), hidden_size=3)).state_dict()
+        checkpoint["state_dict"] = {f"model.{name}": value for name, value in smaller.items()}
+        write_checkpoint(checkpoint, run.checkpoint)
+        run.checkpoint.with_name(PREVIOUS).unlink()
+        message = r"belongs to another network: model.lstm.weight_ih_l0 must be torch.float32 \(200, 10\). Got torch"
     else:
         run.checkpoint.write_bytes(damage)
-    with pytest.raises(UserError, match="cannot be read as this run's checkpoint"):
+        message = "its digest does not fit, so it was cut or altered. No other is left"
+    with pytest.raises(UserError, match=message):
         load_model(run)
     run.checkpoint.unlink()
     with pytest.raises(UserError, match="holds no checkpoint"):

@@ -1,0 +1,138 @@
+"""Checkpoint files: whole, with a digest, in two generations, and read without running anything in them.
+
+A checkpoint is an archive as `torch.save` writes it, with its SHA-256 as the archive's comment, where other readers
+do not mind it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from echo_torch.files import UserError, whole_file
+
+PREVIOUS = "previous.ckpt"
+_MARK = b"sha256:"
+_COMMENT_LENGTH = len(_MARK) + 64
+
+
+class CheckpointError(UserError):
+    """A checkpoint that cannot be read; the message says which and why."""
+
+
+class CheckpointWarning(UserWarning):
+    """The latest checkpoint cannot be read and an older one is used."""
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Write a checkpoint with its digest; the one that had the name before becomes `previous.ckpt` beside it.
+
+    Args:
+        checkpoint: Tensors, numbers, texts, and dicts and lists of them.
+        path: The file.
+
+    Raises:
+        WriteError: If it cannot be written; then the older ones are as they were.
+    """
+    path = Path(path)
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    # The last two bytes of an archive without a comment say that it has none.
+    body = memoryview(buffer.getbuffer())[:-2]
+    length = struct.pack("<H", _COMMENT_LENGTH)
+    with whole_file(path, older=path.with_name(PREVIOUS)) as file:
+        file.write(body)
+        file.write(length + _MARK + _digest(body, length))
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU: its digest is checked first, and nothing that it holds is run.
+
+    Raises:
+        CheckpointError: If it is no file, is damaged, or holds more than tensors, numbers, texts and their collections.
+    """
+    if "://" in str(path):
+        raise CheckpointError(
+            f"A checkpoint must be a file on this machine, a URL is never fetched. Got {str(path)!r}."
+        )
+    try:
+        data = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"The checkpoint {str(path)!r} cannot be read: {reason}.") from None
+    body, length, comment = data[: -_COMMENT_LENGTH - 2], data[-_COMMENT_LENGTH - 2 : -_COMMENT_LENGTH], data[-64:]
+    if data[-_COMMENT_LENGTH:-64] != _MARK or _digest(body, length) != comment:
+        raise CheckpointError(
+            f"The checkpoint {str(path)!r} is not what was written: its digest does not fit, so it was cut or altered."
+        )
+    try:
+        checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:
+        # A crafted file can raise almost anything, from UnpicklingError to KeyError.
+        raise CheckpointError(
+            f"The checkpoint {str(path)!r} is refused: it holds other things than tensors, numbers and texts "
+            f"({type(error).__name__}), which could run code."
+        ) from None
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f"The checkpoint {str(path)!r} holds a {type(checkpoint).__name__}, not a training.")
+    return checkpoint
+
+
+def newest_checkpoint(path: str | Path) -> Path | None:
+    """The latest of the two generations that can be read.
+
+    Args:
+        path: The latest one's file; the one before is `previous.ckpt` beside it.
+
+    Returns:
+        Its path, None where there is none. Where the latest cannot be read, a CheckpointWarning says why.
+
+    Raises:
+        CheckpointError: If there are some but none can be read.
+    """
+    path = Path(path)
+    found = [file for file in (path, path.with_name(PREVIOUS)) if file.exists()]
+    reasons = []
+    for file in found:
+        try:
+            read_checkpoint(file)
+        except CheckpointError as error:
+            reasons.append(str(error))
+            continue
+        if reasons:
+            warnings.warn(f"{reasons[0]} The one before is used: {str(file)!r}.", CheckpointWarning, stacklevel=2)
+        return file
+    if found:
+        raise CheckpointError(" ".join([*reasons, "No other is left, so the run must be done anew."]))
+    return None
+
+
+def make_latest(chosen: str | Path, path: str | Path) -> None:
+    """Leave no later generation than the chosen checkpoint, which a training goes on from.
+
+    A later one is damaged, or belongs to what is given up; as the older generation of the next it would mislead.
+
+    Args:
+        chosen: A checkpoint that can be read.
+        path: The latest one's file, as in `newest_checkpoint`.
+    """
+    chosen, path = Path(chosen), Path(path)
+    previous = path.with_name(PREVIOUS)
+    if previous.exists() and chosen.samefile(previous):
+        path.unlink(missing_ok=True)
+    elif not (path.exists() and chosen.samefile(path)):
+        with whole_file(path) as file:
+            file.write(chosen.read_bytes())
+        previous.unlink(missing_ok=True)
+
+
+def _digest(body: bytes | memoryview, length: bytes) -> bytes:
+    digest = hashlib.sha256(body)
+    digest.update(length)
+    return digest.hexdigest().encode()

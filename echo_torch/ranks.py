@@ -1,0 +1,208 @@
+"""Several processes that train together: who is who, what they add up, how they are started and ended."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from echo_torch.files import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+
+_POLL_SECONDS = 0.5
+_GRACE_SECONDS = 5.0  # that the others have to end when one has failed
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM.
+
+    Args:
+        number: The signal.
+        message: What is kept and how to go on; one sentence.
+    """
+
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(number, message)
+        self.number = number
+        self.message = message
+
+
+def raise_at_sigterm() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, by an exception that cleans up on its way."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted(number)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupt)
+
+
+def launched_ranks() -> int | None:
+    """How many processes a launcher such as torchrun has started for this training; None: it was started alone."""
+    if "LOCAL_RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return None
+    return int(os.environ["WORLD_SIZE"])
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes files and speaks."""
+    return launched_ranks() is None or os.environ.get("RANK", os.environ["LOCAL_RANK"]) == "0"
+
+
+def own_rank() -> int:
+    """This process among those that train together."""
+    import torch
+
+    return torch.distributed.get_rank() if _is_several() else 0
+
+
+def gather(value: T) -> list[T]:
+    """What every rank gives here, in their order. All ranks must call it."""
+    import torch
+
+    if not _is_several():
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of what every rank gives here. All ranks must call it."""
+    import torch
+
+    if not _is_several():
+        return values
+    values = values.clone()
+    torch.distributed.all_reduce(values)
+    return values
+
+
+def _is_several() -> bool:
+    import torch
+
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def run_ranks(function: Callable[..., None], arguments: Sequence[Any], num_ranks: int) -> None:
+    """Call a function in so many new processes, which find each other as if torchrun had started them.
+
+    Ctrl-C and SIGTERM are handed on to them; a second one ends them at once. They end when this process ends.
+
+    Args:
+        function: Of a module, so that a new process can import it.
+        arguments: Picklable.
+        num_ranks: Processes.
+
+    Raises:
+        UserError: What the function raised in one of them; the others are ended.
+        Interrupted: The same.
+        RuntimeError: If one ended in another way; it has printed its traceback.
+    """
+    context = multiprocessing.get_context("spawn")
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(num_ranks)}
+    processes, reports = [], []
+    for rank in range(num_ranks):
+        receiver, sender = context.Pipe(duplex=False)
+        environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(num_ranks)}
+        process = context.Process(target=_run_rank, args=(sender, os.getpid(), environment, function, arguments))
+        process.start()
+        sender.close()
+        processes.append(process)
+        reports.append(receiver)
+    try:
+        _wait_for(processes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    failures = [failure for failure in map(_read, reports) if failure is not None]
+    if failures:
+        # A rank that lost the others reports that alone; the reason is with the one that left them.
+        raise min(failures, key=lambda failure: isinstance(failure, RuntimeError))
+    if bad := [rank for rank, process in enumerate(processes) if process.exitcode != 0]:
+        raise RuntimeError(f"Process {bad[0]} of {num_ranks} ended with exit code {processes[bad[0]].exitcode}.")
+
+
+def _wait_for(processes: Sequence[Any]) -> None:
+    deadline = None
+    interrupts = 0
+    while running := [process for process in processes if process.is_alive()]:
+        try:
+            wait([process.sentinel for process in running], timeout=_POLL_SECONDS)
+            if deadline is None and any(process.exitcode not in (None, 0) for process in processes):
+                deadline = time.monotonic() + _GRACE_SECONDS
+            if deadline is not None and time.monotonic() > deadline:
+                return
+        except KeyboardInterrupt as error:
+            interrupts += 1
+            if interrupts == 2:
+                raise
+            number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+            for process in running:
+                os.kill(process.pid, number)
+
+
+def _run_rank(
+    report: Connection,
+    parent: int,
+    environment: dict[str, str],
+    function: Callable[..., None],
+    arguments: Sequence[Any],
+) -> None:
+    # A session of its own: Ctrl-C in a terminal reaches the parent alone, which hands it on once.
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    raise_at_sigterm()
+    end_with_parent(parent)
+    os.environ.update(environment)
+    try:
+        function(*arguments)
+    except (UserError, KeyboardInterrupt) as error:
+        report.send(error)
+        raise SystemExit(1) from None
+    except Exception as error:
+        report.send(RuntimeError("".join(traceback.format_exception(error))))
+        raise SystemExit(1) from None
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process when the one that started it is gone, however that ended.
+
+    Args:
+        parent: Its process number.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _read(report: Connection) -> BaseException | None:
+    """What a rank that failed has sent."""
+    try:
+        failure: BaseException = report.recv()
+    except (EOFError, OSError):
+        return None
+    return failure
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port: int = server.getsockname()[1]
+    return port
