@@ -25,6 +25,7 @@ from echo_torch.ranks import Interrupted
 
 METRICS_COLUMNS = ("update", "sequences", "symbols", "targets", "loss", "accuracy")
 RUN_KEY = "run"
+UPDATES_BETWEEN_QUESTIONS = 10
 
 
 class MetricsFile(Logger):
@@ -102,8 +103,8 @@ class WholeCheckpoints(TorchCheckpointIO):
 class SaveLast(Callback):
     """Keeps the latest checkpoint, and the one before, and stops cleanly at Ctrl-C and SIGTERM.
 
-    Of those the first lets the update end, saves, and raises `Interrupted` from the training; a second Ctrl-C stops at
-    once.
+    Of those the first lets the update end (with several processes: the next tenth one), saves, and raises `Interrupted`
+    from the training; a second Ctrl-C stops at once.
 
     Args:
         path: Its file.
@@ -111,6 +112,9 @@ class SaveLast(Callback):
         validate_every: Updates between two validations, None: there is none. Where one is due, it comes first, so that
             a resumed training need not do it again.
         note: What goes into the checkpoint under "run", beside `seconds`, the time that the training has taken.
+
+    Attributes:
+        has_begun: Whether an update was made.
     """
 
     def __init__(
@@ -127,6 +131,7 @@ class SaveLast(Callback):
         self._note = dict(note or {})
         self._signal: int | None = None
         self._is_due = False
+        self.has_begun = False
         self._seconds_before = 0.0
         self._begin = time.perf_counter()
 
@@ -156,6 +161,7 @@ class SaveLast(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Write when it is time."""
         update = trainer.global_step
+        self.has_begun = True
         self._is_due = update % self._every == 0 or update == trainer.max_steps
         if self._validate_every is None or update % self._validate_every != 0:
             self._finish(trainer, pl_module)
@@ -166,7 +172,11 @@ class SaveLast(Callback):
             self._finish(trainer, pl_module)
 
     def _finish(self, trainer: Trainer, module: LightningModule) -> None:
-        is_interrupted = trainer.strategy.reduce_boolean_decision(self._signal is not None, all=False)
+        is_interrupted = self._signal is not None
+        if trainer.world_size > 1:
+            # All must stop at the same update. To ask the others costs as much as half an update.
+            may_stop = self._is_due or trainer.global_step % UPDATES_BETWEEN_QUESTIONS == 0
+            is_interrupted = may_stop and trainer.strategy.reduce_boolean_decision(is_interrupted, all=False)
         if self._is_due or is_interrupted:
             _check_weights(module, trainer.global_step)
             trainer.save_checkpoint(self._path)

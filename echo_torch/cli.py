@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -50,26 +51,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except UserError as error:
         if is_first_rank():  # one of several processes speaks for all
-            print(in_flags(str(error)), file=sys.stderr)
+            _complain(in_flags(str(error)))
         return EXIT_BAD_INPUT
     except KeyboardInterrupt as error:
         number, message = (error.number, error.message) if isinstance(error, Interrupted) else (signal.SIGINT, "")
-        print(message or "Interrupted.", file=sys.stderr)
+        if is_first_rank():
+            _complain(message or "Interrupted.")
         return EXIT_SIGNAL + number
     except BrokenPipeError:
         _drop_output()  # the reader (head, less) has gone: that is no error
     except OSError as error:
-        if error.filename is not None or sys.stdout is None:
-            raise
-        _drop_output()
-        print(f"Standard output cannot be written: {error.strerror}.", file=sys.stderr)
+        if error.filename is None:  # that of a file has a name
+            _drop_output()
+        what = "Standard output" if error.filename is None else repr(error.filename)
+        _complain(f"{what} cannot be used: {error.strerror or error}.")
         return EXIT_BAD_INPUT
     return 0
 
 
+def _complain(sentence: str) -> None:
+    with contextlib.suppress(OSError):  # there may be nobody to hear it
+        print(sentence, file=sys.stderr, flush=True)
+
+
 def _drop_output() -> None:
     # The dummy keeps Python from complaining at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Parser(argparse.ArgumentParser):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -11,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from echo_torch.files import UserError
 
@@ -108,7 +109,7 @@ def run_ranks(function: Callable[..., None], arguments: Sequence[Any], num_ranks
     Raises:
         UserError: What the function raised in one of them; the others are ended.
         Interrupted: The same.
-        RuntimeError: If one ended in another way; it has printed its traceback.
+        RuntimeError: If one ended in another way; the message is its traceback.
     """
     context = multiprocessing.get_context("spawn")
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(num_ranks)}
@@ -170,11 +171,15 @@ def _run_rank(
     try:
         function(*arguments)
     except (UserError, KeyboardInterrupt) as error:
-        report.send(error)
-        raise SystemExit(1) from None
+        _send(report, error)
     except Exception as error:
-        report.send(RuntimeError("".join(traceback.format_exception(error))))
-        raise SystemExit(1) from None
+        _send(report, RuntimeError("".join(traceback.format_exception(error))))
+
+
+def _send(report: Connection, failure: BaseException) -> NoReturn:
+    with contextlib.suppress(OSError):  # the parent may be gone
+        report.send(failure)
+    raise SystemExit(1)
 
 
 def end_with_parent(parent: int) -> None:

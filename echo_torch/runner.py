@@ -223,7 +223,8 @@ def _train(
     with quiet_lightning():
         callbacks = [check, saver, *([Bar(configuration.mode)] if progress else [])]
         trainer = build_trainer(configuration, callbacks, build_loggers(configuration, run, made))
-        _fit(trainer, module, ChunkData(configuration), run, configuration, start)
+        with _told(run, configuration, start, saver):
+            _fit(trainer, module, ChunkData(configuration), start)
     seconds = saver.seconds
     updates = num_updates(configuration)
     result = {
@@ -258,22 +259,21 @@ def evaluation_result(configuration: Configuration, evaluation: Evaluation) -> d
     }
 
 
-def _fit(
-    trainer: pl.Trainer,
-    module: EchoModule,
-    data: pl.LightningDataModule,
-    run: RunDirectory,
-    configuration: Configuration,
-    start: Path | None,
-) -> None:
+def _fit(trainer: pl.Trainer, module: EchoModule, data: pl.LightningDataModule, start: Path | None) -> None:
     try:
-        try:
-            trainer.fit(module, data, ckpt_path=start)
-        except SystemExit as error:
-            # Lightning turns Ctrl-C into exit code 1.
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise error.__context__ from None
-            raise
+        trainer.fit(module, data, ckpt_path=start)
+    except SystemExit as error:
+        # Lightning turns Ctrl-C into exit code 1.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
+
+
+@contextlib.contextmanager
+def _told(run: RunDirectory, configuration: Configuration, start: Path | None, saver: SaveLast) -> Iterator[None]:
+    """What ends a training before its time, in a sentence that says what is kept and how to go on."""
+    try:
+        yield
     except LossError as error:
         raise UserError(f"{error} Seed {configuration.seed}; {_what_is_kept(run)}.") from None
     except WriteError as error:
@@ -282,6 +282,13 @@ def _fit(
         number = error.number if isinstance(error, Interrupted) else signal.SIGINT
         how = f"go on with --run-dir {shlex.quote(str(run.path))} --resume auto and the same options"
         raise Interrupted(number, f"Interrupted; {_what_is_kept(run)}; {how}.") from None
+    except Exception as error:
+        if start is None or saver.has_begun:
+            raise
+        # Its digest is right but somebody made it so: what it holds does not fit together.
+        raise UserError(
+            f"The checkpoint {str(start)!r} cannot be continued from ({type(error).__name__}: {error})."
+        ) from error
 
 
 def _what_is_kept(run: RunDirectory) -> str:
@@ -454,16 +461,18 @@ def warnings_as_lines() -> Iterator[None]:
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Keep Lightning's remarks about this machine and its tips out of the output; errors still come through."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 _EXPECTED_WARNINGS = (

@@ -16,8 +16,9 @@ from typing import Any
 from tqdm import tqdm
 
 from echo_torch.builders import num_updates
-from echo_torch.experiments import Configuration
+from echo_torch.experiments import Configuration, configure
 from echo_torch.files import UserError
+from echo_torch.ranks import Interrupted, end_with_parent
 from echo_torch.results import RunDirectory
 
 _POLL_SECONDS = 0.3
@@ -58,7 +59,7 @@ def run_all(
 
     Raises:
         UserError: If a finished run there is damaged, or belongs to another configuration. Nothing is removed then.
-        KeyboardInterrupt: When interrupted; the processes are ended and finished runs stay.
+        Interrupted: At Ctrl-C and SIGTERM; the processes are ended and finished runs stay.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +86,7 @@ def read_finished(run: RunDirectory, configuration: Configuration) -> dict[str, 
         raise UserError(f"{str(run.result)!r} cannot be read ({error}); move it away to do the run again.") from None
     try:
         result = json.loads(text)
-        same = result["config"] == configuration.to_dict()
+        same = configure(**result["config"]) == configuration
         run.read_metrics()
     except (ValueError, KeyError, TypeError, OSError):
         raise UserError(f"The finished run {str(run.path)!r} is damaged; move it away to do it again.") from None
@@ -120,7 +121,10 @@ def _run(to_do: Mapping[str, Configuration], folder: Path, num_jobs: int, progre
     # Long runs first, so that no core waits for one at the end.
     names = sorted(to_do, key=lambda name: -num_updates(to_do[name]))
     pool = ProcessPoolExecutor(
-        min(num_jobs, len(to_do)), mp_context=multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
+        min(num_jobs, len(to_do)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin_worker,
+        initargs=(os.getpid(),),
     )
     try:
         futures: dict[Future[None], str] = {}
@@ -136,6 +140,12 @@ def _run(to_do: Mapping[str, Configuration], folder: Path, num_jobs: int, progre
                 bar.n = sum(_updates_made(RunDirectory(folder / name)) for name in names)
                 bar.set_description(f"{len(futures) - len(pending)} of {len(futures)} runs", refresh=False)
                 bar.refresh()
+    except KeyboardInterrupt as error:
+        _end(pool)
+        number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+        kept = sum(RunDirectory(folder / name).result.exists() for name in names)
+        what = f"{kept} of the {len(names)} runs that were to do are finished and kept in {str(folder)!r}"
+        raise Interrupted(number, f"Interrupted; {what}; the same command goes on with the others.") from None
     except BaseException:
         _end(pool)
         raise
@@ -150,16 +160,17 @@ def _train_one(configuration: Configuration, path: Path) -> None:
     train(configuration, RunDirectory(path), audit="count")
 
 
-def _ignore_interrupts() -> None:
+def _begin_worker(parent: int) -> None:
     # Ctrl-C goes to all processes of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(parent)
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
     processes = list((pool._processes or {}).values())
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
-        # Not terminate: Lightning answers SIGTERM by going on. Results are written whole, so nothing is lost.
+        # Not terminate: that would end the update and save. Results are written whole, so nothing is lost.
         process.kill()
     for process in processes:
         process.join()

@@ -1,0 +1,83 @@
+"""The command line in processes that can be killed. They are forked from one that has imported everything already."""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from echo_torch.cli import main
+
+SPAWN = multiprocessing.get_context("forkserver")
+SPAWN.set_forkserver_preload(["echo_torch.runner", "echo_torch.figures", "echo_torch.inference", "processes"])
+TIMES = {"seconds", "updates_per_second"}
+
+
+def start(arguments, folder):
+    """Run a command in the background; what it prints goes to `out` and `err` in the folder."""
+    process = SPAWN.Process(target=_run, args=(list(map(str, arguments)), str(folder)))
+    process.start()
+    return process
+
+
+def _run(arguments, folder):
+    # A shell that starts the tests in the background has them ignore Ctrl-C, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(Path(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    sys.exit(main(arguments))
+
+
+def finish(process, seconds=120):
+    """Wait for a command, and return its exit code."""
+    process.join(seconds)
+    assert process.exitcode is not None, "it hangs"
+    return process.exitcode
+
+
+def wait_until(is_so, process, seconds=60):
+    """Wait until something is so; return whether the command still runs then."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        if not process.is_alive():
+            return False
+        assert time.monotonic() < deadline, "it hangs"
+        time.sleep(0.005)
+    return process.is_alive()
+
+
+def files(run):
+    """What a run left, but for the times it took and the checkpoints, which hold times too."""
+    left = {path.name: path.read_bytes() for path in Path(run).iterdir() if path.is_file()}
+    result = json.loads(left.pop("result.json"))
+    return left, {name: value for name, value in result.items() if name not in TIMES}
+
+
+def kill_and_resume(arguments, run, num_kills, moments):
+    """Train with SIGKILLs at random moments, resumed with `--resume auto` each time; return how many there were.
+
+    The first comes before the first checkpoint or shortly after it, the others shortly after another was written.
+    """
+    command = ["train", *arguments, "--run-dir", run, "--resume", "auto", "--no-progress"]
+    checkpoint, kills = Path(run, "checkpoints", "last.ckpt"), 0
+    for number in range(num_kills):
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        process = start(command, Path(run).parent)
+
+        def is_time(number=number, before=before):
+            if number == 0:
+                return Path(run, "config.yaml").exists()
+            return checkpoint.exists() and checkpoint.stat().st_mtime_ns > before
+
+        is_running = wait_until(is_time, process)
+        if is_running:
+            time.sleep(moments.uniform(0, 0.25))
+        if process.is_alive():
+            process.kill()
+            kills += 1
+        process.join()
+    assert finish(start(command, Path(run).parent)) == 0, Path(run).parent.joinpath("err").read_text()
+    return kills

@@ -1,0 +1,391 @@
+"""A run that was killed, interrupted or stopped ends bit for bit as one that never was."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from processes import TIMES, files, finish, kill_and_resume, start, wait_until
+
+from echo_torch import RunDirectory, configure, train
+from echo_torch.checkpoints import PREVIOUS, read_checkpoint, write_checkpoint
+from echo_torch.cli import main
+from echo_torch.experiments import EXPERIMENTS, replace
+from echo_torch.files import UserError
+from echo_torch.lightning_module import CHECKPOINT_KEY, EchoModule
+
+ROOT = Path(__file__).parent.parent
+
+
+def short(mode="lag", **options):
+    common = {"accelerator": "cpu", "vocabulary_size": 10, "log_every": 4, "validate_every": 12, "checkpoint_every": 5}
+    return configure(mode, **{**common, "updates": 24, **options})
+
+
+class StopError(Exception):
+    """Stands for whatever ends a process."""
+
+
+def stop_at(monkeypatch, cursor):
+    """Let the training fail at a chunk, before its update."""
+    step = EchoModule.training_step
+
+    def stopping(module, chunk, batch_idx):
+        if chunk.index == cursor:
+            raise StopError
+        return step(module, chunk, batch_idx)
+
+    monkeypatch.setattr(EchoModule, "training_step", stopping)
+
+
+VARIANTS = [
+    *[{"mode": mode} for mode in EXPERIMENTS],
+    {"mode": "aligned", "model": "gru", "layers": 2, "reset_every": 7, "stagger": True},
+    {"mode": "aligned", "model": "mlp", "missing": 0.2},
+    {"mode": "aligned", "vocabulary_size": 2000, "workers": 2},
+    {"mode": "lag", "model": "rnn", "batch_size": 7, "init": "torch", "clip_norm": 0.1},
+    {"mode": "stateful", "cut": "sequence", "init": "keras"},
+]
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=lambda options: "-".join(map(str, options.values())))
+def test_stopped_at_several_places(tmp_path, monkeypatch, options):
+    configuration = short(**options)
+    whole = RunDirectory(tmp_path / "whole")
+    result = train(configuration, whole, audit="count")
+    run = RunDirectory(tmp_path / "run")
+    for cursor in (2, 8, 9, 17):  # before the first checkpoint (5), between two, and twice at once
+        with monkeypatch.context() as patch:
+            stop_at(patch, cursor)
+            if cursor < result["updates"]:
+                with pytest.raises(StopError):
+                    train(configuration, run, audit="count", resume="auto")
+    torch.manual_seed(random.getrandbits(32))  # the global random state must not matter
+    again = train(configuration, run, audit="count", resume="auto")
+    assert {**again, **dict.fromkeys(TIMES)} == {**result, **dict.fromkeys(TIMES)}
+    assert files(run.path) == files(whole.path)
+
+
+def test_everything_is_in_the_checkpoint(tmp_path, monkeypatch):
+    """Carried state, optimiser, counters and random state: each is restored to the bit."""
+    configuration, run = short(updates=9), RunDirectory(tmp_path / "run")
+    seen = []
+
+    def remember(module):
+        seen.append(
+            {
+                "carry": [field.clone() for field in module.carry],
+                "pooled": module._pooled.clone(),
+                "random": (random.getstate(), torch.get_rng_state()),
+                "cursor": module.cursor,
+                "moments": [m.clone() for s in module.optimizers().state.values() for m in s.values()],
+            }
+        )
+
+    step = EchoModule.training_step
+
+    def stopping(module, chunk, batch_idx):
+        if chunk.index == 5:
+            remember(module)
+            if len(seen) == 1:
+                raise StopError
+        loss = step(module, chunk, batch_idx)
+        torch.rand(3), random.random()  # as dropout would
+        return loss
+
+    monkeypatch.setattr(EchoModule, "training_step", stopping)
+    with pytest.raises(StopError):
+        train(configuration, run)
+    train(configuration, run, resume="auto")
+    first, second = seen
+    assert first["cursor"] == second["cursor"] == 5
+    assert first["random"][0] == second["random"][0]
+    assert torch.equal(first["random"][1], second["random"][1])
+    for name in ("carry", "moments"):
+        assert all(torch.equal(one, two) for one, two in zip(first[name], second[name], strict=True))
+    assert torch.equal(first["pooled"], second["pooled"])
+    assert float(first["pooled"][2]) == 5  # one update since the row of update 4
+
+
+@pytest.mark.parametrize("mode", ["stateful", "lag", "aligned", "masked"])
+def test_killed_at_random_moments(tmp_path, mode):
+    check_kills(tmp_path, mode, 3, time.time_ns(), "400")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["stateful", "lag", "aligned", "masked", "sequence"])
+def test_killed_often_at_random_moments(tmp_path, mode):
+    check_kills(tmp_path, mode, 12, time.time_ns(), "3000")
+
+
+def check_kills(folder, mode, num_kills, seed, updates):
+    arguments = ["--mode", mode, "--updates", updates, "--checkpoint-every", "30", "--log-every", "7"]
+    arguments += ["--validate-every", "90"]
+    assert finish(start(["train", *arguments, "--run-dir", folder / "whole", "--no-progress"], folder)) == 0
+    kills = kill_and_resume(arguments, folder / "killed", num_kills, random.Random(seed))
+    assert kills == num_kills, f"seed {seed}"
+    assert files(folder / "killed") == files(folder / "whole"), f"seed {seed}"
+    assert not [path for path in (folder / "killed").rglob("*") if "writing" in path.name]
+
+
+def test_it_says_where_it_begins(tmp_path, capsys):
+    arguments = ["train", "--mode", "lag", "--updates", "20", "--checkpoint-every", "8", "--run-dir", tmp_path / "run"]
+    arguments = [str(word) for word in (*arguments, "--resume", "auto", "--no-progress")]
+    assert main(arguments) == 0
+    assert "Nothing was saved in" in capsys.readouterr().out
+    assert main(arguments) == 0
+    assert "The training is complete at update 20: it is evaluated again." in capsys.readouterr().out
+    arguments[arguments.index("20")] = "30"
+    assert main(arguments) == 0
+    assert "The run goes on after update 20 of 30." in capsys.readouterr().out
+    previous = tmp_path / "run" / "checkpoints" / PREVIOUS
+    assert main([*arguments[:-2], str(previous)]) == 0
+    assert "The run goes on after update 24 of 30." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "aligned"}])
+def test_a_longer_training_goes_on_as_if_it_had_been_meant(tmp_path, options):
+    """The row of the rest, which a longer training does not have, is taken back."""
+    configuration = short(updates=18, **options)
+    run, whole = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "whole")
+    train(configuration, run, audit="count")
+    assert run.read_metrics()["update"][-1] == 18
+    longer = replace(configuration, updates=33)
+    train(longer, run, audit="count", resume="auto")
+    train(longer, whole, audit="count")
+    assert files(run.path) == files(whole.path)
+
+
+def test_from_a_checkpoint_elsewhere(tmp_path):
+    """Copied away in the middle and given by its path: what came later in the run is given up."""
+    configuration = short(updates=20)
+    run, copy = RunDirectory(tmp_path / "run"), tmp_path / "copy.ckpt"
+    train(configuration, run)
+    expected = files(run.path)
+    copy.write_bytes(run.checkpoint.with_name(PREVIOUS).read_bytes())
+    run.checkpoint.with_name(PREVIOUS).unlink()
+    train(configuration, run, resume=copy)
+    assert files(run.path) == expected
+
+
+CHANGES = [
+    ({"lag": 2}, "--lag was 1 and is 2"),
+    ({"seed": 2}, "--seed was 1 and is 2"),
+    ({"updates": 19}, "--updates was 20 and is 19"),
+    ({"updates": 30, "hidden_size": 5}, "another training: --hidden-size was 50 and is 5."),
+    ({"threads": 2}, "--threads was 1 and is 2"),
+    ({"log_every": 5}, "--log-every was 4 and is 5"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), CHANGES)
+@pytest.mark.parametrize("has_checkpoint", [True, False])
+def test_another_configuration_is_refused_and_nothing_changed(tmp_path, capfd, changes, message, has_checkpoint):
+    run = RunDirectory(tmp_path / "run")
+    train(short(updates=20), run)
+    if not has_checkpoint:
+        for path in run.checkpoint.parent.iterdir():
+            path.unlink()
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    options = {**short(updates=20).to_dict(), **changes}
+    arguments = [word for name, value in options.items() for word in flag(name, value)]
+    assert main(["train", *arguments, "--run-dir", str(run.path), "--resume", "auto"]) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert "--sequences or --updates alone may grow" in error
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def flag(name, value):
+    if value is None or value is False:
+        return []
+    return [f"--{name.replace('_', '-')}", str(value)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: run.metrics.unlink(), "does not hold the rows up to update 20"),
+        (lambda run: run.metrics.write_text("update\n4\n8\n16\n"), "does not hold the rows up to update 20"),
+        (lambda run: os.truncate(run.metrics, run.metrics.stat().st_size - 1), "does not hold the rows"),
+        (lambda run: run.validation.write_bytes(b"\xff"), "validation.csv' does not hold the rows"),
+    ],
+)
+def test_lost_rows_are_not_passed_over(tmp_path, damage, message):
+    configuration, run = short(updates=20), RunDirectory(tmp_path / "run")
+    train(configuration, run)
+    damage(run)
+    with pytest.raises(UserError, match=message):
+        train(replace(configuration, updates=30), run, resume="auto")
+
+
+def test_foreign_places_are_refused(tmp_path, capfd):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    (tmp_path / "text").write_text("x")
+    for arguments in (
+        "--resume auto",
+        f"--resume auto --run-dir {tmp_path}/full",
+        f"--resume auto --run-dir {tmp_path}/text",
+        f"--resume {tmp_path}/text --run-dir {tmp_path}/new",
+        f"--resume {tmp_path}/none --run-dir {tmp_path}/new",
+        f"--resume {tmp_path} --run-dir {tmp_path}/new",
+        f"--resume https://example.org/last.ckpt --run-dir {tmp_path}/new",
+    ):
+        assert main(["train", "--updates", "5", *arguments.split()]) == 2
+        assert capfd.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_two_processes_do_not_train_into_the_same_directory(tmp_path):
+    configuration, run = short(updates=20), RunDirectory(tmp_path / "run")
+    train(configuration, run)
+    with run.locked(), pytest.raises(UserError, match="Another process is training in"):
+        train(configuration, run, resume="auto")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_and_resumed(tmp_path, number):
+    """It ends the update, saves where no checkpoint was due, and says how to go on."""
+    command = ["train", "--updates", 400, "--log-every", 5, "--no-progress"]
+    assert finish(start([*command, "--run-dir", tmp_path / "whole"], tmp_path)) == 0
+    run = RunDirectory(tmp_path / "a run")
+    process = start([*command, "--run-dir", run.path], tmp_path)
+    assert wait_until(run.metrics.exists, process)
+    os.kill(process.pid, number)
+    assert finish(process) == 128 + number
+    message = (tmp_path / "err").read_text()
+    saved = read_checkpoint(run.checkpoint)["global_step"]
+    assert f"Interrupted; update {saved:,} is saved" in message
+    assert f"--run-dir '{run.path}' --resume auto" in message
+    assert message.count("\n") == 1
+    assert finish(start([*command, "--run-dir", run.path, "--resume", "auto"], tmp_path)) == 0
+    assert files(run.path) == files(tmp_path / "whole")
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
+    """In the middle of an update, and what is on disk can be gone on from."""
+    configuration, run = short(updates=20), RunDirectory(tmp_path / "run")
+    whole = RunDirectory(tmp_path / "whole")
+    train(configuration, whole)
+    ended = []
+
+    def twice(module, chunk, batch_idx, step=EchoModule.training_step):
+        loss = step(module, chunk, batch_idx)
+        if chunk.index == 13:
+            os.kill(os.getpid(), signal.SIGINT)
+            ended.append("first")
+            os.kill(os.getpid(), signal.SIGINT)
+            ended.append("second")
+        return loss
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(EchoModule, "training_step", twice)
+            with pytest.raises(KeyboardInterrupt) as error:
+                train(configuration, run)
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended == ["first"]
+    assert "update 10 is saved" in error.value.message
+    train(configuration, run, resume="auto")
+    assert files(run.path) == files(whole.path)
+
+
+def test_validation_leaves_the_training_as_it_is(tmp_path):
+    for mode in ("lag", "aligned", "stateful"):
+        results = []
+        for every in (None, 7):
+            run = RunDirectory(tmp_path / f"{mode}-{every}")
+            result = train(
+                replace(short(mode), validate_every=every), run, audit="raise" if mode != "stateful" else "count"
+            )
+            results.append((result["weights_sha256"], result["gaps"], run.metrics.read_bytes()))
+        assert results[0] == results[1]
+        rows = run.read_validation()
+        assert rows["update"] == list(range(7, result["updates"] + 1, 7))
+        assert set(rows["targets"]) == {result["targets"]}
+
+
+def test_the_last_validation_is_the_evaluation(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    result = train(short(), run)
+    rows = run.read_validation()
+    assert (rows["accuracy"][-1], rows["loss"][-1]) == (result["accuracy"], pytest.approx(result["loss"], rel=1e-12))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda c: c.pop(CHECKPOINT_KEY), "is not one of a run here"),
+        (lambda c: c.pop("run"), "is not one of a run here"),
+        (lambda c: c["run"].update(config={"mode": "lag", "hidden_size": -1}), "is not one of a run here"),
+        (lambda c: c["run"]["config"].update(seed=9), "seed` was 9 and is 1"),
+        (lambda c: c[CHECKPOINT_KEY].update(cursor=3), "is not one of a run here"),
+        (lambda c: c[CHECKPOINT_KEY].update(ranks=[]), "is not one of 1 processes"),
+        (lambda c: c["state_dict"].update({"model.lstm.weight_ih_l0": torch.zeros(2)}), "belongs to another network"),
+        (lambda c: c["state_dict"].clear(), "belongs to another network"),
+        (lambda c: c["state_dict"].update(more=torch.zeros(2)), "belongs to another network: more must be absent"),
+        (lambda c: c["optimizer_states"].clear(), "does not hold what Adam remembers"),
+        (lambda c: c["optimizer_states"][0]["state"][0].update(exp_avg=torch.zeros(3)), "what Adam remembers"),
+        (lambda c: c[CHECKPOINT_KEY]["ranks"][0].update(carry=[torch.zeros(1, 5, 3)] * 2), "`carry`"),
+        (lambda c: c[CHECKPOINT_KEY]["ranks"][0].update(carry=[]), "cannot be continued from"),
+        (lambda c: c[CHECKPOINT_KEY]["ranks"][0].update(carry=[torch.zeros(1, 4, 50)] * 2), "lanes"),
+        (lambda c: c[CHECKPOINT_KEY]["ranks"][0].update(pooled=torch.zeros(7)), "cannot be continued from"),
+        (lambda c: c[CHECKPOINT_KEY]["ranks"][0]["random"].update(torch=torch.zeros(7)), "cannot be continued from"),
+        (lambda c: c["loops"].clear(), "cannot be continued from"),
+        (lambda c: c.update(loops=7), "cannot be continued from"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, damage, message):
+    """Its digest is right: somebody made it so, or took it from elsewhere."""
+    configuration, run = short(updates=12), RunDirectory(tmp_path / "run")
+    train(configuration, run)
+    checkpoint = read_checkpoint(run.checkpoint)
+    damage(checkpoint)
+    write_checkpoint(checkpoint, run.checkpoint)
+    with pytest.raises(UserError, match=message):
+        train(replace(configuration, updates=20), run, resume=run.checkpoint)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["--workers", "--devices"])
+def test_the_program_itself_is_killed_and_interrupted(tmp_path, option):
+    """As a user does it, from a terminal, whose Ctrl-C reaches all processes; nothing of them is left running."""
+    command = [sys.executable, str(ROOT / "train.py"), "--updates", "1500", "--checkpoint-every", "50", "--no-progress"]
+    command += [option, "2", "--validate-every", "250", "--run-dir"]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    run, codes = RunDirectory(tmp_path / "run"), []
+    for number in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGTERM, None):
+        before = run.checkpoint.stat().st_mtime_ns if run.checkpoint.exists() else 0
+        process = subprocess.Popen(
+            [*command, str(run.path), "--resume", "auto"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        while number and not (run.checkpoint.exists() and run.checkpoint.stat().st_mtime_ns > before):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+        if number:
+            (process.send_signal if number == signal.SIGKILL else partial(os.killpg, process.pid))(number)
+        _, error = process.communicate(timeout=120)
+        codes.append(process.returncode)
+        assert "Traceback" not in error
+        time.sleep(1.5)  # the others notice within a second that the first is gone
+        assert str(run.path) not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    assert codes == [-9, 130, -9, 143, 0]
+    assert files(run.path) == files(tmp_path / "whole")
+    assert json.loads(run.result.read_text())["config"][option[2:]] == 2
