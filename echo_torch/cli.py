@@ -480,12 +480,13 @@ def _stream(parsed: argparse.Namespace) -> None:
     from echo_torch.inference import OnlineEcho, answer_lines
 
     torch.set_num_threads(1)  # faster than two at these sizes
-    # Bytes that are no text are somebody's bad line, not the end of the stream.
+    echo = OnlineEcho.load(parsed.run, num_lanes)
     if sys.stdin is None:
         raise UserError("The command stream reads standard input, which is closed.")
+    # Bytes that are no text are somebody's bad line, not the end of the stream.
     sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]  # it is a TextIOWrapper
     answer_lines(
-        OnlineEcho.load(parsed.run, num_lanes),
+        echo,
         sys.stdin,
         say=lambda line: print(line, flush=True),
         complain=lambda line: print(line, file=sys.stderr, flush=True),

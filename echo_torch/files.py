@@ -71,11 +71,12 @@ def append_text(path: str | Path, text: str) -> None:
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             size = os.fstat(handle).st_size
-            if os.write(handle, data) < len(data):  # the disk took a part: ask it why not the rest
+            while data:  # a disk that is almost full takes a part first
+                data = data[os.write(handle, data) :]
+        except OSError:
+            with contextlib.suppress(OSError):
                 os.ftruncate(handle, size)
-                os.write(handle, data)
-                os.ftruncate(handle, size)
-                raise OSError("only a part could be written")
+            raise
         finally:
             os.close(handle)
     except OSError as error:

@@ -285,7 +285,7 @@ def _rows_up_to(path: Path, updates: int, every: int, *, with_rest: bool) -> str
 
 def _check_free(path: Path) -> None:
     if path.is_dir():
-        if any(path.iterdir()):
+        if not all(entry.is_dir() for entry in path.rglob("*")):
             raise UserError(
                 f"--run-dir must be new or empty, because a finished run is never overwritten. Got {str(path)!r}, "
                 "which holds files; choose another name, or continue a run with --resume auto."
