@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -99,7 +99,8 @@ def _is_several() -> bool:
 def run_ranks(function: Callable[..., None], arguments: Sequence[Any], num_ranks: int) -> None:
     """Call a function in so many new processes, which find each other as if torchrun had started them.
 
-    Ctrl-C and SIGTERM are handed on to them; a second one ends them at once. They end when this process ends.
+    Ctrl-C and SIGTERM are handed on to them as SIGTERM; a second one ends them at once. They end when this process
+    ends.
 
     Args:
         function: Of a module, so that a new process can import it.
@@ -114,45 +115,63 @@ def run_ranks(function: Callable[..., None], arguments: Sequence[Any], num_ranks
     context = multiprocessing.get_context("spawn")
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(num_ranks)}
     processes, reports = [], []
-    for rank in range(num_ranks):
-        receiver, sender = context.Pipe(duplex=False)
-        environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(num_ranks)}
-        process = context.Process(target=_run_rank, args=(sender, os.getpid(), environment, function, arguments))
-        process.start()
-        sender.close()
-        processes.append(process)
-        reports.append(receiver)
+    with _ctrl_c_ignored():  # they inherit that: Ctrl-C reaches all processes of a terminal, and this one hands it on
+        for rank in range(num_ranks):
+            receiver, sender = context.Pipe(duplex=False)
+            environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(num_ranks)}
+            process = context.Process(target=_run_rank, args=(sender, os.getpid(), environment, function, arguments))
+            process.start()
+            sender.close()
+            processes.append(process)
+            reports.append(receiver)
     try:
-        _wait_for(processes)
+        interrupt = _wait_for(processes)
+        codes = [process.exitcode for process in processes]
     finally:
         for process in processes:
             process.kill()
             process.join()
     failures = [failure for failure in map(_read, reports) if failure is not None]
+    if interrupt is not None and any(codes):
+        messages = [failure.message for failure in failures if isinstance(failure, Interrupted)]
+        raise Interrupted(interrupt, *messages[:1])
     if failures:
         # A rank that lost the others reports that alone; the reason is with the one that left them.
         raise min(failures, key=lambda failure: isinstance(failure, RuntimeError))
-    if bad := [rank for rank, process in enumerate(processes) if process.exitcode != 0]:
-        raise RuntimeError(f"Process {bad[0]} of {num_ranks} ended with exit code {processes[bad[0]].exitcode}.")
+    if bad := [rank for rank, code in enumerate(codes) if code]:
+        raise RuntimeError(f"Process {bad[0]} of {num_ranks} ended with exit code {codes[bad[0]]}.")
 
 
-def _wait_for(processes: Sequence[Any]) -> None:
-    deadline = None
-    interrupts = 0
+def _wait_for(processes: Sequence[Any]) -> int | None:
+    """Wait until all have ended, or one has failed and the others had time to; return the signal that came."""
+    deadline, interrupt = None, None
     while running := [process for process in processes if process.is_alive()]:
         try:
             wait([process.sentinel for process in running], timeout=_POLL_SECONDS)
-            if deadline is None and any(process.exitcode not in (None, 0) for process in processes):
+            if deadline is None and any(process.exitcode for process in processes):
                 deadline = time.monotonic() + _GRACE_SECONDS
             if deadline is not None and time.monotonic() > deadline:
-                return
+                break
         except KeyboardInterrupt as error:
-            interrupts += 1
-            if interrupts == 2:
+            if interrupt is not None:
                 raise
-            number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+            interrupt = error.number if isinstance(error, Interrupted) else signal.SIGINT
+        if interrupt is not None:  # again and again: one that has only begun to import does not listen yet
             for process in running:
-                os.kill(process.pid, number)
+                process.terminate()
+    return interrupt
+
+
+@contextlib.contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _run_rank(
@@ -162,9 +181,6 @@ def _run_rank(
     function: Callable[..., None],
     arguments: Sequence[Any],
 ) -> None:
-    # A session of its own: Ctrl-C in a terminal reaches the parent alone, which hands it on once.
-    os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     raise_at_sigterm()
     end_with_parent(parent)
     os.environ.update(environment)

@@ -57,6 +57,11 @@ def check_machine(configuration: Configuration) -> None:
             )
         if (found := torch.cuda.device_count()) < configuration.devices:
             raise UserError(f"--devices must be at most {found}, the CUDA devices here. Got {configuration.devices}.")
+    if (started := launched_ranks()) is not None and started != configuration.devices:
+        raise UserError(
+            f"--devices must be {started}, the number of processes that the launcher has started. Got "
+            f"{configuration.devices}."
+        )
     if configuration.devices > (num_lanes := build_layout(configuration).num_lanes):
         raise UserError(
             f"--devices must be at most the number of lanes, {num_lanes}, because a lane stays whole on "

@@ -63,7 +63,7 @@ def test_start_far_away_costs_nothing():
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than this machine has cores
-@pytest.mark.parametrize("num_workers", [0, 1, 2, 3])
+@pytest.mark.parametrize("num_workers", [0, 1, 2, 3, 4])
 def test_any_number_of_workers_gives_the_same_chunks(num_workers):
     expected = list(make_stream(num_chunks=4001, start=3990))
     found = list(make_stream(num_chunks=4001, start=3990).loader(num_workers=num_workers))
