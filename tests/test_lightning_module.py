@@ -18,7 +18,9 @@ from echo_torch import (
     runner,
     train,
 )  # fmt: skip
-from echo_torch.encoding import count_asked, loss_sum
+from echo_torch.checkpoints import read_checkpoint
+from echo_torch.encoding import count_asked, loss_sum, most_likely
+from echo_torch.evaluation import evaluate, read
 from echo_torch.files import UserError
 from echo_torch.runner import quiet_lightning
 
@@ -204,3 +206,144 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimiser(tmp_path, monkeypa
     assert len(good) == 7
     assert all(torch.equal(value, good[6][name]) for name, value in models[0].state_dict().items())
     assert not run.result.exists()
+
+
+def test_an_absurd_learning_rate_stops_too(tmp_path, monkeypatch):
+    """The step itself makes the weights infinite: no checkpoint ever holds such weights."""
+    c = configure("lag", vocabulary_size=10, sequences=20, accelerator="cpu", checkpoint_every=1)
+    run = RunDirectory(tmp_path / "run")
+    monkeypatch.setattr(runner, "build_module", lambda c, model: EchoModule(model, learning_rate=1e38))
+    with pytest.raises(UserError, match=r"not finite (any more after|at) update \d+.* Seed 1; ") as error:
+        train(c, run)
+    if run.checkpoint.exists():
+        weights = read_checkpoint(run.checkpoint)["state_dict"].values()
+        assert all(bool(values.isfinite().all()) for values in weights)
+        assert "is saved in" in str(error.value)
+    else:
+        assert "no checkpoint was saved before" in str(error.value)
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
+    """A finite loss with an infinite gradient: the checkpoint of the update before stays the last."""
+    c = configure("lag", vocabulary_size=10, updates=20, accelerator="cpu", checkpoint_every=1)
+    run = RunDirectory(tmp_path / "run")
+
+    def spoil(module, optimizer):
+        if module.trainer.global_step == 7:
+            module.model.head.weight.grad[0, 0] = float("nan")
+
+    monkeypatch.setattr(EchoModule, "on_before_optimizer_step", spoil)
+    with pytest.raises(UserError, match=r"The weights are not finite any more after update 8.* update 7 is saved in"):
+        train(c, run)
+    assert read_checkpoint(run.checkpoint)["global_step"] == 7
+
+
+def trained_alone():
+    module = EchoModule(make_model())
+    _, rows = fit(module, make_stream(3).loader(), 20, log_every_n_steps=4)
+    return module, rows
+
+
+@pytest.mark.parametrize("sanity_steps", [0, 2])
+@pytest.mark.parametrize("every", [1, 3])
+def test_validation_and_sanity_check_have_states_of_their_own(sanity_steps, every):
+    """Other lanes, another stream, in the middle of sequences: the training does not notice."""
+    alone, expected = trained_alone()
+    module, seen = EchoModule(make_model()), []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            seen.append(pl_module.carry)
+
+        def on_validation_end(self, trainer, pl_module):
+            assert seen == [] if trainer.sanity_checking else pl_module.carry is seen[-1]
+
+    validation = make_stream(7, lag=3)
+    validation.num_chunks = 5
+    rows = Rows()
+    with quiet_lightning():
+        trainer = pl.Trainer(
+            max_steps=20, accelerator="cpu", log_every_n_steps=4, logger=[rows], callbacks=[Watch()],
+            val_check_interval=every, check_val_every_n_epoch=None, num_sanity_val_steps=sanity_steps,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(module, make_stream(3).loader(), validation.loader())
+    assert len(seen) == 20
+    for one, two in zip(alone.parameters(), module.parameters(), strict=True):
+        assert torch.equal(one, two)
+    trained = {step: {n: v for n, v in row.items() if n in expected[4]} for step, row in rows.rows.items()}
+    if every == 3:  # else a validation's row took the place of the training's
+        assert {step: row for step, row in trained.items() if row and step != 12} == {
+            step: row for step, row in expected.items() if step != 12
+        }
+    found = evaluate(module.model, validation)
+    last = rows.rows[20 if every == 1 else 18]
+    assert last["validation_targets"] == found.asked
+    if every == 1:
+        assert last["validation_accuracy"] == pytest.approx(found.accuracy)
+        assert trainer.callback_metrics["validation_loss"] == pytest.approx(found.loss)
+
+
+def test_prediction_and_test_between_two_trainings():
+    """They read with zero states first, and leave the carried state of the training where it was."""
+    module, _ = trained_alone()
+    carry = module.carry
+    stream = make_stream(4)
+    stream.num_chunks = 6
+    rows = Rows()
+    with quiet_lightning():
+        trainer = pl.Trainer(accelerator="cpu", logger=[rows], enable_progress_bar=False, enable_checkpointing=False)
+        first = trainer.predict(module, stream.loader())
+        second = trainer.predict(module, stream.loader())
+        trainer.test(module, stream.loader(), verbose=False)
+    assert module.carry is carry
+    expected = [most_likely(logits) for _, logits in read(module.model, stream)]
+    for one, two, three in zip(first, second, expected, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
+    found = evaluate(module.model, stream)
+    assert rows.rows[0] == pytest.approx(
+        {"test_loss": found.loss, "test_accuracy": found.accuracy, "test_targets": found.asked}
+    )
+
+
+def test_a_training_of_ones_own_goes_on_from_lightnings_checkpoint(tmp_path):
+    """With any Trainer, and a data module that begins where the checkpoint stood."""
+
+    class Data(pl.LightningDataModule):
+        def train_dataloader(self):
+            stream = make_stream(3)
+            stream.start = self.trainer.lightning_module.cursor
+            return stream.loader()
+
+    options = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    checkpoint = tmp_path / "own.ckpt"
+    with quiet_lightning():
+        whole = EchoModule(make_model())
+        pl.Trainer(max_steps=20, enable_checkpointing=False, **options).fit(whole, Data())
+        first = EchoModule(make_model())
+        trainer = pl.Trainer(max_steps=9, enable_checkpointing=False, **options)
+        trainer.fit(first, Data())
+        trainer.save_checkpoint(checkpoint)
+        second = EchoModule(make_model(5))
+        pl.Trainer(max_steps=20, enable_checkpointing=False, **options).fit(second, Data(), ckpt_path=checkpoint)
+    for one, two in zip(whole.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, two)
+    assert second.cursor == whole.cursor == 20
+    other = EchoModule(EchoLSTM(20, 8, 2))
+    with quiet_lightning(), pytest.raises(ValueError, match="`carry` of the checkpoint must be"):
+        pl.Trainer(max_steps=20, enable_checkpointing=False, **options).fit(other, Data(), ckpt_path=checkpoint)
+
+
+def test_a_test_from_a_checkpoint_is_no_training_to_go_on_with(tmp_path):
+    module, _ = trained_alone()
+    stream = make_stream(4)
+    stream.num_chunks = 2
+    with quiet_lightning():
+        trainer = pl.Trainer(max_steps=2, accelerator="cpu", logger=False, enable_checkpointing=False)
+        trainer.strategy.connect(module)
+        trainer.save_checkpoint(tmp_path / "x.ckpt")
+        fresh = EchoModule(make_model())
+        trainer.test(fresh, stream.loader(), ckpt_path=tmp_path / "x.ckpt", verbose=False)
+    assert fresh.carry is None
+    assert fresh.cursor == 0

@@ -50,7 +50,8 @@ def test_a_damaged_or_foreign_run_is_refused_and_kept(tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all_processes_and_keeps_what_is_finished(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupt_ends_all_processes_and_keeps_what_is_finished(tmp_path, number):
     command = [sys.executable, "-m", "echo_torch", "compare", "--seeds", "3", "--arms", "aligned-5", "--jobs", "1"]
     process = subprocess.Popen(
         [*command, "--run-dir", str(tmp_path)],
@@ -64,10 +65,15 @@ def test_ctrl_c_ends_all_processes_and_keeps_what_is_finished(tmp_path):
     while not first.exists():
         assert process.poll() is None
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, error = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert "Traceback" not in error
+    if number == signal.SIGKILL:
+        time.sleep(1.5)  # the others notice within a second that it is gone
+        assert process.returncode == -9
+    else:
+        assert process.returncode == 128 + number
+        assert error.startswith("Interrupted; 1 of the 3 runs that were to do are finished and kept in ")
+        assert error.count("\n") == 1
     assert first.exists()
     assert not (tmp_path / "aligned-5-seed3" / "result.json").exists()
     children = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
