@@ -120,7 +120,7 @@ class SaveLast(Callback):
     def __init__(
         self,
         path: str | Path,
-        every_num_updates: int = 1000,
+        every_num_updates: int = 500,
         *,
         validate_every: int | None = None,
         note: Mapping[str, Any] | None = None,

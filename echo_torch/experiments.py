@@ -114,7 +114,7 @@ OPTIONS = {
             "evaluate after so many updates, a row of validation.csv each (default: not)", 1, _BIG, is_optional=True,
         ),
         Option("log_every", int, "output", "updates per row of metrics.csv", 1, _BIG),
-        Option("checkpoint_every", int, "output", "updates per checkpoint (default: 1000)", 1, _BIG),
+        Option("checkpoint_every", int, "output", "updates per checkpoint (default: 500)", 1, _BIG),
         Option("tensorboard", bool, "output", "write TensorBoard's files too"),
     )
 }  # fmt: skip
@@ -224,7 +224,7 @@ COMMON_DEFAULTS: dict[str, Value] = {
     "series": None, "missing": 0.0,
     "model": "lstm", "layers": 1, "mlp_window": None, "encoding": None, "base": None, "init": "torch",
     "learning_rate": 1e-3, "clip_norm": None, "cut": "chunk", "accelerator": "auto", "devices": 1, "workers": 0,
-    "threads": 1, "validate_every": None, "log_every": 100, "checkpoint_every": 1000, "tensorboard": False,
+    "threads": 1, "validate_every": None, "log_every": 100, "checkpoint_every": 500, "tensorboard": False,
 }  # fmt: skip
 
 EXPERIMENTS = {

@@ -76,11 +76,15 @@ class EchoModule(LightningModule):
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return torch.optim.Adam(trained, lr=self.learning_rate, eps=self.epsilon, fused=True)
 
+    def setup(self, stage: str) -> None:
+        """A new training begins with nothing remembered."""
+        if stage == "fit":
+            self.carry, self._pooled, self._restored, self.cursor = None, None, None, 0
+
     def on_train_start(self) -> None:
-        """A new training begins with nothing remembered, a resumed one with what its checkpoint holds."""
+        """A resumed training begins with what its checkpoint holds."""
         restored, self._restored = self._restored, None
         if restored is None:
-            self.carry, self._pooled, self.cursor = None, None, 0
             return
         self.carry = None if restored["carry"] is None else self._state_from(restored["carry"])
         self._pooled = None if restored["pooled"] is None else restored["pooled"].to(self.device)
@@ -98,14 +102,17 @@ class EchoModule(LightningModule):
         total = loss_sum(logits, chunk.targets, self._num_digits)
         # The sum over all ranks, so that all stop where the loss of one is not finite.
         counts = sum_over_ranks(self._count(logits, chunk.targets, total.detach()))
-        if not isfinite(counts[0].item()):
+        sum_of_losses, _, asked = counts.tolist()
+        if not isfinite(sum_of_losses):
             self._refuse(chunk)
         # Set here and not in a later hook: a checkpoint callback runs before those.
         self.carry = detach_state(state)
         self.cursor = chunk.index + 1
         self._pool(counts)
-        # DDP takes the mean of the ranks' gradients; times their number it is the sum again.
-        return total * self.trainer.world_size / counts[2].clamp(min=1).to(total.dtype)
+        if (num_ranks := self.trainer.world_size) > 1:
+            total = total * num_ranks  # DDP takes the mean of the ranks' gradients; so it is the sum again
+        loss: Tensor = total / max(1.0, asked)
+        return loss
 
     def on_validation_start(self) -> None:
         """A validation begins with a state and counters of its own."""

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -364,7 +364,7 @@ class ChunkData(pl.LightningDataModule):
     def train_dataloader(self) -> Any:
         """The training stream from where the module stands, or this rank's share of it."""
         assert self.trainer is not None
-        start = cast(EchoModule, self.trainer.lightning_module).cursor
+        start = getattr(self.trainer.lightning_module, "cursor", 0)
         return training_stream(self._configuration, start=start, **self._shard()).loader(
             num_workers=self._configuration.workers
         )

@@ -320,7 +320,9 @@ def test_a_training_of_ones_own_goes_on_from_lightnings_checkpoint(tmp_path):
     checkpoint = tmp_path / "own.ckpt"
     with quiet_lightning():
         whole = EchoModule(make_model())
-        pl.Trainer(max_steps=20, enable_checkpointing=False, **options).fit(whole, Data())
+        pl.Trainer(max_steps=3, enable_checkpointing=False, **options).fit(whole, Data())
+        whole.load_state_dict(EchoModule(make_model()).state_dict())
+        pl.Trainer(max_steps=20, enable_checkpointing=False, **options).fit(whole, Data())  # from chunk 0 again
         first = EchoModule(make_model())
         trainer = pl.Trainer(max_steps=9, enable_checkpointing=False, **options)
         trainer.fit(first, Data())
