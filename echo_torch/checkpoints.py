@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from echo_torch.files import UserError, whole_file
+from echo_torch.files import UserError, check_regular, whole_file
 
 PREVIOUS = "previous.ckpt"
 _MARK = b"sha256:"
@@ -62,6 +62,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"A checkpoint must be a file on this machine, a URL is never fetched. Got {str(path)!r}."
         )
     try:
+        check_regular(path)
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

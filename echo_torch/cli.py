@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ from echo_torch.ranks import Interrupted, is_first_rank, launched_ranks, raise_a
 from echo_torch.results import RunDirectory, check_new_file, read_yaml, to_yaml
 
 EXIT_BAD_INPUT = 2
+_LONG_WORD = re.compile(r"\S{300,}")  # longer than any path; nobody reads the rest
 EXIT_SIGNAL = 128  # and the signal's number, as shells have it
 
 
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except UserError as error:
         if is_first_rank():  # one of several processes speaks for all
-            _complain(in_flags(str(error)))
+            _complain(_LONG_WORD.sub(lambda word: f"{word[0][:40]}...", in_flags(str(error))))
         return EXIT_BAD_INPUT
     except KeyboardInterrupt as error:
         number, message = (error.number, error.message) if isinstance(error, Interrupted) else (signal.SIGINT, "")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +83,20 @@ def append_text(path: str | Path, text: str) -> None:
             os.close(handle)
     except OSError as error:
         raise _cannot_write(path, error) from None
+
+
+def check_regular(path: str | Path, max_bytes: int | None = None) -> None:
+    """Refuse what may never end: a pipe that nobody writes to, a device, a file far too large.
+
+    Raises:
+        OSError: If it is no regular file, or larger than so many bytes.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        what = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        raise OSError(errno.EINVAL, f"it is {what}")
+    if max_bytes is not None and status.st_size > max_bytes:
+        raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, and {max_bytes:,} are allowed")
 
 
 def remove_unfinished(path: str | Path) -> None:

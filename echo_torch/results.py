@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echo_torch.experiments import Configuration, configure, in_flags
-from echo_torch.files import UserError, remove_unfinished, write_text
+from echo_torch.files import UserError, check_regular, remove_unfinished, write_text
 
 try:
     import fcntl
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
+
+_MAX_CONFIG_BYTES = 2**20
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -200,6 +202,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     import yaml
 
     try:
+        check_regular(path, _MAX_CONFIG_BYTES)
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from None
@@ -211,6 +214,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{str(path)!r} must hold names and values, lines such as 'lag: 3'. Got {type(values).__name__}."
         )
+    for name, value in values.items():
+        # Not shown: a few bytes of YAML can stand for more text than the memory holds.
+        if not isinstance(value, (str, int, float, bool, type(None))):
+            raise UserError(f"{str(path)!r} must give each name one value. Got a {type(value).__name__} for {name!r}.")
     return values
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from echo_torch.files import UserError
+from echo_torch.files import UserError, check_regular
 
 MAX_SYMBOL = 2**31 - 1
 
@@ -51,6 +51,7 @@ def read_rows(path: str | Path, *, column: str | None = None, series: str | None
         UserError: If the file cannot be read, has no such column, or holds something else than integers >= 0.
     """
     try:
+        check_regular(path)
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = _of_text(file) if column is None else _of_table(csv.reader(file), str(path), column, series)
             previous: str | None = None  # None: an empty line, or nothing yet
