@@ -26,7 +26,7 @@ from echo_torch.results import RunDirectory
 
 
 def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
-    """Draw loss and accuracy against the sequences drawn, chance marked, into curve.png.
+    """Draw loss and accuracy against the sequences drawn, chance and validations marked, into curve.png.
 
     Args:
         run: A run with metrics.csv.
@@ -36,11 +36,15 @@ def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
     chance = 1 / configuration.vocabulary_size
     figure, (upper, lower) = plt.subplots(2, sharex=True, figsize=(7, 5), layout="constrained")
     drawn, label = _drawn(configuration, metrics)
-    upper.plot(drawn, metrics["accuracy"], color="C0", marker=_marker(metrics))
+    upper.plot(drawn, metrics["accuracy"], color="C0", marker=_marker(metrics), label="training")
+    lower.plot(drawn, metrics["loss"], color="C1", marker=_marker(metrics), label="training")
+    if validation := run.read_validation():
+        checked, _ = _drawn(configuration, validation)
+        for axes, name in ((upper, "accuracy"), (lower, "loss")):
+            axes.plot(checked, validation[name], "D", color="black", markersize=4, label="validation")
     upper.axhline(chance, color="0.4", linestyle="--", label=f"chance, 1/{configuration.vocabulary_size}")
     upper.set(ylabel="accuracy", ylim=(-0.03, 1.03), title=_title(configuration))
     upper.legend(loc="center right")
-    lower.plot(drawn, metrics["loss"], color="C1", marker=_marker(metrics))
     lower.axhline(log(configuration.vocabulary_size), color="0.4", linestyle="--", label="loss of a uniform guess")
     lower.set(ylabel="loss (nats)", xlabel=label)
     lower.set_ylim(bottom=0)
