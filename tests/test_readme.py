@@ -99,3 +99,24 @@ def test_questions_print_what_they_say(tmp_path):
                 assert without_numbers_that_vary(line.rstrip()) in printed, (example[0], line, printed)
                 checked += 1
     assert checked >= 20
+
+
+@pytest.mark.slow
+def test_the_promises_name_tests_that_exist():
+    """Each command of docs/reliability.md selects something."""
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    commands = re.findall(r"`(?:FUZZ_EXAMPLES=\d+ )?python -m pytest (tests/[^`]+)`", text)
+    assert len(commands) >= 20
+    names = {}
+    for mark in ("slow", "not claims and not slow"):
+        collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-n", "0", "-m", mark]
+        names[mark] = subprocess.run(collect, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for command in commands:
+        words = shlex.split(command)
+        mark = "slow" if "slow" in words else "not claims and not slow"
+        chosen = words[words.index("-k") + 1].split(" or ") if "-k" in words else [""]
+        files = [word for word in words if word.startswith("tests/")]
+        for word in chosen:  # of an alternative each part
+            assert any(name.split("::")[0] in files and word in name for name in names[mark]), (command, word)
+    for benchmark in re.findall(r"python (benchmarks/\S+\.py)", text):
+        assert (ROOT / benchmark).exists()
