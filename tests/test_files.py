@@ -31,6 +31,15 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["result.json"]
 
 
+def test_the_content_is_on_disk_before_the_name(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace"):
+        call = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, name=name, call=call: (calls.append(name), call(*args)))
+    write_text(tmp_path / "file", "x")
+    assert calls == ["fsync", "replace"]
+
+
 def test_others_may_read_it_as_any_file(tmp_path):
     write_text(tmp_path / "ours", "x")
     (tmp_path / "theirs").write_text("x")

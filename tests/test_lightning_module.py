@@ -307,6 +307,25 @@ def test_prediction_and_test_between_two_trainings():
     )
 
 
+def test_they_begin_with_zeros_even_where_no_lane_is_reset():
+    """Of loaders that never reset a lane: the second validation and the second prediction are as the first."""
+    chunk = next(iter(make_stream(4)))._replace(starts=torch.zeros(4, dtype=torch.bool))
+    module, rows = EchoModule(make_model()), Rows()
+    with quiet_lightning():
+        trainer = pl.Trainer(accelerator="cpu", logger=[rows], enable_progress_bar=False, enable_checkpointing=False)
+        found = []
+        for _ in range(2):
+            trainer.validate(module, loader(chunk, chunk), verbose=False)
+            found.append(rows.rows.pop(0))
+        answers = [torch.cat(trainer.predict(module, loader(chunk, chunk))) for _ in range(2)]
+    assert found[0] == found[1]
+    assert torch.equal(*answers)
+    state = module.model.initial_state(4)
+    _, state = module.model(chunk.symbols, state)
+    logits, _ = module.model(chunk.symbols, state)
+    assert torch.equal(answers[0][4:], most_likely(logits))
+
+
 def test_a_training_of_ones_own_goes_on_from_lightnings_checkpoint(tmp_path):
     """With any Trainer, and a data module that begins where the checkpoint stood."""
 

@@ -15,7 +15,7 @@ import torch
 from processes import TIMES, files, finish, kill_and_resume, start, wait_until
 
 from echo_torch import RunDirectory, configure, train
-from echo_torch.checkpoints import PREVIOUS, read_checkpoint, write_checkpoint
+from echo_torch.checkpoints import PREVIOUS, newest_checkpoint, read_checkpoint, write_checkpoint
 from echo_torch.cli import main
 from echo_torch.experiments import EXPERIMENTS, replace
 from echo_torch.files import UserError
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def short(mode="lag", **options):
-    common = {"accelerator": "cpu", "vocabulary_size": 10, "log_every": 4, "validate_every": 12, "checkpoint_every": 5}
+    common = {"accelerator": "cpu", "vocabulary_size": 10, "log_every": 4, "validate_every": 12, "checkpoint_every": 6}
     return configure(mode, **{**common, "updates": 24, **options})
 
 
@@ -61,7 +61,7 @@ def test_stopped_at_several_places(tmp_path, monkeypatch, options):
     whole = RunDirectory(tmp_path / "whole")
     result = train(configuration, whole, audit="count")
     run = RunDirectory(tmp_path / "run")
-    for cursor in (2, 8, 9, 17):  # before the first checkpoint (5), between two, and twice at once
+    for cursor in (2, 8, 12, 13):  # before the first checkpoint (6), between two, before and after a validation (12)
         with monkeypatch.context() as patch:
             stop_at(patch, cursor)
             if cursor < result["updates"]:
@@ -75,7 +75,7 @@ def test_stopped_at_several_places(tmp_path, monkeypatch, options):
 
 def test_everything_is_in_the_checkpoint(tmp_path, monkeypatch):
     """Carried state, optimiser, counters and random state: each is restored to the bit."""
-    configuration, run = short(updates=9), RunDirectory(tmp_path / "run")
+    configuration, run = short(updates=9, checkpoint_every=5), RunDirectory(tmp_path / "run")
     seen = []
 
     def remember(module):
@@ -103,6 +103,8 @@ def test_everything_is_in_the_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(EchoModule, "training_step", stopping)
     with pytest.raises(StopError):
         train(configuration, run)
+    torch.manual_seed(0)
+    random.seed(0)
     train(configuration, run, resume="auto")
     first, second = seen
     assert first["cursor"] == second["cursor"] == 5
@@ -163,16 +165,40 @@ def test_a_longer_training_goes_on_as_if_it_had_been_meant(tmp_path, options):
     assert files(run.path) == files(whole.path)
 
 
-def test_from_a_checkpoint_elsewhere(tmp_path):
-    """Copied away in the middle and given by its path: what came later in the run is given up."""
-    configuration = short(updates=20)
+def test_from_a_checkpoint_elsewhere(tmp_path, monkeypatch):
+    """Copied away in the middle and given by its path: what came later in the run is given up, however it goes on."""
+    configuration = short()
     run, copy = RunDirectory(tmp_path / "run"), tmp_path / "copy.ckpt"
-    train(configuration, run)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 8)
+        with pytest.raises(StopError):
+            train(configuration, run)
+    copy.write_bytes(run.checkpoint.read_bytes())
+    train(configuration, run, resume="auto")
     expected = files(run.path)
-    copy.write_bytes(run.checkpoint.with_name(PREVIOUS).read_bytes())
-    run.checkpoint.with_name(PREVIOUS).unlink()
-    train(configuration, run, resume=copy)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 7)
+        with pytest.raises(StopError):
+            train(configuration, run, resume=copy)
+    assert newest_checkpoint(run.checkpoint) == run.checkpoint
+    assert run.checkpoint.read_bytes() == copy.read_bytes()
+    assert not run.checkpoint.with_name(PREVIOUS).exists()
+    train(configuration, run, resume="auto")
     assert files(run.path) == expected
+
+
+def test_a_complete_run_is_evaluated_again(tmp_path):
+    """Killed between its last checkpoint and its result, its last row that of a rest or not."""
+    for updates in (24, 18):
+        run = RunDirectory(tmp_path / str(updates))
+        train(short(updates=updates), run)
+        expected = files(run.path)
+        run.result.unlink()
+        (run.path / "checkpoints" / ".last.ckpt.writing-abc").touch()  # what a kill leaves
+        (run.path / ".result.json.writing-abc").touch()
+        train(short(updates=updates), run, resume="auto")
+        assert files(run.path) == expected
+        assert not list(run.path.rglob(".*"))
 
 
 CHANGES = [
@@ -297,7 +323,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
     finally:
         signal.signal(signal.SIGINT, before)
     assert ended == ["first"]
-    assert "update 10 is saved" in error.value.message
+    assert "update 12 is saved" in error.value.message
     train(configuration, run, resume="auto")
     assert files(run.path) == files(whole.path)
 
