@@ -346,7 +346,7 @@ def differences(saved: Configuration, now: Configuration) -> list[str]:
     """
     names = [name for name in ("mode", *OPTIONS) if getattr(saved, name) != getattr(now, name)]
     lengths = {name for name in ("sequences", "updates") if name in names}
-    if len(lengths) == 1 and all((getattr(now, name) or 0) > (getattr(saved, name) or 0) for name in lengths):
+    if all((getattr(now, name) or 0) > (getattr(saved, name) or 0) for name in lengths):
         names = [name for name in names if name not in lengths]
     return [f"`{name}` was {getattr(saved, name)} and is {getattr(now, name)}" for name in names]
 

@@ -62,6 +62,8 @@ def fail(what):
         raise UserError("No.")
     if what == "bug" and own_name() == 0:
         raise ZeroDivisionError("a bug")
+    if what == "both":  # one knows why, the other has lost it
+        raise UserError("No.") if own_name() == 0 else ConnectionError("lost")
     if what == "dies" and own_name() == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     if what in ("user", "bug", "dies", "waits"):
@@ -76,6 +78,7 @@ def own_name():
     ("what", "error", "message"),
     [
         ("user", UserError, r"^No\.$"),
+        ("both", UserError, r"^No\.$"),
         ("bug", RuntimeError, "ZeroDivisionError: a bug"),
         ("dies", RuntimeError, "Process 1 of 2 ended with exit code -9"),
     ],

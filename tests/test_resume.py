@@ -116,6 +116,24 @@ def test_everything_is_in_the_checkpoint(tmp_path, monkeypatch):
     assert float(first["pooled"][2]) == 5  # one update since the row of update 4
 
 
+def test_stopped_in_a_validation(tmp_path, monkeypatch):
+    """Where a checkpoint and a validation are due at the same update, the row of the validation is not lost."""
+    configuration = short()
+    whole, run = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "run")
+    train(configuration, whole)
+
+    def stopping(module, chunk, batch_idx):
+        raise StopError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EchoModule, "validation_step", stopping)
+        with pytest.raises(StopError):
+            train(configuration, run)
+    assert read_checkpoint(run.checkpoint)["global_step"] == 6
+    train(configuration, run, resume="auto")
+    assert files(run.path) == files(whole.path)
+
+
 @pytest.mark.parametrize("mode", ["stateful", "lag", "aligned", "masked"])
 def test_killed_at_random_moments(tmp_path, mode):
     check_kills(tmp_path, mode, 3, time.time_ns(), "400")
