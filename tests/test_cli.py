@@ -153,3 +153,11 @@ def test_train_py_is_the_train_command():
     assert yaml.safe_load(found.stdout)["hidden_size"] == 15
     found = subprocess.run([sys.executable, TRAIN, "--mode", "ecko"], capture_output=True, text=True)
     assert (found.returncode, found.stdout) == (2, "")
+
+
+def test_a_full_standard_output():
+    command = [sys.executable, TRAIN, "--mode", "echo", "--print-config"]
+    with Path("/dev/full").open("w") as full:
+        found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert found.returncode == 2
+    assert found.stderr == "Standard output cannot be used: No space left on device.\n"

@@ -85,8 +85,10 @@ def own_name():
 )
 def test_when_one_fails_all_end(monkeypatch, what, error, message):
     monkeypatch.setattr("echo_torch.ranks._GRACE_SECONDS", 0.1)
+    begin = time.monotonic()
     with pytest.raises(error, match=message):
         run_ranks(fail, (what,), 2)
+    assert time.monotonic() - begin < 45, "it waited for the others"  # they would take 60 seconds
 
 
 @pytest.mark.parametrize("seconds", [0.3, 4])
