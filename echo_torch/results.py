@@ -101,15 +101,13 @@ class RunDirectory:
             raise UserError(_cannot_use(self.path, error)) from None
 
     def create(self) -> None:
-        """Make the directory, and remove what a killed process left of files that never became whole.
+        """Make the directory.
 
         Raises:
             UserError: If it cannot be made or written to.
         """
         try:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            for file in (self.config, self.curve, self.result, self.checkpoint):
-                remove_unfinished(file)
         except (OSError, ValueError) as error:
             raise UserError(_cannot_use(self.path, error)) from None
 
@@ -158,6 +156,8 @@ class RunDirectory:
 
     def cut_back(self, rows: Mapping[Path, str]) -> None:
         """Take the result away, for the training goes on, and leave only these rows in the tables."""
+        for file in (self.config, self.curve, self.result, self.metrics, self.validation, self.checkpoint):
+            remove_unfinished(file)  # what a killed process left
         for file in (self.result, self.curve):
             file.unlink(missing_ok=True)
         for path, text in rows.items():

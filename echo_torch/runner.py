@@ -6,17 +6,12 @@ import contextlib
 import importlib.util
 import json
 import logging
-import platform
-import shlex
-import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ProgressBar
@@ -32,15 +27,26 @@ from echo_torch.builders import (
     num_updates,
     training_stream,
 )
-from echo_torch.callbacks import RUN_KEY, Bar, MetricsFile, SaveLast, WholeCheckpoints
-from echo_torch.checkpoints import CheckpointWarning, make_latest, newest_checkpoint, read_checkpoint
+from echo_torch.callbacks import Bar, MetricsFile, SaveLast, WholeCheckpoints
+from echo_torch.checkpoints import CheckpointWarning, newest_checkpoint, read_checkpoint
 from echo_torch.evaluation import Evaluation
-from echo_torch.experiments import Configuration, configure, differences, in_flags
-from echo_torch.files import UserError, WriteError, write_text
-from echo_torch.lightning_module import CHECKPOINT_KEY, EchoModule, LossError
+from echo_torch.experiments import Configuration, in_flags
+from echo_torch.files import UserError
+from echo_torch.lightning_module import EchoModule
 from echo_torch.model import EchoModel
-from echo_torch.ranks import Interrupted, is_first_rank, launched_ranks, run_ranks
-from echo_torch.results import RunDirectory, to_yaml, weights_sha256
+from echo_torch.ranks import is_first_rank, launched_ranks, run_ranks
+from echo_torch.results import RunDirectory, weights_sha256
+from echo_torch.resume import (
+    check_optimizer,
+    check_same,
+    check_weights,
+    configuration_of,
+    current_versions,
+    find_start,
+    prepare,
+    told,
+    where_it_begins,
+)
 from echo_torch.state import RecurrentModel
 
 
@@ -109,92 +115,14 @@ def train(
             run.check_free()
         run.create()
     with run.locked() if is_first_rank() else contextlib.nullcontext():
-        made = _prepare(configuration, run, start)
+        made = prepare(configuration, run, start)
         if resume is not None:
-            say(_where_it_begins(configuration, run, made))
+            say(where_it_begins(configuration, run, made))
         if configuration.devices > 1 and launched_ranks() is None:
             run_ranks(_train_one_of_several, (configuration, run, start, audit, progress), configuration.devices)
             result: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8"))
             return result
         return _train(configuration, run, start, audit, progress)
-
-
-def find_start(configuration: Configuration, run: RunDirectory, resume: str | Path | None) -> Path | None:
-    """The checkpoint that a training goes on from; None: it begins anew.
-
-    Raises:
-        UserError: If there are some but none can be read, or it belongs to another configuration.
-    """
-    if resume is None:
-        return None
-    if resume != "auto":
-        path: Path | None = Path(resume) if "://" not in str(resume) else None
-        checkpoint = read_checkpoint(resume)
-    else:
-        path = newest_checkpoint(run.checkpoint) if run.path.is_dir() else None
-        if path is None:
-            if run.config.exists():
-                _check_same(run.read_config(), configuration, f"The run in {str(run.path)!r}")
-            else:
-                run.check_free()
-            return None
-        checkpoint = read_checkpoint(path)
-    assert path is not None
-    saved, versions = _configuration_of(checkpoint, path)
-    _check_same(saved, configuration, f"The checkpoint {str(path)!r}")
-    if len(checkpoint[CHECKPOINT_KEY]["ranks"]) != configuration.devices:
-        raise UserError(f"The checkpoint {str(path)!r} is not one of {configuration.devices} processes.")
-    now = _versions()
-    if changed := [f"{name} {versions[name]} (now {now[name]})" for name in now if versions[name] != now[name]]:
-        warnings.warn(
-            f"The checkpoint was written with {', '.join(changed)}: the run goes on, but not bit for bit as planned.",
-            CheckpointWarning,
-            stacklevel=2,
-        )
-    return path
-
-
-def _check_same(saved: Configuration, now: Configuration, what: str) -> None:
-    if found := differences(saved, now):
-        raise UserError(
-            f"{what} cannot be continued with other options, or it would be another training: {', '.join(found)}. "
-            "`sequences` or `updates` alone may grow."
-        )
-
-
-def _configuration_of(checkpoint: Mapping[str, Any], path: Path) -> tuple[Configuration, dict[str, str]]:
-    """The configuration and the versions that a checkpoint was written with."""
-    try:
-        note = checkpoint[RUN_KEY]
-        carried = checkpoint[CHECKPOINT_KEY]
-        if not isinstance(carried["cursor"], int) or carried["cursor"] != checkpoint["global_step"]:
-            raise ValueError("the stream's place is not that of the update")
-        versions = {name: str(note["versions"][name]) for name in _versions()}
-        len(carried["ranks"])
-        return configure(**note["config"]), versions
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"The checkpoint {str(path)!r} is not one of a run here: {error}.") from None
-
-
-def _prepare(configuration: Configuration, run: RunDirectory, start: Path | None) -> int:
-    """Bring the directory to where the training begins, and say at which update that is."""
-    made = 0 if start is None else int(read_checkpoint(start)["global_step"])
-    if is_first_rank():
-        rows = run.rows_up_to(configuration, made, is_complete=made == num_updates(configuration))
-        if start is not None:
-            make_latest(start, run.checkpoint)
-        run.cut_back(rows)
-        write_text(run.config, to_yaml(configuration))
-    return made
-
-
-def _where_it_begins(configuration: Configuration, run: RunDirectory, made: int) -> str:
-    total = num_updates(configuration)
-    if made == 0:
-        return f"Nothing was saved in {str(run.path)!r} yet: the run begins from the beginning."
-    if made == total:
-        return f"The training is complete at update {made:,}: it is evaluated again."
-    return f"The run goes on after update {made:,} of {total:,}."
 
 
 def _train_one_of_several(
@@ -217,25 +145,26 @@ def _train(
         run.checkpoint,
         configuration.checkpoint_every,
         validate_every=configuration.validate_every,
-        note={"config": configuration.to_dict(), "versions": _versions()},
+        note={"config": configuration.to_dict(), "versions": current_versions()},
     )
     made = 0
     if start is not None:
         checkpoint = read_checkpoint(start)
         made = int(checkpoint["global_step"])
         check_weights(model, checkpoint, start)
-        _check_optimizer(module, checkpoint, start)
+        check_optimizer(module, checkpoint, start)
     with quiet_lightning():
         callbacks = [check, saver, *([Bar(configuration.mode)] if progress else [])]
         trainer = build_trainer(configuration, callbacks, build_loggers(configuration, run, made))
-        with _told(run, configuration, start, saver):
+        with told(run, configuration, start, saver):
             _fit(trainer, module, ChunkData(configuration), start)
-    seconds = saver.seconds
+            seconds = saver.seconds
+            evaluation = evaluation_result(configuration, evaluate_model(configuration, model))
     updates = num_updates(configuration)
     result = {
         "mode": configuration.mode,
         "seed": configuration.seed,
-        **evaluation_result(configuration, evaluate_model(configuration, model)),
+        **evaluation,
         "updates": updates,
         "seconds": round(seconds, 3),
         "updates_per_second": round(updates / seconds, 1),
@@ -243,7 +172,7 @@ def _train(
         "parameters": sum(weight.numel() for weight in module.parameters() if weight.requires_grad),
         "weights_sha256": weights_sha256(model.state_dict()),
         "config": configuration.to_dict(),
-        "versions": _versions(),
+        "versions": current_versions(),
     }
     if is_first_rank():
         run.write_result(result)
@@ -272,41 +201,6 @@ def _fit(trainer: pl.Trainer, module: EchoModule, data: pl.LightningDataModule, 
         if isinstance(error.__context__, KeyboardInterrupt):
             raise error.__context__ from None
         raise
-
-
-@contextlib.contextmanager
-def _told(run: RunDirectory, configuration: Configuration, start: Path | None, saver: SaveLast) -> Iterator[None]:
-    """What ends a training before its time, in a sentence that says what is kept and how to go on."""
-    try:
-        yield
-    except LossError as error:
-        raise UserError(f"{error} Seed {configuration.seed}; {_what_is_kept(run)}.") from None
-    except WriteError as error:
-        raise UserError(f"{error} The training has stopped; {_what_is_kept(run)}.") from None
-    except KeyboardInterrupt as error:
-        number = error.number if isinstance(error, Interrupted) else signal.SIGINT
-        how = f"go on with --run-dir {shlex.quote(str(run.path))} --resume auto and the same options"
-        raise Interrupted(number, f"Interrupted; {_what_is_kept(run)}; {how}.") from None
-    except Exception as error:
-        if start is None or saver.has_begun:
-            raise
-        # Its digest is right but somebody made it so: what it holds does not fit together.
-        raise UserError(
-            f"The checkpoint {str(start)!r} cannot be continued from ({type(error).__name__}: {error})."
-        ) from error
-
-
-def _what_is_kept(run: RunDirectory) -> str:
-    """The latest good checkpoint in words."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CheckpointWarning)
-        try:
-            path = newest_checkpoint(run.checkpoint)
-        except UserError:
-            path = None
-    if path is None:
-        return "no checkpoint was saved before"
-    return f"update {read_checkpoint(path)['global_step']:,} is saved in {str(path)!r}"
 
 
 def build_module(configuration: Configuration, model: RecurrentModel[Any]) -> EchoModule:
@@ -390,57 +284,12 @@ def load_model(run: RunDirectory) -> tuple[Configuration, EchoModel]:
         raise UserError(f"{str(run.path)!r} holds no checkpoint; the run ended before one was saved.")
     checkpoint = read_checkpoint(path)
     model = build_model(configuration)
-    saved, _ = _configuration_of(checkpoint, path)
-    _check_same(saved, configuration, f"The checkpoint {str(path)!r}")
+    saved, _ = configuration_of(checkpoint, path)
+    check_same(saved, configuration, f"The checkpoint {str(path)!r}")
     check_weights(model, checkpoint, path)
     weights = checkpoint["state_dict"].items()
     model.load_state_dict({name.removeprefix("model."): value for name, value in weights})
     return configuration, model
-
-
-def check_weights(model: torch.nn.Module, checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Refuse a checkpoint whose weights are not this network's in name, shape and type.
-
-    Raises:
-        UserError: If they are not.
-    """
-    needed = {f"model.{name}": _kind(value) for name, value in model.state_dict().items()}
-    weights = checkpoint.get("state_dict")
-    found = {name: _kind(value) for name, value in weights.items()} if isinstance(weights, dict) else {}
-    if found != needed:
-        name = next(name for name in [*needed, *found] if needed.get(name) != found.get(name))
-        raise UserError(
-            f"The checkpoint {str(path)!r} belongs to another network: {name} must be "
-            f"{needed.get(name, 'absent')}. Got {found.get(name, 'none')}."
-        )
-
-
-def _check_optimizer(module: EchoModule, checkpoint: Mapping[str, Any], path: Path) -> None:
-    trained = [weights for weights in module.parameters() if weights.requires_grad]
-    needed = {
-        number: {"step": _kind(torch.tensor(0.0)), "exp_avg": _kind(weights), "exp_avg_sq": _kind(weights)}
-        for number, weights in enumerate(trained)
-    }
-    try:
-        (optimizer,) = checkpoint["optimizer_states"]
-        found = {number: {n: _kind(v) for n, v in moments.items()} for number, moments in optimizer["state"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        found = {}
-    if found != needed:
-        raise UserError(f"The checkpoint {str(path)!r} does not hold what Adam remembers of this network's weights.")
-
-
-def _kind(value: Any) -> str:
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "pytorch_lightning": version("pytorch-lightning"),
-        "numpy": np.__version__,
-    }
 
 
 @contextlib.contextmanager
