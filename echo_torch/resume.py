@@ -123,15 +123,21 @@ def told(run: RunDirectory, configuration: Configuration, start: Path | None, sa
         raise UserError(f"{error} The training has stopped; {_what_is_kept(run)}.") from None
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, Interrupted) else signal.SIGINT
-        how = f"go on with --run-dir {shlex.quote(str(run.path))} --resume auto and the same options"
-        raise Interrupted(number, f"Interrupted; {_what_is_kept(run)}; {how}.") from None
+        raise Interrupted(number, f"Interrupted; {_what_is_kept(run)}. {_how(run)}.") from None
     except Exception as error:
+        if "DataLoader worker" in str(error):
+            kept = _what_is_kept(run)
+            raise UserError(f"A loader process was killed, perhaps for want of memory; {kept}. {_how(run)}.") from None
         if start is None or saver.has_begun:
             raise
         # Its digest is right but somebody made it so: what it holds does not fit together.
         raise UserError(
             f"The checkpoint {str(start)!r} cannot be continued from ({type(error).__name__}: {error})."
         ) from error
+
+
+def _how(run: RunDirectory) -> str:
+    return f"Go on with --run-dir {shlex.quote(str(run.path))} --resume auto and the same options"
 
 
 def _what_is_kept(run: RunDirectory) -> str:

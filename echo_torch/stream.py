@@ -22,6 +22,7 @@ from echo_torch.sequences import Integers
 # Chunks are made many at a time, because one call of numpy costs as much as a thousand symbols, yet few enough
 # that the memory stays in the cache.
 _SYMBOLS_PER_BLOCK = 2**14
+_SECONDS_AFTER_SIGTERM = 5
 
 
 class EchoStream(IterableDataset[Chunk]):
@@ -144,9 +145,10 @@ def _copy(chunk: Chunk) -> Chunk:
 
 
 def _ignore_interrupts(worker: int) -> None:
-    # Ctrl-C and a service manager's SIGTERM reach all processes; the one that trains needs these to end its update.
+    # Ctrl-C and a service manager's SIGTERM reach all processes, and the one that trains needs these to end its update.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Not ignored: SIGTERM is also how that one ends a worker when it is done, and it waits for it.
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_SECONDS_AFTER_SIGTERM))
 
 
 def _as_it_is(chunk: Any) -> Any:

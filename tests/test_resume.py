@@ -315,6 +315,22 @@ def test_interrupted_and_resumed(tmp_path, number):
     assert files(run.path) == files(tmp_path / "whole")
 
 
+def test_a_killed_loader_process(tmp_path):
+    """As by a machine that is out of memory: a sentence, and the run can go on."""
+    run = RunDirectory(tmp_path / "run")
+    command = ["train", "--updates", 100_000, "--log-every", 5, "--workers", 1, "--checkpoint-every", 20]
+    process = start([*command, "--no-progress", "--run-dir", run.path], tmp_path)
+    assert wait_until(run.checkpoint.exists, process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+    assert finish(process) == 2
+    message = (tmp_path / "err").read_text()
+    assert message.count("\n") == 1
+    assert "A loader process was killed" in message
+    assert "--resume auto" in message
+
+
 def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
     """In the middle of an update, and what is on disk can be gone on from."""
     configuration, run = short(updates=20), RunDirectory(tmp_path / "run")

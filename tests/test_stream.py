@@ -1,4 +1,6 @@
 import itertools
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -130,3 +132,18 @@ def test_a_users_own_source():
 def test_bad_arguments(options):
     with pytest.raises(ValueError, match="Got"):
         make_stream(**options)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_outlive_a_signal_to_all_but_not_for_ever(number):
+    """The one that trains can end its update; a worker that it ends is gone within seconds."""
+    chunks = iter(make_stream().loader(num_workers=1))
+    next(chunks)
+    (worker,) = chunks._workers
+    os.kill(worker.pid, number)
+    for _ in range(20):
+        next(chunks)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(30)
+    assert not worker.is_alive()
