@@ -83,6 +83,12 @@ def build_source(configuration: Configuration, split: str) -> Callable[[Integers
     return _own_symbols(c, split)
 
 
+def data_digest(configuration: Configuration) -> str | None:
+    """A fingerprint of the user's own data; None where symbols are random."""
+    c = configuration
+    return None if c.data is None else open_series(c.data, column=c.column, series=c.series).digest
+
+
 def _own_symbols(c: Configuration, split: str) -> OwnSymbols:
     data = open_series(given_text(c.data), column=c.column, series=c.series)
     if data.largest >= c.vocabulary_size:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from echo_torch.builders import num_updates
+from echo_torch.builders import data_digest, num_updates
 from echo_torch.callbacks import RUN_KEY, SaveLast
 from echo_torch.checkpoints import CheckpointWarning, make_latest, newest_checkpoint, read_checkpoint
 from echo_torch.experiments import Configuration, configure, differences
@@ -48,6 +48,10 @@ def find_start(configuration: Configuration, run: RunDirectory, resume: str | Pa
     check_same(saved, configuration, f"The checkpoint {str(path)!r}")
     if len(checkpoint[CHECKPOINT_KEY]["ranks"]) != configuration.devices:
         raise UserError(f"The checkpoint {str(path)!r} is not one of {configuration.devices} processes.")
+    if checkpoint[RUN_KEY].get("data") != data_digest(configuration):
+        raise UserError(
+            f"{configuration.data!r} has changed since {str(path)!r} was written; a run goes on with its data."
+        )
     now = current_versions()
     if changed := [f"{name} {versions[name]} (now {now[name]})" for name in now if versions[name] != now[name]]:
         warnings.warn(
@@ -192,6 +196,15 @@ def check_optimizer(module: EchoModule, checkpoint: Mapping[str, Any], path: Pat
 
 def _kind(value: Any) -> str:
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+def note_for(configuration: Configuration) -> dict[str, Any]:
+    """What a checkpoint says of its run, so that it can be seen whether another one may go on with it."""
+    return {
+        "config": configuration.to_dict(),
+        "versions": current_versions(),
+        "data": data_digest(configuration),
+    }
 
 
 def current_versions() -> dict[str, str]:

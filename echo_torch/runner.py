@@ -43,6 +43,7 @@ from echo_torch.resume import (
     configuration_of,
     current_versions,
     find_start,
+    note_for,
     prepare,
     told,
     where_it_begins,
@@ -145,7 +146,7 @@ def _train(
         run.checkpoint,
         configuration.checkpoint_every,
         validate_every=configuration.validate_every,
-        note={"config": configuration.to_dict(), "versions": current_versions()},
+        note=note_for(configuration),
     )
     made = 0
     if start is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import hashlib
 import os
 import tempfile
 from array import array
@@ -123,6 +124,13 @@ class Series(NamedTuple):
     numbers: NDArray[np.int32]
     begins: NDArray[np.int64]
     largest: int
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hex, of all numbers and of where the series begin."""
+        digest = hashlib.sha256(self.numbers.data)
+        digest.update(self.begins.data)
+        return digest.hexdigest()
 
 
 def open_series(path: str | Path, *, column: str | None = None, series: str | None = None) -> Series:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import files
 
 from echo_torch import RunDirectory, configure, train
 from echo_torch.builders import build_reach, evaluation_stream, training_stream
@@ -122,3 +123,19 @@ def test_a_file_that_changes_is_read_again(tmp_path):
     assert open_series(path).numbers.tolist() == [4, 5, 6, 7]
     with pytest.raises(UserError, match="Cannot read"):
         open_series(tmp_path / "none")
+
+
+def test_a_run_goes_on_with_its_own_data_only(table, tmp_path):
+    """Exactly, and not at all where the file has changed."""
+    path = tmp_path / "numbers.csv"
+    path.write_bytes(table.read_bytes())
+    options = {"data": str(path), "column": "x", "vocabulary_size": 10, "accelerator": "cpu", "checkpoint_every": 5}
+    run, whole = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "whole")
+    train(configure("aligned", updates=7, **options), run)
+    train(configure("aligned", updates=12, **options), run, resume="auto")
+    train(configure("aligned", updates=12, **options), whole)
+    assert files(run.path) == files(whole.path)
+    path.write_bytes(path.read_bytes().rsplit(b"\n", 2)[0] + b"\n")
+    with pytest.raises(UserError, match="has changed since"):
+        train(configure("aligned", updates=20, **options), run, resume="auto")
+    assert files(run.path) == files(whole.path)
