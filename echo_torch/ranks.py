@@ -39,6 +39,10 @@ class Interrupted(KeyboardInterrupt):
         self.message = message
 
 
+class KilledError(UserError):
+    """One of several processes was killed from outside, as a machine does that is out of memory."""
+
+
 def raise_at_sigterm() -> None:
     """Let SIGTERM end this process as Ctrl-C does, by an exception that cleans up on its way."""
 
@@ -109,6 +113,7 @@ def run_ranks(function: Callable[..., None], arguments: Sequence[Any], num_ranks
 
     Raises:
         UserError: What the function raised in one of them; the others are ended.
+        KilledError: If one was killed.
         Interrupted: The same.
         RuntimeError: If one ended in another way; the message is its traceback.
     """
@@ -135,11 +140,18 @@ def run_ranks(function: Callable[..., None], arguments: Sequence[Any], num_ranks
     if interrupt is not None and any(codes):
         messages = [failure.message for failure in failures if isinstance(failure, Interrupted)]
         raise Interrupted(interrupt, *messages[:1])
+    # A rank that lost the others reports that alone; the reason is with the one that left them.
+    reasons = [failure for failure in failures if not isinstance(failure, RuntimeError)]
+    if reasons:
+        raise reasons[0]
+    for rank, code in enumerate(codes, start=1):
+        if code is not None and code < 0:
+            what = f"Process {rank} of {num_ranks} was killed by signal {-code}"
+            raise KilledError(f"{what}, perhaps for want of memory.")
     if failures:
-        # A rank that lost the others reports that alone; the reason is with the one that left them.
-        raise min(failures, key=lambda failure: isinstance(failure, RuntimeError))
-    if bad := [rank for rank, code in enumerate(codes) if code]:
-        raise RuntimeError(f"Process {bad[0]} of {num_ranks} ended with exit code {codes[bad[0]]}.")
+        raise failures[0]
+    if any(codes):
+        raise RuntimeError(f"The processes ended with exit codes {codes}.")
 
 
 def _wait_for(processes: Sequence[Any]) -> int | None:

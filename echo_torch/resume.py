@@ -130,14 +130,19 @@ def told(run: RunDirectory, configuration: Configuration, start: Path | None, sa
         raise Interrupted(number, f"Interrupted; {_what_is_kept(run)}. {_how(run)}.") from None
     except Exception as error:
         if "DataLoader worker" in str(error):
-            kept = _what_is_kept(run)
-            raise UserError(f"A loader process was killed, perhaps for want of memory; {kept}. {_how(run)}.") from None
+            raise killed(run, "A loader process was killed, perhaps for want of memory.") from None
         if start is None or saver.has_begun:
             raise
         # Its digest is right but somebody made it so: what it holds does not fit together.
         raise UserError(
             f"The checkpoint {str(start)!r} cannot be continued from ({type(error).__name__}: {error})."
         ) from error
+
+
+def killed(run: RunDirectory, what: str) -> UserError:
+    """The error of a run that lost one of its processes."""
+    kept = _what_is_kept(run)
+    return UserError(f"{what} {kept[0].upper()}{kept[1:]}. {_how(run)}.")
 
 
 def _how(run: RunDirectory) -> str:

@@ -34,7 +34,7 @@ from echo_torch.experiments import Configuration, in_flags
 from echo_torch.files import UserError
 from echo_torch.lightning_module import EchoModule
 from echo_torch.model import EchoModel
-from echo_torch.ranks import is_first_rank, launched_ranks, run_ranks
+from echo_torch.ranks import KilledError, is_first_rank, launched_ranks, run_ranks
 from echo_torch.results import RunDirectory, weights_sha256
 from echo_torch.resume import (
     check_optimizer,
@@ -43,6 +43,7 @@ from echo_torch.resume import (
     configuration_of,
     current_versions,
     find_start,
+    killed,
     note_for,
     prepare,
     told,
@@ -120,7 +121,10 @@ def train(
         if resume is not None:
             say(where_it_begins(configuration, run, made))
         if configuration.devices > 1 and launched_ranks() is None:
-            run_ranks(_train_one_of_several, (configuration, run, start, audit, progress), configuration.devices)
+            try:
+                run_ranks(_train_one_of_several, (configuration, run, start, audit, progress), configuration.devices)
+            except KilledError as error:
+                raise killed(run, str(error)) from None
             result: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8"))
             return result
         return _train(configuration, run, start, audit, progress)

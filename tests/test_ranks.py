@@ -20,7 +20,16 @@ from echo_torch.checkpoints import PREVIOUS, read_checkpoint
 from echo_torch.evaluation import Evaluation, evaluate
 from echo_torch.files import UserError
 from echo_torch.lightning_module import CHECKPOINT_KEY
-from echo_torch.ranks import Interrupted, gather, is_first_rank, launched_ranks, own_rank, run_ranks, sum_over_ranks
+from echo_torch.ranks import (
+    Interrupted,
+    KilledError,
+    gather,
+    is_first_rank,
+    launched_ranks,
+    own_rank,
+    run_ranks,
+    sum_over_ranks,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -80,7 +89,7 @@ def own_name():
         ("user", UserError, r"^No\.$"),
         ("both", UserError, r"^No\.$"),
         ("bug", RuntimeError, "ZeroDivisionError: a bug"),
-        ("dies", RuntimeError, "Process 1 of 2 ended with exit code -9"),
+        ("dies", KilledError, r"^Process 2 of 2 was killed by signal 9, perhaps for want of memory\.$"),
     ],
 )
 def test_when_one_fails_all_end(monkeypatch, what, error, message):
@@ -159,6 +168,27 @@ def test_the_loss_of_one_rank_stops_all(tmp_path):
     )
     assert found.returncode != 0
     assert "UserError: The loss is not finite at update " in found.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_process_of_two(tmp_path):
+    """A sentence, the other one is ended, and the run can go on."""
+    run = RunDirectory(tmp_path / "run")
+    command = [sys.executable, str(ROOT / "train.py"), "--updates", "100000", "--devices", "2", "--checkpoint-every"]
+    command += ["20", "--no-progress", "--quiet", "--run-dir", str(run.path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not run.checkpoint.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    found = subprocess.run(["ps", "-o", "pid,args", "--ppid", str(process.pid)], capture_output=True, text=True).stdout
+    ranks = [int(line.split()[0]) for line in found.splitlines() if "spawn_main" in line]
+    assert len(ranks) == 2
+    os.kill(ranks[1], signal.SIGKILL)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert error.count("\n") == 1
+    assert "Process 2 of 2 was killed by signal 9" in error
+    assert "--resume auto" in error
 
 
 @pytest.mark.slow
