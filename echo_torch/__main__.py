@@ -1,5 +1,5 @@
 """`python -m echo_torch COMMAND`."""
 
-from echo_torch.cli import main
+from echo_torch.cli import run
 
-raise SystemExit(main())
+run()

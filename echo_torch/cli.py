@@ -71,6 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def run(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The program: `main`, and the end of its process, which no Ctrl-C disturbs any more.
+
+    Args:
+        arguments: As of `main`.
+    """
+    code = main(arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise SystemExit(code)
+
+
 def _complain(sentence: str) -> None:
     with contextlib.suppress(OSError):  # there may be nobody to hear it
         print(sentence, file=sys.stderr, flush=True)
