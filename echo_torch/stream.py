@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from itertools import count
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -107,7 +109,7 @@ class EchoStream(IterableDataset[Chunk]):
             collate_fn=_as_it_is,
             num_workers=num_workers,
             generator=torch.Generator(),
-            worker_init_fn=_ignore_interrupts,
+            worker_init_fn=_begin_worker,
         )
 
     def _make(self, index: Integers) -> Iterator[Chunk]:
@@ -144,11 +146,18 @@ def _copy(chunk: Chunk) -> Chunk:
     return Chunk._make(field.clone() if isinstance(field, Tensor) else field for field in chunk)
 
 
-def _ignore_interrupts(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     # Ctrl-C and a service manager's SIGTERM reach all processes, and the one that trains needs these to end its update.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Not ignored: SIGTERM is also how that one ends a worker when it is done, and it waits for it.
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_SECONDS_AFTER_SIGTERM))
+    # Errors of the dataset go to the one that trains; here only those of a thread that hands chunks on would be shown.
+    sys.excepthook = _show_unless_left
+
+
+def _show_unless_left(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if not issubclass(kind, (EOFError, ConnectionError)):  # the one that trains has ended in the middle of a chunk
+        sys.__excepthook__(kind, error, traceback)
 
 
 def _as_it_is(chunk: Any) -> Any:

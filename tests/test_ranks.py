@@ -180,7 +180,9 @@ def test_a_killed_process_of_two(tmp_path):
     while not run.checkpoint.exists():
         assert process.poll() is None
         time.sleep(0.05)
-    found = subprocess.run(["ps", "-o", "pid,args", "--ppid", str(process.pid)], capture_output=True, text=True).stdout
+    found = subprocess.run(
+        ["ps", "-ww", "-o", "pid,args", "--ppid", str(process.pid)], capture_output=True, text=True
+    ).stdout
     ranks = [int(line.split()[0]) for line in found.splitlines() if "spawn_main" in line]
     assert len(ranks) == 2
     os.kill(ranks[1], signal.SIGKILL)

@@ -445,7 +445,7 @@ def test_the_program_itself_is_killed_and_interrupted(tmp_path, option):
         codes.append(process.returncode)
         assert "Traceback" not in error
         time.sleep(1.5)  # the others notice within a second that the first is gone
-        assert str(run.path) not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+        assert str(run.path) not in subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True).stdout
     assert codes == [-9, 130, -9, 143, 0]
     assert files(run.path) == files(tmp_path / "whole")
     assert json.loads(run.result.read_text())["config"][option[2:]] == 2

@@ -76,7 +76,7 @@ def test_an_interrupt_ends_all_processes_and_keeps_what_is_finished(tmp_path, nu
         assert error.count("\n") == 1
     assert first.exists()
     assert not (tmp_path / "aligned-5-seed3" / "result.json").exists()
-    children = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    children = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True).stdout
     assert str(tmp_path) not in children
     assert os.path.isdir(tmp_path)
 
