@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from echo_torch.chunk import Chunk
-from echo_torch.evaluation import Evaluation, answers, evaluate
+from echo_torch.evaluation import Evaluation, answers, evaluate, reset_at_every_chunk
 from echo_torch.experiments import Configuration, given, given_text, memory_length, replace
 from echo_torch.files import UserError
 from echo_torch.framing import NO_STEP, Frames, frame_masked, frame_prefixes, frame_sequence, frame_windows
@@ -24,6 +24,7 @@ from echo_torch.stream import EchoStream
 
 EVALUATION_SEQUENCES = 1000
 REACH_SEQUENCES = 20
+MAX_CHUNKS_OF_A_LANE = 10  # told apart in an evaluation: a lane has no end
 TARGETS_PER_SEQUENCE = 25  # where there are lanes and no sequences: as many as the tutorial's sequence has steps
 # Read side by side, so that evaluation takes a moment; a sequence never sees another.
 _SEQUENCES_AT_ONCE = 50
@@ -51,12 +52,23 @@ def build_frames(configuration: Configuration, length: int, *, num_dropped: int 
     return frame_prefixes(length, c.lag) if c.framing == "whole" else frame_sequence(length, c.lag)
 
 
-def _windows(c: Configuration, *, sequences_at_once: int | None = None) -> WindowLayout:
-    length, batch_size, at_once = given(c.length), given(c.batch_size), sequences_at_once or 1
+def _windows(c: Configuration) -> WindowLayout:
+    length, batch_size, at_once = given(c.length), given(c.batch_size), 1
     if c.framing == "sequence":  # a sequence is one row, so a batch holds several
-        batch_size, at_once = 1, sequences_at_once or batch_size
+        batch_size, at_once = 1, batch_size
     frames = build_frames(c, length)
     return WindowLayout(frames, length, batch_size, carry=c.carry, cut=c.cut, sequences_at_once=at_once)
+
+
+def _evaluation_windows(c: Configuration, sequences_at_once: int) -> WindowLayout:
+    """The windows of an evaluation: batch by batch also where training has all of a sequence in one chunk.
+
+    Without gradients the cut makes no difference to any answer, and so the batches can be told apart and the state
+    reset between them.
+    """
+    length = given(c.length)
+    batch_size = 1 if c.framing == "sequence" else given(c.batch_size)
+    return WindowLayout(build_frames(c, length), length, batch_size, carry=c.carry, sequences_at_once=sequences_at_once)
 
 
 def _lanes(c: Configuration, split: str = "training") -> LaneLayout:
@@ -151,7 +163,7 @@ def evaluation_stream(
         num_chunks = _chunks_to_ask(layout, TARGETS_PER_SEQUENCE * num_sequences)
         return _stream(configuration, "evaluation", layout, num_chunks=num_chunks, **shard)
     at_once = next(n for n in range(min(_SEQUENCES_AT_ONCE, num_sequences), 0, -1) if num_sequences % n == 0)
-    windows = _windows(configuration, sequences_at_once=at_once)
+    windows = _evaluation_windows(configuration, at_once)
     return _stream(configuration, "evaluation", windows, num_chunks=windows.num_chunks(num_sequences), **shard)
 
 
@@ -164,7 +176,7 @@ def _held_out_stream(c: Configuration, **shard: int) -> EchoStream:
         chunks_per_piece = -(-_piece_length(c, "evaluation") // given(c.chunk))
         num_chunks = -(-num_pieces // layout.num_lanes) * chunks_per_piece
     else:
-        layout = _windows(c, sequences_at_once=min(_SEQUENCES_AT_ONCE, num_pieces))
+        layout = _evaluation_windows(c, min(_SEQUENCES_AT_ONCE, num_pieces))
         num_chunks = layout.num_chunks(num_pieces)
     return _stream(c, "evaluation", layout, num_chunks=num_chunks, **shard)
 
@@ -177,7 +189,7 @@ def _first_held_out(c: Configuration) -> EchoStream:
         layout = LaneLayout(1, chunk, c.lag, reset_every=length, carry=c.carry)
         num_chunks = -(-min(length, TARGETS_PER_SEQUENCE + c.lag) // chunk)
     else:
-        layout = _windows(c, sequences_at_once=1)
+        layout = _evaluation_windows(c, 1)
         num_chunks = layout.num_chunks(1)
     return _stream(c, "evaluation", layout, num_chunks=num_chunks)
 
@@ -242,9 +254,18 @@ def num_updates(configuration: Configuration) -> int:
     return _windows(configuration).num_chunks(given(configuration.sequences))
 
 
-def evaluate_model(configuration: Configuration, model: RecurrentModel[Any]) -> Evaluation:
-    """The evaluation that belongs to a configuration: `EVALUATION_SEQUENCES` sequences, nothing thrown away."""
-    return evaluate(model, evaluation_stream(configuration))
+def evaluate_model(configuration: Configuration, model: RecurrentModel[Any], *, is_reset: bool = False) -> Evaluation:
+    """The evaluation that belongs to a configuration: `EVALUATION_SEQUENCES` sequences, nothing thrown away.
+
+    Args:
+        configuration: Of the run.
+        model: Its network.
+        is_reset: Whether the state is reset at every chunk, whatever the run does: the same questions, asked of the
+            same weights without what is handed over.
+    """
+    chunks = evaluation_stream(configuration)
+    max_chunks = MAX_CHUNKS_OF_A_LANE if configuration.framing == "lanes" else None
+    return evaluate(model, reset_at_every_chunk(chunks) if is_reset else chunks, max_chunks=max_chunks)
 
 
 def example(configuration: Configuration, model: RecurrentModel[Any]) -> tuple[list[int], list[int]]:

@@ -297,7 +297,12 @@ def _train(parsed: argparse.Namespace) -> None:
     _, model = runner.load_model(run)
     for line in report.result_lines(result, *builders.example(configuration, model)):
         say(line)
-    say(report.implication(found, result, memory_length(configuration)))
+    cures = report.cures_of(configuration, found) if report.interferes(result) else []
+    say(report.implication(found, result, memory_length=memory_length(configuration), cures=cures))
+    if report.is_open(result) and (trend := report.trend_line(run.read_metrics())) is not None:
+        say(trend)
+    if cures:
+        say(f"for example: {cures[0].command}")
     say(f"{result['updates']:,} updates in {result['seconds']:.1f} s; files: {run.path}")
 
 
@@ -437,8 +442,8 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     from echo_torch import builders, report, runner
 
     configuration, model = runner.load_model(run)
-    result = runner.evaluation_result(configuration, builders.evaluate_model(configuration, model))
-    for line in report.result_lines(result, *builders.example(configuration, model)):
+    result = runner.evaluation_result(configuration, model)
+    for line in report.result_lines(result, *builders.example(configuration, model), always_by_chunk=True):
         print(line)
 
 

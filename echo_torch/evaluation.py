@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from echo_torch.chunk import Chunk
-from echo_torch.encoding import NOT_ASKED, count_asked, count_correct, loss_sum, most_likely, num_digits_of
+from echo_torch.encoding import NOT_ASKED, loss_sum, most_likely, num_digits_of
 from echo_torch.state import RecurrentModel, reset_state
 
-_Z_95 = 1.959964  # the normal distribution's 97.5 % point
+Z_95 = 1.959964  # the normal distribution's 97.5 % point
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,14 @@ class Evaluation:
         correct: Answers that were right.
         asked: Targets that were asked.
         loss_sum: Cross-entropy in nats, summed over them.
+        by_chunk: (correct, asked) for the first, second, ... chunk of a sequence, pooled over sequences and lanes.
+            A state that is handed over shows from the second on.
     """
 
     correct: int
     asked: int
     loss_sum: float
+    by_chunk: tuple[tuple[int, int], ...] = ()
 
     @property
     def accuracy(self) -> float | None:
@@ -42,29 +45,70 @@ class Evaluation:
         return self.loss_sum / self.asked if self.asked else None
 
     @property
+    def accuracy_by_chunk(self) -> list[float | None]:
+        """Correct / asked for each chunk of a sequence; None where nothing was asked in it."""
+        return [correct / asked if asked else None for correct, asked in self.by_chunk]
+
+    @property
     def interval(self) -> tuple[float, float] | None:
         """Wilson's 95 % interval of the accuracy; None where nothing was asked."""
         return wilson_interval(self.correct, self.asked) if self.asked else None
 
 
-def evaluate(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> Evaluation:
+def evaluate(model: RecurrentModel[Any], chunks: Iterable[Chunk], *, max_chunks: int | None = None) -> Evaluation:
     """Ask a model every target of some chunks, the state carried and reset as they say.
 
     Args:
         model: Anything with `forward(symbols, state) -> (logits, state)` and `initial_state(lanes)`.
         chunks: In stream order; every chunk has the same lanes.
+        max_chunks: How many chunks of a sequence are told apart in `by_chunk`, at least 1; the last one has the
+            later ones too. None: all.
 
     Returns:
         The pooled counts.
+
+    Raises:
+        ValueError: If `max_chunks` is below 1.
     """
-    counts, num_digits = torch.zeros(3, dtype=torch.float64), num_digits_of(model)
-    for chunk, logits in read(model, chunks):
+    if max_chunks is not None and max_chunks < 1:
+        raise ValueError(f"`max_chunks` must be at least 1, or None for all chunks. Got {max_chunks}.")
+    total, num_digits = torch.zeros((), dtype=torch.float64), num_digits_of(model)
+    by_chunk = torch.zeros((0, 2), dtype=torch.int64)
+    for (chunk, logits), place in _with_places(read(model, chunks)):
         targets = chunk.targets
-        correct = count_correct(logits, targets, num_digits)
-        parts = (correct, count_asked(targets), loss_sum(logits, targets, num_digits))
-        counts = counts.to(logits.device) + torch.stack([part.double() for part in parts])
-    num_correct, asked, total = counts.tolist()
-    return Evaluation(int(num_correct), int(asked), total)
+        is_right = most_likely(logits, num_digits).eq(targets)  # a target that is not asked equals no symbol
+        counts = torch.stack([is_right.sum(1), targets.ne(NOT_ASKED).sum(1)], dim=1)
+        place = place if max_chunks is None else place.clamp(max=max_chunks - 1)
+        num_new = max(0, int(place.max()) + 1 - len(by_chunk))
+        by_chunk = torch.cat([by_chunk.to(counts.device), counts.new_zeros(num_new, 2)])
+        by_chunk.index_add_(0, place.to(counts.device), counts)
+        total = total.to(logits.device) + loss_sum(logits, targets, num_digits)
+    correct, asked = by_chunk.sum(0).tolist()
+    return Evaluation(correct, asked, total.item(), tuple((right, number) for right, number in by_chunk.tolist()))
+
+
+def _with_places(pairs: Iterable[tuple[Chunk, Tensor]]) -> Iterator[tuple[tuple[Chunk, Tensor], Tensor]]:
+    """Each pair with the number of the chunk in the sequence that a lane reads: int64 (lanes,), on the CPU."""
+    last: Tensor | None = None
+    place = torch.zeros(0, dtype=torch.int64)
+    for pair in pairs:
+        sequence = pair[0].sequence
+        place = torch.zeros_like(sequence) if last is None else torch.where(sequence == last, place + 1, 0)
+        last = sequence
+        yield pair, place
+
+
+def reset_at_every_chunk(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """The same chunks, each read from an empty state: what a model answers without what is handed over.
+
+    Args:
+        chunks: In stream order.
+
+    Yields:
+        Each chunk with `starts` true for every lane.
+    """
+    for chunk in chunks:
+        yield chunk._replace(starts=torch.ones_like(chunk.starts))
 
 
 def answers(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> tuple[list[int], list[int]]:
@@ -105,12 +149,13 @@ def read(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> Iterator[tuple[
         yield chunk, logits
 
 
-def wilson_interval(correct: int, asked: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval for a share.
+def wilson_interval(correct: int, asked: int, z: float = Z_95) -> tuple[float, float]:
+    """Wilson's score interval for a share.
 
     Args:
         correct: Successes, 0 <= correct <= asked.
         asked: Trials, at least 1.
+        z: Its half width in standard deviations; that of a 95 % interval by default.
 
     Returns:
         (low, high), within 0..1.
@@ -118,8 +163,8 @@ def wilson_interval(correct: int, asked: int) -> tuple[float, float]:
     Source:
         Wilson (1927), doi:10.1080/01621459.1927.10502953.
     """
-    share, z2 = correct / asked, _Z_95**2
+    share, z2 = correct / asked, z**2
     centre = (share + z2 / (2 * asked)) / (1 + z2 / asked)
-    half = _Z_95 / (1 + z2 / asked) * sqrt(share * (1 - share) / asked + z2 / (4 * asked**2))
+    half = z / (1 + z2 / asked) * sqrt(share * (1 - share) / asked + z2 / (4 * asked**2))
     # At the ends the interval reaches 0 or 1 exactly; rounding would miss them.
     return (centre - half if correct else 0.0), (centre + half if correct < asked else 1.0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -356,6 +357,22 @@ def replace(configuration: Configuration, **changes: Any) -> Configuration:
     options = configuration.to_dict()
     mode = str(options.pop("mode"))
     return configure(mode, **{**options, **changes})
+
+
+def command_line(configuration: Configuration) -> str:
+    """The command that trains a configuration: the flags that differ from its mode's defaults.
+
+    >>> command_line(configure("lag", lag=4, carry="reset"))
+    'python -m echo_torch train --mode lag --lag 4 --carry reset'
+    """
+    usual = configure(configuration.mode)
+    words = ["python", "-m", "echo_torch", "train", "--mode", configuration.mode]
+    for option in OPTIONS.values():
+        value = getattr(configuration, option.name)
+        if value == getattr(usual, option.name) or value is None:  # None: the other of `sequences` and `updates`
+            continue
+        words += [option.flag] if option.kind is bool else [option.flag, str(value)]
+    return shlex.join(words)
 
 
 def check_value(option: Option, value: object) -> Value:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log
 from pathlib import Path
 from typing import Any
@@ -17,24 +17,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
 
+from echo_torch.builders import MAX_CHUNKS_OF_A_LANE
 from echo_torch.chunk import Chunk
 from echo_torch.encoding import NOT_ASKED
+from echo_torch.evaluation import wilson_interval
 from echo_torch.experiments import Configuration
 from echo_torch.files import whole_file
 from echo_torch.results import RunDirectory
 
 
 def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
-    """Draw loss and accuracy against the sequences drawn, chance and validations marked, into curve.png.
+    """Draw a run into curve.png: loss and accuracy over the training, and what the evaluation found by chunk.
 
     Args:
-        run: A run with metrics.csv.
+        run: A finished run.
         configuration: Its configuration.
     """
     metrics = run.read_metrics()
     chance = 1 / configuration.vocabulary_size
-    figure, (upper, lower) = plt.subplots(2, sharex=True, figsize=(7, 5), layout="constrained")
+    figure = plt.figure(figsize=(10, 5), layout="constrained")
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.7, 1))
+    lower = figure.add_subplot(grid[1, 0])
+    upper, right = figure.add_subplot(grid[0, 0], sharex=lower), figure.add_subplot(grid[:, 1])
     drawn, label = _drawn(configuration, metrics)
     upper.plot(drawn, metrics["accuracy"], color="C0", marker=_marker(metrics), label="training")
     lower.plot(drawn, metrics["loss"], color="C1", marker=_marker(metrics), label="training")
@@ -43,7 +49,8 @@ def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
         for axes, name in ((upper, "accuracy"), (lower, "loss")):
             axes.plot(checked, validation[name], "D", color="black", markersize=4, label="validation")
     upper.axhline(chance, color="0.4", linestyle="--", label=f"chance, 1/{configuration.vocabulary_size}")
-    upper.set(ylabel="accuracy", ylim=(-0.03, 1.03), title=_title(configuration))
+    upper.set(ylabel="accuracy", ylim=(-0.03, 1.03))
+    upper.tick_params(labelbottom=False)
     upper.legend(loc="center right")
     lower.axhline(log(configuration.vocabulary_size), color="0.4", linestyle="--", label="loss of a uniform guess")
     lower.set(ylabel="loss (nats)", xlabel=label)
@@ -51,7 +58,42 @@ def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
     lower.legend(loc="best")
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
+    draw_by_chunk(right, run.read_result())
+    if configuration.length is None:
+        right.set_xlabel(f"chunk since the reset ({MAX_CHUNKS_OF_A_LANE}: and all later)")
+    figure.suptitle(_title(configuration))
     _save(figure, run.curve)
+
+
+def draw_by_chunk(axes: Axes, result: Mapping[str, Any]) -> None:
+    """Draw the accuracy of an evaluation by chunk of the sequence, the state carried and reset, with its intervals.
+
+    Args:
+        axes: Where.
+        result: As in result.json.
+    """
+    asked = result["targets_by_chunk"]
+    styles: tuple[tuple[str, str, float, dict[str, Any]], ...] = (
+        ("accuracy_by_chunk", "as in training", -0.08, {"color": "C0", "marker": "o"}),
+        ("accuracy_reset_by_chunk", "state reset at every chunk", 0.08, {"color": "C1", "marker": "s", "mfc": "white"}),
+    )
+    for name, label, shift, style in styles:
+        known = [(n, share, of) for n, (share, of) in enumerate(zip(result[name], asked, strict=True), 1) if of]
+        bounds = [wilson_interval(round(share * of), of) for _, share, of in known]
+        errors = [
+            [max(0.0, share - low) for (_, share, _), (low, _) in zip(known, bounds, strict=True)],
+            [max(0.0, high - share) for (_, share, _), (_, high) in zip(known, bounds, strict=True)],
+        ]
+        places, shares = [n + shift for n, _, _ in known], [share for _, share, _ in known]
+        axes.errorbar(places, shares, errors, label=label, linestyle=":", linewidth=1, capsize=2, **style)
+    axes.axhline(result["chance"], color="0.4", linestyle="--", label="chance")
+    if result["ceiling"] is not None:
+        axes.axhline(result["ceiling"], color="0.1", linewidth=1.2, label="ceiling")
+    axes.set(ylim=(-0.03, 1.06), xlim=(0.5, len(asked) + 0.5), ylabel="accuracy on fresh sequences (95 % interval)")
+    axes.set_xlabel("chunk of the sequence")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best", fontsize="small")
 
 
 def draw_side_by_side(runs: Sequence[RunDirectory], path: str | Path) -> None:

@@ -188,9 +188,17 @@ def _explain_horizon(found: Reach) -> str:
     share = (found.in_horizon_share or 0) / (found.reachable_share or 1)
     if share == 1:
         near = "it was read within the same chunk, where the gradient gets to"
-        return f"{near}: nothing in the data path is in the way" if found.reachable_share == 1 else near
+        if found.reachable_share != 1:
+            return near
+        return (
+            f"{near}; whether the state has room for it, and whether what is handed over gets in its way, training "
+            "shows"
+        )
     if share == 0:
-        return "it was always read in an earlier chunk, where no gradient gets to, so the state holds it only by luck"
+        return (
+            "it was always read in an earlier chunk, where no gradient gets to: nothing shapes the state for it, and "
+            "whether it is kept all the same, training shows"
+        )
     return (
         f"{share:.0%} of these were read within the same chunk, where the gradient gets to, and what is learned from "
         "them can serve the others"

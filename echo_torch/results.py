@@ -188,6 +188,11 @@ class RunDirectory:
         """The same of validation.csv; None where the run had no validations."""
         return _read_table(self.validation) if self.validation.exists() else None
 
+    def read_result(self) -> dict[str, Any]:
+        """What result.json holds."""
+        result: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
+        return result
+
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write result.json, by which the run is finished."""
         write_text(self.result, json.dumps(result, indent=2) + "\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import logging
 import sys
 import warnings
@@ -29,7 +28,6 @@ from echo_torch.builders import (
 )
 from echo_torch.callbacks import Bar, MetricsFile, SaveLast, WholeCheckpoints
 from echo_torch.checkpoints import CheckpointWarning, newest_checkpoint, read_checkpoint
-from echo_torch.evaluation import Evaluation
 from echo_torch.experiments import Configuration, in_flags
 from echo_torch.files import UserError
 from echo_torch.lightning_module import EchoModule
@@ -125,8 +123,7 @@ def train(
                 run_ranks(_train_one_of_several, (configuration, run, start, audit, progress), configuration.devices)
             except KilledError as error:
                 raise killed(run, str(error)) from None
-            result: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8"))
-            return result
+            return run.read_result()
         return _train(configuration, run, start, audit, progress)
 
 
@@ -164,7 +161,7 @@ def _train(
         with told(run, configuration, start, saver):
             _fit(trainer, module, ChunkData(configuration), start)
             seconds = saver.seconds
-            evaluation = evaluation_result(configuration, evaluate_model(configuration, model))
+            evaluation = evaluation_result(configuration, model)
     updates = num_updates(configuration)
     result = {
         "mode": configuration.mode,
@@ -184,17 +181,30 @@ def _train(
     return result
 
 
-def evaluation_result(configuration: Configuration, evaluation: Evaluation) -> dict[str, Any]:
-    """The part of result.json that an evaluation makes."""
-    low, high = evaluation.interval or (None, None)
+def evaluation_result(configuration: Configuration, model: RecurrentModel[Any]) -> dict[str, Any]:
+    """The part of result.json that an evaluation makes.
+
+    The questions are asked twice: with the state carried as in training, and (`accuracy_reset`) reset at every chunk.
+    """
+    found = evaluate_model(configuration, model)
+    # Where training resets it, both are the same.
+    reset = evaluate_model(configuration, model, is_reset=True) if configuration.carry == "keep" else found
+    low, high = found.interval or (None, None)
+    reset_low, reset_high = reset.interval or (None, None)
     return {
-        "accuracy": evaluation.accuracy,
+        "accuracy": found.accuracy,
         "accuracy_low": low,
         "accuracy_high": high,
-        "loss": evaluation.loss,
+        "loss": found.loss,
         "chance": 1 / configuration.vocabulary_size,
         "ceiling": evaluation_ceiling(configuration),
-        "targets": evaluation.asked,
+        "targets": found.asked,
+        "accuracy_by_chunk": found.accuracy_by_chunk,
+        "targets_by_chunk": [asked for _, asked in found.by_chunk],
+        "accuracy_reset": reset.accuracy,
+        "accuracy_reset_low": reset_low,
+        "accuracy_reset_high": reset_high,
+        "accuracy_reset_by_chunk": reset.accuracy_by_chunk,
     }
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from echo_torch import EchoLSTM, LSTMState, evaluate
-from echo_torch.builders import build_model, evaluation_stream, training_stream
-from echo_torch.evaluation import answers, wilson_interval
+from echo_torch.builders import build_model, evaluate_model, evaluation_stream, training_stream
+from echo_torch.evaluation import answers, read, reset_at_every_chunk, wilson_interval
 from echo_torch.experiments import configure
 
 
@@ -65,9 +65,67 @@ def test_the_state_is_reset_where_a_chunk_says_so():
     assert both.loss_sum == pytest.approx(sum(one.loss_sum for one in alone), rel=1e-12)
 
 
+@pytest.mark.parametrize("mode", ["echo", "stateful", "lag", "masked", "whole", "sequence"])
+@pytest.mark.parametrize("options", [{}, {"batch_size": 7}])
+def test_chunks_of_a_sequence_are_told_apart(mode, options):
+    """Against one sequence after another, its k-th chunk picked out by hand."""
+    configuration = configure(mode, hidden_size=8, vocabulary_size=10, **options)
+    model = build_model(configuration)
+    stream = evaluation_stream(configuration, num_sequences=6)
+    found = evaluate(model, stream)
+    per_sequence = evaluation_stream(configuration, num_sequences=1).num_chunks
+    expected = [[0, 0] for _ in range(per_sequence)]
+    for number in range(6):
+        stream = evaluation_stream(configuration, num_sequences=1)
+        stream.start, stream.num_chunks = number * per_sequence, (number + 1) * per_sequence
+        for place, (chunk, logits) in enumerate(read(model, stream)):
+            expected[place][0] += int(logits.argmax(-1).eq(chunk.targets).sum())
+            expected[place][1] += int((chunk.targets != -100).sum())
+    assert found.by_chunk == tuple(map(tuple, expected))
+    assert sum(asked for _, asked in found.by_chunk) == found.asked
+
+
+def test_lanes_tell_ten_chunks_apart_and_lose_none():
+    configuration = configure("aligned", chunk=2)
+    model = build_model(configuration)
+    found, whole = evaluate_model(configuration, model), evaluate(model, evaluation_stream(configuration))
+    assert len(found.by_chunk) == 10
+    assert found.by_chunk[:9] == whole.by_chunk[:9]
+    assert found.by_chunk[9] == tuple(map(sum, zip(*whole.by_chunk[9:], strict=True)))
+    short = configure("aligned", chunk=2, reset_every=6, stagger=True)
+    assert len(evaluate_model(short, model).by_chunk) == 3
+
+
+def test_a_reset_evaluation_asks_the_same_of_an_empty_state():
+    """The oracle of lag 1 answers the first step of a chunk from its state, the others from the chunk."""
+    chunks = list(evaluation_stream(configure("aligned")))
+    carried, reset = evaluate(Oracle(100), chunks), evaluate(Oracle(100), reset_at_every_chunk(chunks))
+    assert (carried.accuracy, carried.asked) == (1, reset.asked)
+    first_steps = sum(int((chunk.targets[:, 0] != -100).sum()) for chunk in chunks)
+    right_by_chance = sum(int((chunk.targets[:, 0] == 0).sum()) for chunk in chunks)
+    assert reset.asked - reset.correct == first_steps - right_by_chance
+
+
+def test_the_cut_of_training_is_none_of_an_evaluation():
+    """Batch by batch and all of a sequence at once give the same answers."""
+    model = build_model(configure("lag", lag=4))
+    cut, uncut = (evaluate_model(configure("lag", lag=4, cut=cut), model) for cut in ("chunk", "sequence"))
+    assert cut == uncut
+    assert len(uncut.by_chunk) == 4
+    at_once = evaluate(model, itertools.islice(training_stream(configure("lag", lag=4, cut="sequence")), 50))
+    apart = evaluate(model, itertools.islice(training_stream(configure("lag", lag=4)), 200))
+    assert at_once.loss_sum == pytest.approx(apart.loss_sum, rel=1e-5)
+
+
+def test_max_chunks_is_at_least_one():
+    with pytest.raises(ValueError, match=r"`max_chunks` must be at least 1.*Got 0"):
+        evaluate(EchoLSTM(), [], max_chunks=0)
+
+
 def test_nothing_asked():
     found = evaluate(EchoLSTM(), [])
     assert (found.asked, found.accuracy, found.loss, found.interval) == (0, None, None, None)
+    assert found.accuracy_by_chunk == []
 
 
 def test_answers_come_in_the_order_of_the_steps():

@@ -206,3 +206,29 @@ def test_the_sentence_follows_from_the_numbers(mode):
     assert ("never read" in text) == (found.reachable_share == 0)
     assert text.endswith(".")
     assert text.count(". ") == 0
+    assert "luck" not in text
+
+
+NEVER = "has never read it"
+ALL_NEAR = "within the same chunk, where the gradient gets to; whether the state has room"
+SOME_NEAR = "% of these were read within the same chunk"
+FAR = "always read in an earlier chunk, where no gradient gets to: nothing shapes the state for it"
+SOME = "Only for "
+NOT_ASKED = "Nothing is asked"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentences"),
+    [
+        ({"mode": "stateful"}, [NEVER]),
+        ({"mode": "lag", "lag": 4}, [ALL_NEAR]),
+        ({"mode": "lag", "lag": 4, "carry": "reset"}, [ALL_NEAR]),
+        ({"mode": "aligned"}, [SOME_NEAR]),
+        ({"mode": "aligned", "chunk": 1, "vocabulary_size": 10, "learning_rate": 1e-3}, [FAR]),
+        ({"mode": "aligned", "lag": 5}, [FAR]),
+        ({"mode": "stateful", "lag": 6}, [FAR, SOME]),
+    ],
+)
+def test_each_sentence_stands_where_it_is_true_and_nowhere_else(options, sentences):
+    text = explain(build_reach(configure(**options)))
+    assert [part for part in (NEVER, ALL_NEAR, SOME_NEAR, FAR, SOME, NOT_ASKED) if part in text] == sentences

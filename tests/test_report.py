@@ -2,40 +2,146 @@ import pytest
 
 from echo_torch import configure
 from echo_torch.builders import build_reach
+from echo_torch.evaluation import wilson_interval
 from echo_torch.experiments import memory_length
-from echo_torch.report import ahead_line, answer_line, explanation_lines, implication
+from echo_torch.report import (
+    ahead_line,
+    answer_line,
+    chunk_line,
+    chunks_differ,
+    cures_of,
+    explanation_lines,
+    implication,
+    interferes,
+    result_lines,
+    trend_line,
+)
 
 
-def imply(accuracy, mode="aligned", **options):
+def result_of(c, by_chunk, reset_by_chunk=None, targets=5000):
+    """The evaluation's part of result.json, from the accuracy of each chunk of a sequence, every one asked alike."""
+    reset_by_chunk = by_chunk if reset_by_chunk is None else reset_by_chunk
+    result = {"ceiling": build_reach(c).ceiling, "chance": 1 / c.vocabulary_size, "loss": 1.0}
+    result |= {"targets": targets * len(by_chunk), "targets_by_chunk": [targets] * len(by_chunk)}
+    for name, shares in (("accuracy", by_chunk), ("accuracy_reset", reset_by_chunk)):
+        correct = sum(round(share * targets) for share in shares)
+        low, high = wilson_interval(correct, result["targets"])
+        accuracy = correct / result["targets"]
+        result |= {name: accuracy, f"{name}_low": low, f"{name}_high": high, f"{name}_by_chunk": shares}
+    return result
+
+
+def imply(mode, by_chunk, reset_by_chunk=None, **options):
     c = configure(mode, **options)
-    found = build_reach(c)
-    result = {
-        "accuracy": accuracy, "accuracy_low": accuracy - 0.002, "accuracy_high": accuracy + 0.002,
-        "ceiling": found.ceiling, "chance": 1 / c.vocabulary_size,
-    }  # fmt: skip
-    return implication(found, result, memory_length(c))
+    found, result = build_reach(c), result_of(c, by_chunk, reset_by_chunk)
+    cures = cures_of(c, found) if interferes(result) else []
+    return implication(found, result, memory_length=memory_length(c), cures=cures)
+
+
+LEARNED = "what could be learned was learned"
+NOTHING = "no training could have learned anything"
+CHANCE = "This is chance, although the data path allows"
+BETWEEN = "lies between chance and the ceiling"
+SEES = "symbols alone; the answer lies 5 back"
+SEES_ONE = "the current symbol alone"
+IN_THE_WAY = "the carried state is in the way (interference)"
+RESET = "--carry reset"
+UNCUT = "--cut sequence"
+NO_GRADIENT = "no gradient gets from a question to where its answer was read"
+FADES = "and not in the last"
+WHAT_IS_LEFT = "what is left is the training"
+SENTENCES = (
+    LEARNED, NOTHING, CHANCE, BETWEEN, SEES, SEES_ONE, IN_THE_WAY, RESET, UNCUT, NO_GRADIENT, FADES, WHAT_IS_LEFT,
+)  # fmt: skip
+
+
+# The accuracies by chunk are those that such runs had: each sentence stands where it is true, and nowhere else.
+@pytest.mark.parametrize(
+    ("run", "sentences"),
+    [
+        # lag 4: right from an empty state, wrong after a hand-over, right again with the state reset
+        (("lag", [0.966, 0.016, 0.080, 0.043], [0.966, 0.974, 0.966, 0.963], {"lag": 4}), [IN_THE_WAY, RESET, UNCUT]),
+        (("lag", [0.35, 0.11, 0.12, 0.12], [0.35] * 4, {"lag": 4, "cut": "sequence"}), [IN_THE_WAY, RESET]),
+        (("lag", [1.0] * 4, None, {"lag": 4, "carry": "reset"}), [LEARNED]),
+        (("lag", [0.844, 0.832, 0.836, 0.839], [0.844, 0.836, 0.842, 0.844], {}), [BETWEEN, WHAT_IS_LEFT]),
+        # chunks of one step that learn, at a small learning rate and a small vocabulary, and that do not
+        (("aligned", [0.97] * 10, [0.1] * 10, {"chunk": 1, "vocabulary_size": 10}), [BETWEEN, NO_GRADIENT]),
+        (("aligned", [0.97, 0.56, 0.2] + [0.07] * 7, [0.01] * 10, {"chunk": 1}), [BETWEEN, NO_GRADIENT, FADES]),
+        (("aligned", [0.40] * 10, [0.1] * 10, {"chunk": 1, "vocabulary_size": 10}), [BETWEEN, NO_GRADIENT]),
+        # stateful at lag 6: the first hand-over is right, when the state holds one symbol
+        (("stateful", [0.013, 0.999, 0.077, 0.026], [0.01] * 4, {"lag": 6}), [BETWEEN, NO_GRADIENT, FADES]),
+        (("stateful", [0.01] * 4, [0.01] * 4, {}), [NOTHING]),
+        (("aligned", [1.0] * 10, [0.8] * 10, {}), [LEARNED]),
+        (("aligned", [0.01] * 10, [0.01] * 10, {"lag": 2}), [CHANCE, WHAT_IS_LEFT]),
+        (("aligned", [0.01] * 10, [0.01] * 10, {"lag": 2, "chunk": 2}), [CHANCE, NO_GRADIENT]),
+        (("aligned", [0.01] * 10, None, {"model": "mlp", "lag": 5}), [SEES]),
+        (("aligned", [0.01] * 10, None, {"model": "memoryless"}), [SEES_ONE]),
+        (("aligned", [0.5] * 10, None, {"model": "mlp", "lag": 4}), [BETWEEN, WHAT_IS_LEFT]),
+        # the answers need the state that is in the way: a reset is no cure
+        (("aligned", [0.2] * 10, [0.4] * 10, {"chunk": 10, "lag": 5}), [IN_THE_WAY]),
+    ],
+)
+def test_each_sentence_stands_where_it_is_true_and_nowhere_else(run, sentences):
+    mode, by_chunk, reset, options = run
+    text = imply(mode, by_chunk, reset, **options)
+    assert [sentence for sentence in SENTENCES if sentence in text] == sentences
+    assert not any(word in text for word in ("luck", "train longer", "faster"))
+
+
+def test_interference_is_told_in_numbers_and_its_cures_are_commands():
+    c = configure("lag", lag=4)
+    text = imply("lag", [0.966, 0.016, 0.080, 0.043], [0.966, 0.974, 0.966, 0.963], lag=4)
+    assert text.startswith("It answers 96.6% from an empty state and 4.6% after a hand-over, and 96.7% with the state")
+    cures = cures_of(c, build_reach(c))
+    assert [cure.flags for cure in cures] == ["--carry reset", "--batch-size 20", "--cut sequence --updates 8000"]
+    for cure in cures:
+        assert cure.command.startswith("python -m echo_torch train --mode lag ")
+        assert set(cure.flags.split()) < set(cure.command.split())
+    assert cures_of(configure("aligned", chunk=10, lag=5), build_reach(configure("aligned", chunk=10, lag=5))) == []
+
+
+def test_chunks_that_differ_by_more_than_sampling_get_a_line():
+    c = configure("lag")
+    alike, apart = result_of(c, [0.844, 0.832, 0.836, 0.839]), result_of(c, [0.966, 0.016, 0.080, 0.043])
+    assert (chunks_differ(alike), chunks_differ(apart)) == (False, True)
+    assert chunk_line(apart) == "accuracy by chunk of the sequence: 96.6%, 1.6%, 8.0%, 4.3%"
+    assert chunk_line({"accuracy_by_chunk": [None, *[0.5] * 20, 1.0]}).endswith(" -, " + "50.0%, " * 7 + "..., 100.0%")
+    for result, is_shown in ((alike, False), (apart, True)):
+        assert any("by chunk" in line for line in result_lines(result, [], [])) == is_shown
+        assert any("by chunk" in line for line in result_lines(result, [], [], always_by_chunk=True))
+
+
+def test_the_reset_evaluation_gets_a_line_where_it_differs():
+    c = configure("lag")
+    assert not any("state reset" in line for line in result_lines(result_of(c, [0.5] * 4), [], []))
+    line = result_lines(result_of(c, [0.5] * 4, [0.6] * 4), [], [])[1]
+    assert line == "the same weights with the state reset at every chunk: 60.00% (95 % interval 59.32% to 60.68%)"
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "options", "words"),
+    ("accuracies", "words"),
     [
-        (0.999, {}, "what could be learned was learned"),
-        (0.01, {"mode": "stateful"}, "no training could have learned anything"),
-        (0.5, {}, "lies between chance and the ceiling"),
-        (0.01, {"lag": 2}, "This is chance, although the data path allows 100.0%"),
-        (0.01, {"model": "mlp", "lag": 5}, "this network sees the last 5 symbols alone; the answer lies 5 back"),
-        (0.01, {"model": "memoryless"}, "sees the current symbol alone; the answer lies 1 back"),
-        (0.5, {"model": "mlp", "lag": 4}, "lies between chance and the ceiling"),
+        ([0.1] * 6 + [0.2] * 2 + [0.4] * 2, "40.0% in the last fifth of the updates and 20.0% in the fifth before: it was"),
+        ([0.1] * 6 + [0.4] * 2 + [0.2] * 2, "it was falling"),
+        ([0.1] * 6 + [0.400, 0.402, 0.405, 0.401], "it did not move beyond sampling"),
     ],
-)
-def test_what_a_result_means(accuracy, options, words):
-    assert words in imply(accuracy, **options)
+)  # fmt: skip
+def test_the_trend_is_that_of_the_last_rows(accuracies, words):
+    assert words in trend_line({"accuracy": accuracies, "targets": [2000.0] * 10})
+
+
+def test_no_trend_from_too_few_rows_or_without_questions():
+    assert trend_line({"accuracy": [0.5] * 4, "targets": [100.0] * 4}) is None
+    assert trend_line({"accuracy": [float("nan")] * 10, "targets": [0.0] * 10}) is None
 
 
 def test_no_ceiling_no_claim():
-    found = build_reach(configure("aligned"))
-    assert "not known" in implication(found, {"accuracy": 0.5, "ceiling": None, "chance": 0.01})
-    assert implication(found, {"accuracy": None, "ceiling": None, "chance": 0.01}) == "Nothing was asked."
+    c = configure("lag", lag=4)
+    found, result = build_reach(c), result_of(c, [0.5] * 4)
+    assert "not known" in implication(found, {**result, "ceiling": None})
+    assert implication(found, {**result, "accuracy": None}) == "Nothing was asked."
+    other = {**result_of(c, [0.9, 0.1, 0.1, 0.1], [0.9] * 4), "ceiling": None}
+    assert IN_THE_WAY in implication(found, other, cures=cures_of(c, found))
 
 
 def test_ahead_claims_randomness_only_where_it_was_measured():
