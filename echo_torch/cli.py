@@ -235,6 +235,9 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("symbols", metavar="N", nargs="*", help="the numbers, in the order of time")
     parser.add_argument("--file", metavar="FILE", help="take the numbers from a text or CSV file")
     parser.add_argument("--column", metavar="NAME", help="the column of a CSV file")
+    parser.add_argument(
+        "--state", metavar="{carried,fresh}", help="hand the state on, or begin empty (default: as the run was trained)"
+    )
     parser.add_argument("--top", metavar="K", default="1", help="show the K most likely answers (default: 1)")
     parser.add_argument("--explain", action="store_true", help="show what the last answer depends on")
     parser.add_argument("--ahead", action="store_true", help="measure whether the run can tell the next random number")
@@ -472,8 +475,8 @@ def _predict(parsed: argparse.Namespace) -> None:
 
     from echo_torch import inference, report
 
-    predictor = inference.EchoPredictor.load(parsed.run)
     try:
+        predictor = inference.EchoPredictor.load(parsed.run, state=parsed.state)
         if parsed.ahead:
             right, asked = inference.guess_ahead(predictor.configuration, predictor.model)
             print(report.ahead_line(right, asked, predictor.configuration.vocabulary_size))
@@ -482,7 +485,9 @@ def _predict(parsed: argparse.Namespace) -> None:
         answers = predictor.answers(symbols, top_k=top_k)
         shares = predictor.explain(symbols) if parsed.explain else []
     except ValueError as error:
-        raise UserError(str(error).replace("`symbols`", "The input").replace("`ahead`", "--ahead")) from None
+        sentence = str(error).replace("`symbols`", "The input").replace("`ahead`", "--ahead")
+        raise UserError(sentence.replace("`state`", "--state")) from None
+    print(report.state_line(predictor.configuration, is_carried=predictor.is_carried))
     for answer in answers:
         print(report.answer_line(answer.position, answer.of, symbols, answer.symbol, answer.top))
     for line in report.explanation_lines(symbols, shares):
@@ -495,10 +500,12 @@ def _stream(parsed: argparse.Namespace) -> None:
 
     import torch
 
-    from echo_torch.inference import OnlineEcho, answer_lines
+    from echo_torch.inference import OnlineEcho, answer_lines, reading_note
 
     torch.set_num_threads(1)  # faster than two at these sizes
     echo = OnlineEcho.load(parsed.run, num_lanes)
+    if (note := reading_note(RunDirectory(Path(parsed.run)).read_config())) is not None:
+        print(note, file=sys.stderr, flush=True)
     if sys.stdin is None:
         raise UserError("The command stream reads standard input, which is closed.")
     # Bytes that are no text are somebody's bad line, not the end of the stream.

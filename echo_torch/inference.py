@@ -12,15 +12,20 @@ import torch
 from torch import Tensor
 
 from echo_torch.builders import build_frames, evaluation_stream
+from echo_torch.chunk import Chunk
 from echo_torch.encoding import NOT_ASKED, most_likely, num_digits_of, top_symbols
 from echo_torch.evaluation import read
-from echo_torch.experiments import Configuration, given
-from echo_torch.framing import NO_STEP
+from echo_torch.experiments import Configuration, given, suggest
+from echo_torch.framing import Frames
+from echo_torch.layout import LaneLayout, Layout, WindowLayout
 from echo_torch.model import EchoModel
 from echo_torch.results import RunDirectory
 from echo_torch.runner import load_model
+from echo_torch.sequences import Integers
 from echo_torch.state import reset_state
+from echo_torch.stream import EchoStream
 
+STATES = ("carried", "fresh")
 _ROWS_PER_BLOCK = 2**11  # enough to be quick, little enough for any list
 _MAX_REPLACEMENTS = 32
 _MAX_EXPLAINED = 1000
@@ -52,25 +57,54 @@ class EchoPredictor:
         predictor = EchoPredictor.load("runs/lag-seed1")
         predictor.predict([1, 36, 0, 36, 21])
 
-    A run trained on windows slides its window over the list; each window is read from an empty state. A run trained
-    on lanes or whole sequences reads the list once, its state carried from number to number.
+    The list is read as one sequence of the run's evaluation: cut into the same windows, batches and lanes. A window
+    that the run drops at the front of a sequence is answered too, from an empty state.
 
     Attributes:
         configuration: Of the run.
         model: Its network.
+        state: "carried" hands the state from batch to batch, or from chunk to chunk of a lane, "fresh" reads each from
+            an empty state. None takes what the run's training does, and becomes that word.
+
+    Raises:
+        ValueError: If the state is neither, or carried where no row of the run continues another.
     """
 
     configuration: Configuration
     model: EchoModel
+    state: str | None = None
+
+    def __post_init__(self) -> None:
+        c = self.configuration
+        usual = "carried" if c.carry == "keep" else "fresh"
+        state = usual if self.state is None else self.state
+        if state not in STATES:
+            raise ValueError(f"`state` must be one of {', '.join(STATES)}. Got {state!r}{suggest(state, STATES)}.")
+        if state == "carried" and _reads_at_once(c):
+            raise ValueError(
+                f"`state` must be fresh in mode {c.mode}, because each of its rows holds all that it needs and "
+                "continues no other. Got 'carried'; leave it out."
+            )
+        object.__setattr__(self, "state", state)
 
     @classmethod
-    def load(cls, run: str | Path) -> EchoPredictor:
+    def load(cls, run: str | Path, *, state: str | None = None) -> EchoPredictor:
         """The network of a run directory.
+
+        Args:
+            run: The directory.
+            state: As of the class.
 
         Raises:
             UserError: If it holds no finished run.
+            ValueError: As of the class.
         """
-        return cls(*load_model(RunDirectory(Path(run))))
+        return cls(*load_model(RunDirectory(Path(run))), state)
+
+    @property
+    def is_carried(self) -> bool:
+        """Whether the state is handed over."""
+        return self.state == "carried"
 
     def predict(self, symbols: Sequence[int]) -> list[int]:
         """The answers alone: for each position that has one, the echo of the number `lag` before it.
@@ -98,15 +132,17 @@ class EchoPredictor:
         """
         num_digits = num_digits_of(self.model)
         found: list[Answer] = []
-        for positions, logits in self._logits(self._checked(symbols)):
+        for chunk, logits in self._read(self._checked(symbols)[None]):
+            is_asked = chunk.targets != NOT_ASKED
+            positions, logits = chunk.step[is_asked], logits[is_asked]
             said = most_likely(logits, num_digits).tolist()
             top: list[list[tuple[int, float]]] = [[] for _ in said]
-            if top_k:
+            if top_k and said:
                 pairs = zip(*(part.tolist() for part in top_symbols(logits, top_k, num_digits)), strict=True)
                 top = [list(zip(*pair, strict=True)) for pair in pairs]
             places = zip(positions.tolist(), (positions - self.configuration.lag).tolist(), strict=True)
             found += [Answer(*place, *rest) for place, *rest in zip(places, said, top, strict=True)]
-        return [answer for answer in found if answer.of >= 0]
+        return found
 
     def explain(self, symbols: Sequence[int]) -> list[float]:
         """How much the last answer depends on each number of the input.
@@ -134,11 +170,12 @@ class EchoPredictor:
         # Spread over the vocabulary, so that all digits of a symbol change.
         number = min(size - 1, _MAX_REPLACEMENTS)
         shifts = torch.tensor([1 + (size - 2) * index // max(1, number - 1) for index in range(number)])
-        shares = []
-        for position in range(len(checked)):
-            changed = checked.repeat(len(shifts), 1)
-            changed[:, position] = (changed[:, position] + shifts) % size
-            shares.append(float(self._last_answers(changed).ne(last).double().mean()))
+        shares: list[float] = []
+        for positions in torch.split(torch.arange(len(checked)), max(1, _ROWS_PER_BLOCK // number)):
+            changed = checked.repeat(len(positions), number, 1)
+            changed[torch.arange(len(positions)), :, positions] += shifts
+            answers = self._last_answers(changed.remainder(size).flatten(0, 1))
+            shares += answers.ne(last).double().view(len(positions), number).mean(dim=1).tolist()
         return shares
 
     def _checked(self, symbols: Sequence[int]) -> Tensor:
@@ -159,44 +196,84 @@ class EchoPredictor:
             )
         return values
 
-    def _logits(self, symbols: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Blocks of (positions (n,), logits (n, size)), in order."""
-        if slides(self.configuration):
-            for steps in torch.split(self._windows(len(symbols)), _ROWS_PER_BLOCK):
-                yield steps[:, -1], self._read_windows(symbols[None], steps)
+    def _read(self, lists: Tensor, *, only_last: bool = False) -> Iterator[tuple[Chunk, Tensor]]:
+        """Lead the network through lists, (lists, positions), as through sequences of the run.
+
+        Args:
+            lists: All are read next to each other.
+            only_last: Whether it is enough to read what the answers at the last position hang on.
+
+        Yields:
+            Chunks with their logits.
+        """
+        numbers = lists.numpy()
+
+        def source(sequence: Integers, step: Integers) -> Integers:
+            is_there = (sequence >= 0) & (step >= 0) & (step < numbers.shape[1])
+            found: Integers = np.where(is_there, numbers[sequence * is_there, step * is_there], -1)
+            return found
+
+        for layout in self._layouts(*lists.shape, only_last=only_last):
+            num_chunks = -(-lists.shape[1] // layout.num_steps)
+            if isinstance(layout, WindowLayout):
+                num_chunks = layout.num_chunks(len(lists))
+            yield from read(self.model, EchoStream(layout, source, num_chunks=num_chunks))
+
+    def _layouts(self, num_lists: int, length: int, *, only_last: bool) -> Iterator[Layout]:
+        c, carry = self.configuration, "keep" if self.is_carried else "reset"
+        if c.framing == "lanes" or _reads_at_once(c):
+            # A state that is carried on is the same whatever the chunks; long ones are quick.
+            in_chunks = not self.is_carried and c.framing == "lanes"
+            chunk = given(c.chunk) if in_chunks else min(length, max(1, _ROWS_PER_BLOCK // num_lists))
+            yield LaneLayout(num_lists, chunk, c.lag, carry="reset" if in_chunks else "keep")
             return
-        state, begin = self.model.initial_state(1), 0
-        for block in torch.split(symbols, _ROWS_PER_BLOCK):
-            with torch.inference_mode():
-                logits, state = self.model(block[None], state)
-            yield torch.arange(begin, begin + len(block)), logits[0]
-            begin += len(block)
+        frames = build_frames(c, length, num_dropped=0)
+        dropped, kept = _rows(frames, slice(c.windows_dropped)), _rows(frames, slice(c.windows_dropped, None))
+        batch_size = given(c.batch_size) if self.is_carried else max(1, _ROWS_PER_BLOCK // num_lists)
+        if only_last and len(kept.steps):
+            # The last window and those before it that handed their state on to it.
+            rows = slice((len(kept.steps) - 1) % batch_size, None, batch_size) if self.is_carried else slice(-1, None)
+            dropped, kept, batch_size = _rows(kept, slice(0)), _rows(kept, rows), 1
+        for part, way in ((dropped, "reset"), (kept, carry)):
+            if len(part.steps):
+                yield WindowLayout(part, length, batch_size, carry=way, sequences_at_once=num_lists)
 
     def _last_answers(self, lists: Tensor) -> Tensor:
         """The answers at the last position of several lists: (lists, positions) -> (lists,)."""
-        if slides(self.configuration):
-            logits = self._read_windows(lists, self._windows(lists.shape[1])[-1:])
-        else:
-            with torch.inference_mode():
-                logits = self.model(lists, self.model.initial_state(len(lists)))[0][:, -1]
-        return most_likely(logits, num_digits_of(self.model))
+        answers = torch.zeros(len(lists), dtype=torch.int64)
+        for chunk, logits in self._read(lists, only_last=True):
+            is_last = (chunk.step == lists.shape[1] - 1) & (chunk.targets != NOT_ASKED)
+            lanes, _ = is_last.nonzero(as_tuple=True)
+            answers[chunk.sequence[lanes]] = most_likely(logits[is_last], num_digits_of(self.model))
+        return answers
 
-    def _windows(self, length: int) -> Tensor:
-        """The positions that each window of an input reads: (windows, steps), -1 where there is none."""
-        return torch.from_numpy(build_frames(self.configuration, length, num_dropped=0).steps)
 
-    def _read_windows(self, lists: Tensor, steps: Tensor) -> Tensor:
-        """Logits (rows, size) at the last step, for several windows of one list or one window of several lists."""
-        columns = lists[:, steps.clamp(min=0)].masked_fill(steps == NO_STEP, -1).flatten(0, 1)
-        with torch.inference_mode():
-            logits: Tensor = self.model(columns, self.model.initial_state(len(columns)))[0]
-        return logits[:, -1]
+def _rows(frames: Frames, rows: slice) -> Frames:
+    return Frames(frames.steps[rows], frames.answers[rows])
+
+
+def _reads_at_once(configuration: Configuration) -> bool:
+    """Whether each row of a run holds its sequence from the beginning."""
+    return configuration.framing in ("whole", "sequence")
 
 
 def slides(configuration: Configuration) -> bool:
     """Whether a run reads windows that hold the answer, one at a time, rather than carry a state on."""
     c = configuration
     return c.framing in ("windows", "masked") and (given(c.window) > 1 or c.carry == "reset")
+
+
+def reading_note(configuration: Configuration) -> str | None:
+    """A sentence where `OnlineEcho` hands its state on otherwise than the run's training and `evaluate` do."""
+    if configuration.framing not in ("windows", "masked") or configuration.carry == "reset":
+        return None
+    way = (
+        "reads each window from an empty state" if slides(configuration) else "carries its state from number to number"
+    )
+    return (
+        f"note: `stream` {way}, where this run hands it from batch to batch of windows; its accuracy is not that of "
+        "`evaluate` (`predict` reads as the run does)"
+    )
 
 
 class OnlineEcho:

@@ -168,6 +168,26 @@ def trend_line(metrics: Mapping[str, Sequence[float]]) -> str | None:
     )
 
 
+def state_line(configuration: Configuration, *, is_carried: bool) -> str:
+    """From which state a list is read.
+
+    Args:
+        configuration: Of the run.
+        is_carried: Whether the state is handed over.
+    """
+    c = configuration
+    parts = {
+        "lanes": (f"chunk of {c.chunk}", f"chunk to chunk of {c.chunk}"),
+        "whole": ("list, read in one pass", ""),
+        "sequence": ("list, read in one pass", ""),
+    }
+    windows = f"windows of {c.window} in batches of {c.batch_size}"
+    fresh, carried = parts.get(c.framing, (f"window of {c.window}", f"batch to batch, {windows}"))
+    way = f"carried from {carried}" if is_carried else f"fresh for every {fresh}"
+    same = is_carried == (c.carry == "keep")
+    return f"state: {way}; {'as' if same else 'not as'} in the training of this run"
+
+
 def answer_line(position: int, of: int, symbols: Sequence[int], symbol: int, top: Sequence[tuple[int, float]]) -> str:
     """One answer to a user's numbers, with the places it stands for.
 

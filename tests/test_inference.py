@@ -3,25 +3,27 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echo_torch import EchoPredictor, OnlineEcho, RunDirectory, configure, inference, train
-from echo_torch.builders import build_frames, build_model, evaluate_model
+from echo_torch.builders import build_frames, build_model, evaluate_model, evaluation_stream
 from echo_torch.cli import main
 from echo_torch.encoding import most_likely
+from echo_torch.evaluation import read
 from echo_torch.experiments import replace
-from echo_torch.inference import answer_lines, guess_ahead
+from echo_torch.inference import answer_lines, guess_ahead, reading_note
 
 MODES = ("echo", "stateful", "lag", "masked", "whole", "sequence", "aligned")
 numbers = st.lists(st.integers(0, 9), min_size=7, max_size=30)
 
 
-def untrained(mode, **options):
+def untrained(mode, state=None, **options):
     configuration = configure(mode, vocabulary_size=10, hidden_size=8, **options)
-    return EchoPredictor(configuration, build_model(configuration))
+    return EchoPredictor(configuration, build_model(configuration), state)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,9 @@ def test_every_position_with_an_answer_gets_one(mode, symbols):
     """The places are those of the frames that training uses, only none is dropped."""
     predictor = untrained(mode)
     answers = predictor.answers(symbols)
+    if mode not in ("whole", "sequence"):
+        for state in ("carried", "fresh"):
+            assert [answer[:2] for answer in untrained(mode, state).answers(symbols)] == [a[:2] for a in answers]
     if mode in ("echo", "lag", "masked"):
         frames = build_frames(predictor.configuration, len(symbols), num_dropped=0)
         expected = [(int(s[-1]), int(a[-1])) for s, a in zip(*frames, strict=True) if a[-1] >= 0]
@@ -49,10 +54,63 @@ def test_every_position_with_an_answer_gets_one(mode, symbols):
     assert all(answer.top[0][0] == answer.symbol for answer in answers)
 
 
+WAYS = (
+    ("echo", {}), ("stateful", {}), ("stateful", {"lag": 6}), ("lag", {"lag": 4}), ("lag", {"carry": "reset"}),
+    ("lag", {"batch_size": 7}), ("lag", {"cut": "sequence"}), ("masked", {"batch_size": 4}), ("whole", {}),
+    ("sequence", {}), ("aligned", {"reset_every": 24}), ("aligned", {"reset_every": 24, "carry": "reset"}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("mode", "options"), WAYS)
+def test_predict_answers_as_the_evaluation_does(mode, options):
+    """Position for position, whatever is carried: on a network whose answers hang on all that its state holds."""
+    torch.manual_seed(3)
+    predictor = untrained(mode, **options)
+    for weight in predictor.model.parameters():
+        torch.nn.init.normal_(weight, std=2)
+    c = replace(predictor.configuration, lanes=5) if mode == "aligned" else predictor.configuration
+    stream = evaluation_stream(c, 50)
+    by_sequence = {}
+    for chunk, logits in read(predictor.model, stream):
+        for lane, column in (chunk.targets != -100).nonzero().tolist():
+            said = by_sequence.setdefault(int(chunk.sequence[lane]), {})
+            said[int(chunk.step[lane, column])] = int(logits[lane, column].argmax())
+    length = c.length or c.reset_every
+    differs = 0
+    for sequence, said in list(by_sequence.items())[:20]:
+        symbols = stream.source(np.array(sequence), np.arange(length)).tolist()
+        found = {answer.position: answer.symbol for answer in predictor.answers(symbols)}
+        assert {position: found[position] for position in said} == said
+        if mode not in ("whole", "sequence"):
+            other = replace(c, **({"cut": "chunk"} if c.cut == "sequence" else {}))
+            other = EchoPredictor(other, predictor.model, "fresh" if predictor.is_carried else "carried")
+            differs += sum(a.symbol != found[a.position] for a in other.answers(symbols))
+    assert (differs > 0) == (mode not in ("whole", "sequence"))
+
+
+@pytest.mark.parametrize(("mode", "options"), WAYS)
+def test_the_last_answer_is_that_of_the_whole_list(mode, options):
+    predictor = untrained(mode, **options)
+    for weight in predictor.model.parameters():
+        torch.nn.init.normal_(weight, std=2)
+    lists = torch.randint(0, 10, (6, 23), generator=torch.Generator().manual_seed(1))
+    for length in (7, 22, 23):
+        expected = [predictor.predict(row.tolist())[-1] for row in lists[:, :length]]
+        assert predictor._last_answers(lists[:, :length]).tolist() == expected
+
+
+def test_a_state_that_cannot_be_carried_is_refused():
+    for mode in ("whole", "sequence"):
+        with pytest.raises(ValueError, match=f"`state` must be fresh in mode {mode}.*Got 'carried'"):
+            untrained(mode, "carried")
+    with pytest.raises(ValueError, match=r"carried, fresh. Got 'fresk' \(did you mean 'fresh'"):
+        untrained("lag", "fresk")
+
+
 @settings(deadline=None, max_examples=10)
 @given(numbers)
 def test_a_window_is_answered_alike_wherever_it_stands(symbols):
-    predictor = untrained("lag")
+    predictor = untrained("lag", "fresh")
     answers = {answer.position: answer for answer in predictor.answers(symbols)}
     for position, answer in answers.items():
         alone = predictor.answers(symbols[position - 4 : position + 1])
@@ -63,7 +121,7 @@ def test_a_window_is_answered_alike_wherever_it_stands(symbols):
 @settings(deadline=None, max_examples=10)
 @given(symbols=numbers)
 def test_one_at_a_time_is_the_same_as_the_list(mode, symbols):
-    predictor = untrained(mode)
+    predictor = untrained(mode, "fresh" if mode == "lag" else None)
     online = OnlineEcho(predictor.model, window_length=5 if mode == "lag" else None)
     one_by_one = [online.step([symbol])[0] for symbol in symbols]
     for rows_per_block in (3, 1000):
@@ -102,7 +160,12 @@ def test_a_trained_network_echoes_lists_and_lines(run, capsys):
     assert max(shares[0], shares[1], shares[2], shares[4]) < 0.1
     assert main(["predict", "--run", str(run), "1", "3", "0", "--explain"]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith("after position 1: 1 for position 0, right")
+    assert shown[0] == "state: carried from chunk to chunk of 5; as in the training of this run"
+    assert shown[1].startswith("after position 1: 1 for position 0, right")
+    assert main(["predict", "--run", str(run), "1", "3", "0", "--state", "fresh"]) == 0
+    assert capsys.readouterr().out.startswith("state: fresh for every chunk of 5; not as in the training of this run\n")
+    assert main(["predict", "--run", str(run), "1", "3", "0", "--explain"]) == 0
+    shown = capsys.readouterr().out.splitlines()
     assert "position 1, 3: in 100%" in shown[-2]
     right, asked = guess_ahead(predictor.configuration, predictor.model)
     assert asked == evaluate_model(predictor.configuration, predictor.model).asked
@@ -154,6 +217,7 @@ def test_two_lanes_are_two_streams(run):
         ("--file numbers.csv", ["line 1", "--column"]),
         ("--file bad.csv --column a", ["line 3", "Got 'y'"]),
         ("1 2 --top 0", ["--top"]),
+        ("1 2 --state carrid", ["--state must be one of carried, fresh", "did you mean 'carried'"]),
     ],
 )
 def test_bad_input_of_predict(run, capfd, tmp_path, monkeypatch, arguments, words):
@@ -185,6 +249,13 @@ def test_what_cannot_be_measured_is_refused(run, tmp_path):
     own = replace(configure("aligned"), data="numbers.txt")
     with pytest.raises(ValueError, match="trained on 'numbers"):
         guess_ahead(own, build_model(own))
+
+
+def test_stream_says_where_it_reads_otherwise_than_the_run():
+    assert "each window from an empty state" in reading_note(configure("lag"))
+    assert "from number to number" in reading_note(configure("stateful"))
+    for c in (configure("lag", carry="reset"), configure("aligned"), configure("whole"), configure("echo")):
+        assert reading_note(c) is None
 
 
 def test_stream_without_standard_input(run):

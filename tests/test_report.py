@@ -14,6 +14,7 @@ from echo_torch.report import (
     implication,
     interferes,
     result_lines,
+    state_line,
     trend_line,
 )
 
@@ -121,7 +122,7 @@ def test_the_reset_evaluation_gets_a_line_where_it_differs():
 @pytest.mark.parametrize(
     ("accuracies", "words"),
     [
-        ([0.1] * 6 + [0.2] * 2 + [0.4] * 2, "40.0% in the last fifth of the updates and 20.0% in the fifth before: it was"),
+        ([0.1] * 6 + [0.2] * 2 + [0.4] * 2, "40.0% in the last fifth of the updates and 20.0% in the fifth before: it"),
         ([0.1] * 6 + [0.4] * 2 + [0.2] * 2, "it was falling"),
         ([0.1] * 6 + [0.400, 0.402, 0.405, 0.401], "it did not move beyond sampling"),
     ],
@@ -147,6 +148,16 @@ def test_no_ceiling_no_claim():
 def test_ahead_claims_randomness_only_where_it_was_measured():
     assert "drawn independently" in ahead_line(102, 10_000, 100)
     assert "not random" in ahead_line(300, 10_000, 100)
+
+
+def test_a_list_is_read_from_a_state_that_is_named():
+    line = state_line(configure("lag"), is_carried=True)
+    assert line == "state: carried from batch to batch, windows of 5 in batches of 5; as in the training of this run"
+    line = state_line(configure("lag"), is_carried=False)
+    assert line == "state: fresh for every window of 5; not as in the training of this run"
+    assert state_line(configure("lag", carry="reset"), is_carried=False).endswith("; as in the training of this run")
+    assert state_line(configure("aligned"), is_carried=True).startswith("state: carried from chunk to chunk of 5; as")
+    assert state_line(configure("whole"), is_carried=False).startswith("state: fresh for every list, read in one pass;")
 
 
 def test_answers_and_explanations():
