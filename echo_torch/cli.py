@@ -126,7 +126,11 @@ def _parser() -> argparse.ArgumentParser:
         ("lags", "train mode lag over a grid of lags and hidden sizes", _add_lags),
         ("evaluate", "repeat the evaluation of a finished run", _add_evaluate),
         ("predict", "answer your own numbers with a finished run", _add_predict),
-        ("stream", "read numbers from standard input and answer each at once, for ever", _add_stream),
+        (
+            "stream",
+            "read numbers from standard input and answer each at once, windows from an empty state",
+            _add_stream,
+        ),
     ):
         sub = commands.add_parser(
             name,
@@ -500,12 +504,10 @@ def _stream(parsed: argparse.Namespace) -> None:
 
     import torch
 
-    from echo_torch.inference import OnlineEcho, answer_lines, reading_note
+    from echo_torch.inference import OnlineEcho, answer_lines
 
     torch.set_num_threads(1)  # faster than two at these sizes
     echo = OnlineEcho.load(parsed.run, num_lanes)
-    if (note := reading_note(RunDirectory(Path(parsed.run)).read_config())) is not None:
-        print(note, file=sys.stderr, flush=True)
     if sys.stdin is None:
         raise UserError("The command stream reads standard input, which is closed.")
     # Bytes that are no text are somebody's bad line, not the end of the stream.

@@ -263,19 +263,6 @@ def slides(configuration: Configuration) -> bool:
     return c.framing in ("windows", "masked") and (given(c.window) > 1 or c.carry == "reset")
 
 
-def reading_note(configuration: Configuration) -> str | None:
-    """A sentence where `OnlineEcho` hands its state on otherwise than the run's training and `evaluate` do."""
-    if configuration.framing not in ("windows", "masked") or configuration.carry == "reset":
-        return None
-    way = (
-        "reads each window from an empty state" if slides(configuration) else "carries its state from number to number"
-    )
-    return (
-        f"note: `stream` {way}, where this run hands it from batch to batch of windows; its accuracy is not that of "
-        "`evaluate` (`predict` reads as the run does)"
-    )
-
-
 class OnlineEcho:
     """A trained network fed one number at a time for each of its lanes, for ever, in constant memory.
 
@@ -314,7 +301,7 @@ class OnlineEcho:
 
     @classmethod
     def load(cls, run: str | Path, num_lanes: int = 1) -> OnlineEcho:
-        """The network of a run directory, fed as it was trained.
+        """The network of a run directory. One trained on windows reads each from an empty state.
 
         Raises:
             UserError: If it holds no finished run.

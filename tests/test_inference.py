@@ -15,7 +15,7 @@ from echo_torch.cli import main
 from echo_torch.encoding import most_likely
 from echo_torch.evaluation import read
 from echo_torch.experiments import replace
-from echo_torch.inference import answer_lines, guess_ahead, reading_note
+from echo_torch.inference import answer_lines, guess_ahead
 
 MODES = ("echo", "stateful", "lag", "masked", "whole", "sequence", "aligned")
 numbers = st.lists(st.integers(0, 9), min_size=7, max_size=30)
@@ -249,13 +249,6 @@ def test_what_cannot_be_measured_is_refused(run, tmp_path):
     own = replace(configure("aligned"), data="numbers.txt")
     with pytest.raises(ValueError, match="trained on 'numbers"):
         guess_ahead(own, build_model(own))
-
-
-def test_stream_says_where_it_reads_otherwise_than_the_run():
-    assert "each window from an empty state" in reading_note(configure("lag"))
-    assert "from number to number" in reading_note(configure("stateful"))
-    for c in (configure("lag", carry="reset"), configure("aligned"), configure("whole"), configure("echo")):
-        assert reading_note(c) is None
 
 
 def test_stream_without_standard_input(run):
