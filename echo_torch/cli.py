@@ -122,8 +122,8 @@ def _parser() -> argparse.ArgumentParser:
         ("train", "train one experiment", _add_train),
         ("reach", "say before any training what the data path of an experiment allows", _add_reach),
         ("compare", "train the arms that keep reach, horizon and carry apart, over several seeds", _add_compare),
-        ("map", "train aligned lanes over a grid of lags and chunk lengths", _add_map),
-        ("lags", "train mode lag over a grid of lags and hidden sizes", _add_lags),
+        ("map", "train aligned lanes over a grid of lags, chunk lengths and learning rates", _add_map),
+        ("lags", "train mode lag over a grid of lags and hidden sizes, the state carried and reset", _add_lags),
         ("evaluate", "repeat the evaluation of a finished run", _add_evaluate),
         ("predict", "answer your own numbers with a finished run", _add_predict),
         (
@@ -202,7 +202,7 @@ def _add_sweep(parser: argparse.ArgumentParser, folder: str) -> None:
 def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", metavar="N", default="5", help="seeds 1..N for every arm (default: 5)")
     parser.add_argument(
-        "--arms", metavar="ARM", nargs="+", default=None, help="only these arms (default: the eight of the comparison)"
+        "--arms", metavar="ARM", nargs="+", default=None, help="only these arms (default: the nine of the comparison)"
     )
     _add_sweep(parser, "runs/compare")
     parser.set_defaults(command=_compare)
@@ -210,7 +210,16 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 def _add_map(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lags", metavar="N", nargs="*", default=["0", "1", "2", "3", "5"], help="rows of the grid")
-    parser.add_argument("--chunks", metavar="N", nargs="*", default=["1", "2", "3", "4", "6", "10"], help="its columns")
+    parser.add_argument(
+        "--chunks", metavar="N", nargs="*", default=["1", "2", "3", "4", "5", "6", "10"], help="its columns"
+    )
+    parser.add_argument(
+        "--learning-rates",
+        metavar="X",
+        nargs="+",
+        default=["0.001", "0.003", "0.01"],
+        help="a grid for each (default: 0.001 0.003 0.01)",
+    )
     parser.add_argument("--seeds", metavar="N", default="1", help="seeds 1..N for every cell (default: 1)")
     for name, default in (("vocabulary_size", "10"), ("hidden_size", "50"), ("updates", "4000")):
         option = OPTIONS[name]
@@ -223,6 +232,9 @@ def _add_lags(parser: argparse.ArgumentParser) -> None:
     lags, sizes = ["1", "2", "3", "4"], ["25", "50", "100"]
     parser.add_argument("--lags", metavar="N", nargs="+", default=lags, help="lags (default: 1 2 3 4)")
     parser.add_argument("--hidden-sizes", metavar="N", nargs="+", default=sizes, help="widths (default: 25 50 100)")
+    parser.add_argument(
+        "--carry", metavar="WORD", nargs="+", default=["keep", "reset"], help="the state carried, reset (default: both)"
+    )
     parser.add_argument("--seeds", metavar="N", default="3", help="seeds 1..N for every cell (default: 3)")
     parser.add_argument("--sequences", metavar="N", default="2000", help="fresh sequences per run (default: 2000)")
     _add_sweep(parser, "runs/lags")
@@ -391,16 +403,17 @@ def _compare(parsed: argparse.Namespace) -> None:
 def _map(parsed: argparse.Namespace) -> None:
     if not parsed.lags or not parsed.chunks:
         raise UserError("--lags and --chunks must each name a number, or the grid is empty. Got an empty grid.")
-    lags = tuple(sorted({_whole(text, "lags", low=0) for text in parsed.lags}))
-    chunks = tuple(sorted({_whole(text, "chunks") for text in parsed.chunks}))
+    lags = sorted({_whole(text, "lags", low=0) for text in parsed.lags})
+    chunks = sorted({_whole(text, "chunks") for text in parsed.chunks})
+    rates = sorted(_values(parsed.learning_rates, "learning_rate", "--learning-rates"))
     seeds, jobs, folder = _whole(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
     names = ("vocabulary_size", "hidden_size", "updates")
     options = {name: getattr(parsed, name) for name in names}
 
     from echo_torch import comparison, sweep
 
-    fixed = {**options, "lanes": 32, "learning_rate": 3e-3}
-    grid = comparison.Grid("aligned", lags, "chunk", chunks, seeds, fixed)
+    axes = {"lag": lags, "chunk": chunks, "learning_rate": rates}
+    grid = comparison.Grid("aligned", axes, seeds, {**options, "lanes": 32})
     runs = _runs_of_grid(grid)
     cells = grid.cells(sweep.run_all(runs, folder, num_jobs=jobs, progress=_draws(parsed)), folder)
     table = comparison.map_table(grid, cells)
@@ -409,19 +422,23 @@ def _map(parsed: argparse.Namespace) -> None:
     from echo_torch import figures
 
     title = "aligned lanes, {vocabulary_size} symbols, hidden size {hidden_size}, {updates} updates".format(**options)
-    figures.draw_map(lags, chunks, cells, folder / "map.png", title=title)
+    title += f", {seeds} seed{'s' * (seeds > 1)}"
+    figures.draw_map(grid.axes, cells, folder / "map.png", title=title)
+    figures.draw_map_seeds(grid.axes, cells, folder / "map_seeds.png", title=title)
     print(table)
-    print(f"{len(runs)} runs, table and figure: {folder}")
+    print(f"{len(runs)} runs, table and figures: {folder}")
 
 
 def _lags(parsed: argparse.Namespace) -> None:
-    lags = tuple(sorted({_whole(text, "lags", low=0) for text in parsed.lags}))
-    sizes = tuple(sorted({_whole(text, "hidden-sizes") for text in parsed.hidden_sizes}))
+    lags = sorted({_whole(text, "lags", low=0) for text in parsed.lags})
+    sizes = sorted({_whole(text, "hidden-sizes") for text in parsed.hidden_sizes})
+    carries = sorted(_values(parsed.carry, "carry", "--carry"))
     seeds, jobs, folder = _whole(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
 
     from echo_torch import comparison, sweep
 
-    grid = comparison.Grid("lag", lags, "hidden_size", sizes, seeds, {"sequences": parsed.sequences})
+    axes = {"lag": lags, "hidden_size": sizes, "carry": carries}
+    grid = comparison.Grid("lag", axes, seeds, {"sequences": parsed.sequences})
     runs = _runs_of_grid(grid)
     cells = grid.cells(sweep.run_all(runs, folder, num_jobs=jobs, progress=_draws(parsed)), folder)
     table = comparison.lags_table(cells)
@@ -429,9 +446,18 @@ def _lags(parsed: argparse.Namespace) -> None:
 
     from echo_torch import figures
 
-    figures.draw_lags(lags, sizes, cells, folder / "lags.png", title=f"lag mode, {parsed.sequences} sequences")
+    title = f"mode lag, {parsed.sequences} sequences, {seeds} seed{'s' * (seeds > 1)}"
+    figures.draw_lags(grid.axes, cells, folder / "lags.png", title=title)
     print(table)
     print(f"{len(runs)} runs, table and figure: {folder}")
+
+
+def _values(texts: Sequence[str], name: str, flag: str) -> set[Any]:
+    """Different values of one option, from a flag that takes several."""
+    try:
+        return {check_value(OPTIONS[name], text) for text in texts}
+    except (TypeError, ValueError) as error:
+        raise UserError(str(error).replace(f"`{name}`", flag)) from None
 
 
 def _runs_of_grid(grid: Any) -> dict[str, Configuration]:

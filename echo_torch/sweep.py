@@ -22,6 +22,7 @@ from echo_torch.ranks import Interrupted, end_with_parent
 from echo_torch.results import RunDirectory
 
 _POLL_SECONDS = 0.3
+_NEEDED = {"accuracy", "accuracy_reset", "targets", "updates", "chance", "seconds", "parameters"}  # in a result.json
 # Student's t at 97.5 % for 1, 2, ... degrees of freedom; beyond the table the normal value is near enough.
 _T_975: tuple[float, ...] = (
     12.706,
@@ -88,8 +89,11 @@ def read_finished(run: RunDirectory, configuration: Configuration) -> dict[str, 
         result = json.loads(text)
         same = configure(**result["config"]) == configuration
         run.read_metrics()
+        missing = _NEEDED - set(result)
     except (ValueError, KeyError, TypeError, OSError):
         raise UserError(f"The finished run {str(run.path)!r} is damaged; move it away to do it again.") from None
+    if missing:
+        raise UserError(f"The finished run {str(run.path)!r} has no {min(missing)!r}; move it away to do it again.")
     if not same:
         raise UserError(
             f"{str(run.path)!r} holds a finished run with other options, and no finished run is overwritten. "
