@@ -131,7 +131,7 @@ def _compare_arm(arm: Arm, num_seeds: int, results: dict[str, dict[str, Any]], f
         "reachable_share": found.reachable_share,
         "in_horizon_share": found.in_horizon_share,
         "ceiling": found.ceiling,
-        **_accuracy(runs),
+        **over_seeds(runs),
         **_time_to_skill([RunDirectory(folder / name) for name in names]),
         "updates": runs[0]["updates"],
         "sequences": metrics["symbols"][-1] / SEQUENCE_SYMBOLS,
@@ -139,11 +139,14 @@ def _compare_arm(arm: Arm, num_seeds: int, results: dict[str, dict[str, Any]], f
     }
 
 
-def _accuracy(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The accuracy of some seeds: mean, half of its 95 % interval, each seed, and the mean with the state reset.
 
     The interval is Student's over the seeds, but never narrower than that of sampling all their targets: few seeds can
     lie closer together, by accident, than the targets tell.
+
+    Args:
+        runs: Of each seed `accuracy`, `accuracy_reset` and `targets`, as in result.json.
     """
     accuracies = [run["accuracy"] for run in runs]
     mean, half = mean_and_interval(accuracies)
@@ -257,7 +260,7 @@ class Grid:
         directories = [RunDirectory(folder / name) for name in names]
         return {
             **place,
-            **_accuracy(runs),
+            **over_seeds(runs),
             **_time_to_skill(directories),
             "sequences": directories[0].read_metrics()["symbols"][-1] / SEQUENCE_SYMBOLS,
             "seconds": mean_and_interval([run["seconds"] for run in runs])[0],
