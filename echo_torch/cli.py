@@ -202,7 +202,7 @@ def _add_sweep(parser: argparse.ArgumentParser, folder: str) -> None:
 def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", metavar="N", default="5", help="seeds 1..N for every arm (default: 5)")
     parser.add_argument(
-        "--arms", metavar="ARM", nargs="+", default=None, help="only these arms (default: the nine of the comparison)"
+        "--arms", metavar="ARM", nargs="+", default=None, help="only these arms (default: the eleven of the comparison)"
     )
     _add_sweep(parser, "runs/compare")
     parser.set_defaults(command=_compare)

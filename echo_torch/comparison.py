@@ -79,7 +79,7 @@ ARMS = {
         Arm("lag-batch4", "lag (windows), batches of 4", "lag", {"batch_size": 4}, is_default=False),
         Arm("lag-batch10", "lag (windows), batches of 10", "lag", {"batch_size": 10}, is_default=False),
         *(
-            Arm(f"lag4{name}", f"lag 4, {label}", "lag", {"lag": 4, **options}, is_default=False)
+            Arm(f"lag4{name}", f"lag 4, {label}", "lag", {"lag": 4, **options}, is_default=name in ("", "-reset"))
             for name, (label, options) in _FAR.items()
         ),
         *(
@@ -140,13 +140,13 @@ def _compare_arm(arm: Arm, num_seeds: int, results: dict[str, dict[str, Any]], f
 
 
 def over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The accuracy of some seeds: mean, half of its 95 % interval, each seed, and the mean with the state reset.
+    """The accuracy of some seeds: mean, half of its 95 % interval, each seed; means with the state reset and by chunk.
 
     The interval is Student's over the seeds, but never narrower than that of sampling all their targets: few seeds can
     lie closer together, by accident, than the targets tell.
 
     Args:
-        runs: Of each seed `accuracy`, `accuracy_reset` and `targets`, as in result.json.
+        runs: Of each seed `accuracy`, `accuracy_reset`, `accuracy_by_chunk` and `targets`, as in result.json.
     """
     accuracies = [run["accuracy"] for run in runs]
     mean, half = mean_and_interval(accuracies)
@@ -156,6 +156,10 @@ def over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "accuracy_half_interval": max(half or 0.0, (high - low) / 2),
         "accuracies": accuracies,
         "accuracy_reset": mean_and_interval([run["accuracy_reset"] for run in runs])[0],
+        "accuracy_by_chunk": [
+            None if None in shares else mean_and_interval(shares)[0]
+            for shares in zip(*(run["accuracy_by_chunk"] for run in runs), strict=True)
+        ],
     }
 
 

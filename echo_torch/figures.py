@@ -89,7 +89,7 @@ def draw_by_chunk(axes: Axes, result: Mapping[str, Any]) -> None:
         axes.errorbar(places, shares, errors, label=label, linestyle=":", linewidth=1, capsize=2, **style)
     axes.axhline(result["chance"], color="0.4", linestyle="--", label="chance")
     if result["ceiling"] is not None:
-        axes.axhline(result["ceiling"], color="0.1", linewidth=1.2, label="ceiling")
+        axes.axhline(result["ceiling"], color="0.1", linewidth=1.2, label="ceiling, all chunks")
     axes.set(ylim=(-0.03, 1.06), xlim=(0.5, len(asked) + 0.5), ylabel="accuracy on fresh sequences (95 % interval)")
     axes.set_xlabel("chunk of the sequence")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

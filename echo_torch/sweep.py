@@ -22,7 +22,16 @@ from echo_torch.ranks import Interrupted, end_with_parent
 from echo_torch.results import RunDirectory
 
 _POLL_SECONDS = 0.3
-_NEEDED = {"accuracy", "accuracy_reset", "targets", "updates", "chance", "seconds", "parameters"}  # in a result.json
+_NEEDED = {
+    "accuracy",
+    "accuracy_reset",
+    "accuracy_by_chunk",
+    "targets",
+    "updates",
+    "chance",
+    "seconds",
+    "parameters",
+}  # in a result.json
 # Student's t at 97.5 % for 1, 2, ... degrees of freedom; beyond the table the normal value is near enough.
 _T_975: tuple[float, ...] = (
     12.706,

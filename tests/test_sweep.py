@@ -117,7 +117,14 @@ def test_symbols_to_skill_pools_the_last_100_sequences():
 
 
 def a_result(accuracy, targets=1000, **changes):
-    usual = {"accuracy_reset": accuracy, "seconds": 1.0, "parameters": 7, "updates": 5, "chance": 0.1}
+    usual = {
+        "accuracy_reset": accuracy,
+        "accuracy_by_chunk": [None, accuracy],
+        "seconds": 1.0,
+        "parameters": 7,
+        "updates": 5,
+        "chance": 0.1,
+    }
     return {"accuracy": accuracy, "targets": targets, **usual, **changes}
 
 
@@ -136,6 +143,7 @@ def test_the_grid_names_every_cell(tmp_path):
     results = {name: a_result(c.chunk / 10 + c.lag / 2) for name, c in runs.items()}
     write_metrics(tmp_path, results, [1.0] * 16)
     cells = grid.cells(results, tmp_path)
+    assert cells[2]["accuracy_by_chunk"] == [None, 0.2]
     assert [cell["accuracy"] for cell in cells] == [0.1, 0.1, 0.2, 0.2, 0.6, 0.6, 0.7, 0.7]
     assert {(cell["sequences_to_99"], cell["seeds_to_99"], cell["seeds"]) for cell in cells} == {(100.0, 2, 2)}
     lines = map_table(grid, cells).splitlines()
