@@ -1,6 +1,7 @@
 """What the README and docs/findings.md say of the experiments."""
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -127,3 +128,10 @@ def test_stateful_lag_6_is_right_at_the_first_hand_over_alone(tmp_path):
     assert by_chunk[0] < 0.05
     assert by_chunk[1] > 0.95
     assert max(by_chunk[2:]) < 0.2
+
+
+def test_an_untrained_recurrence_keeps_more_than_a_trained_head_reads():
+    """What `aligned` with chunks of one step ends at, 8 %, is not what an untrained recurrence keeps of a symbol."""
+    controls = runpy.run_path(str(ROOT / "docs" / "controls.py"))
+    assert controls["result"]("head trained", 100, 1)["accuracy"] < 0.03
+    assert controls["result"]("head fitted", 100, 1)["accuracy"] > 0.25
