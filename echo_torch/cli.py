@@ -305,7 +305,7 @@ def _train(parsed: argparse.Namespace) -> None:
     from echo_torch.reach import explain, reach_lines
 
     found = builders.build_reach(configuration)
-    for line in [*reach_lines(found), explain(found)]:
+    for line in [*reach_lines(found), explain(found, **_of_network(configuration))]:
         say(line)
     progress, audit = not is_quiet and _draws(parsed), "count" if is_quiet else "warn"
     with runner.warnings_as_lines():
@@ -316,13 +316,14 @@ def _train(parsed: argparse.Namespace) -> None:
     _, model = runner.load_model(run)
     for line in report.result_lines(result, *builders.example(configuration, model)):
         say(line)
-    cures = report.cures_of(configuration, found) if report.interferes(result) else []
-    say(report.implication(found, result, memory_length=memory_length(configuration), cures=cures))
-    if report.is_open(result) and (trend := report.trend_line(run.read_metrics())) is not None:
-        say(trend)
-    if cures:
-        say(f"for example: {cures[0].command}")
+    for line in report.conclusion_lines(configuration, found, result, run.read_metrics()):
+        say(line)
     say(f"{result['updates']:,} updates in {result['seconds']:.1f} s; files: {run.path}")
+
+
+def _of_network(configuration: Configuration) -> dict[str, Any]:
+    """What `explain` cannot know from the data path alone."""
+    return {"memory_length": memory_length(configuration), "is_carried": configuration.carry == "keep"}
 
 
 def _run_directory(parsed: argparse.Namespace, configuration: Configuration) -> RunDirectory:
@@ -350,7 +351,7 @@ def _reach(parsed: argparse.Namespace) -> None:
     else:
         print(f"asked: {describe(configuration)}")
         print("\n".join(reach_lines(found)))
-        print(explain(found))
+        print(explain(found, **_of_network(configuration)))
     if parsed.plot is not None:
         from echo_torch import figures
 

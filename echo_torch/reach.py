@@ -144,18 +144,30 @@ def reach(
     )
 
 
-def explain(found: Reach) -> str:
-    """What follows from a reach, in one sentence for a beginner."""
+def explain(found: Reach, *, memory_length: int | None = None, is_carried: bool = True) -> str:
+    """What follows from a reach, in one sentence for a beginner.
+
+    Args:
+        found: The reach.
+        memory_length: Steps that the network is shown at once, the current one among them; None: it is recurrent.
+        is_carried: Whether a state is handed from chunk to chunk.
+    """
     if found.reachable_share is None or found.in_horizon_share is None:
         return "Nothing is asked in these chunks, so there is nothing to learn."
     what = "the symbol just read" if found.lag == 0 else f"the symbol {found.lag} step{'s' * (found.lag > 1)} ago"
     best = "" if found.ceiling is None else f", so no training can get beyond {found.ceiling:.1%} on these"
     if found.reachable_share == 0:
         return f"A row that is asked for {what} has never read it{best}."
+    if memory_length is None:
+        horizon = _explain_horizon(found, is_carried=is_carried)
+    else:
+        among = "not among them" if memory_length <= found.lag else "among them, so no gradient has to cross a chunk"
+        shown = "the current symbol" if memory_length == 1 else f"the last {memory_length} symbols"
+        horizon = f"this network is shown {shown}, and the answer is {among}"
     if found.reachable_share == 1:
-        return f"Every answer was read before by the row that is asked for it; {_explain_horizon(found)}."
+        return f"Every answer was read before by the row that is asked for it; {horizon}."
     whose = f"Only for {found.reachable_share:.1%} of the targets the answer"
-    return f"{whose} was read before by the row that is asked for it{best}; {_explain_horizon(found)}."
+    return f"{whose} was read before by the row that is asked for it{best}; {horizon}."
 
 
 def reach_lines(found: Reach) -> list[str]:
@@ -184,23 +196,21 @@ def steps_of_gap(gap: int) -> str:
     return f"{gap}, a row {'skips' if gap > 0 else 'reads again'} {number} step{'s' * (number > 1)} at a time"
 
 
-def _explain_horizon(found: Reach) -> str:
+def _explain_horizon(found: Reach, *, is_carried: bool) -> str:
     share = (found.in_horizon_share or 0) / (found.reachable_share or 1)
     if share == 1:
         near = "it was read within the same chunk, where the gradient gets to"
         if found.reachable_share != 1:
             return near
-        return (
-            f"{near}; whether the state has room for it, and whether what is handed over gets in its way, training "
-            "shows"
-        )
+        in_the_way = ", and whether what is handed over gets in its way" if is_carried else ""
+        return f"{near}; whether the state has room for it{in_the_way}, training shows"
     if share == 0:
         return (
             "it was always read in an earlier chunk, where no gradient gets to: nothing shapes the state for it, and "
             "whether it is kept all the same, training shows"
         )
     return (
-        f"{share:.0%} of these were read within the same chunk, where the gradient gets to, and what is learned from "
+        f"{share:.1%} of these were read within the same chunk, where the gradient gets to, and what is learned from "
         "them can serve the others"
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from echo_torch.builders import build_frames, build_reach, num_updates
 from echo_torch.evaluation import wilson_interval
-from echo_torch.experiments import EXPERIMENTS, Configuration, command_line, given, replace
+from echo_torch.experiments import EXPERIMENTS, OPTIONS, Configuration, command_line, given, memory_length, replace
 from echo_torch.reach import Reach
 
 _AT_THE_CEILING = 0.01
@@ -27,6 +28,8 @@ def result_lines(
         predicted: The network's answers.
         always_by_chunk: Whether the chunks of a sequence are told apart also where they are answered alike.
     """
+    if result["accuracy"] is None:
+        return ["accuracy: nothing was asked"]
     interval = _interval(result["accuracy_low"], result["accuracy_high"])
     return [
         f"accuracy {result['accuracy']:.2%} ({interval}) on {result['targets']:,} fresh targets; "
@@ -43,7 +46,10 @@ def chunk_line(result: Mapping[str, Any]) -> str:
     shares = ["-" if share is None else f"{share:.1%}" for share in result["accuracy_by_chunk"]]
     if len(shares) > _FEW_CHUNKS:
         shares = [*shares[: _FEW_CHUNKS - 2], "...", shares[-1]]
-    return f"accuracy by chunk of the sequence: {', '.join(shares)}"
+    asked = result["targets_by_chunk"]
+    # Of lanes the last place holds all that follows, many times as many.
+    later = " (the last: with all later ones)" if len(asked) > 1 and asked[-1] > 2 * max(asked[:-1]) > 0 else ""
+    return f"accuracy by chunk of the sequence: {', '.join(shares)}{later}"
 
 
 def chunks_differ(result: Mapping[str, Any]) -> bool:
@@ -59,38 +65,67 @@ def reset_line(result: Mapping[str, Any]) -> str:
 
 
 def interferes(result: Mapping[str, Any]) -> bool:
-    """Whether the same weights answer better without the state that is handed over, by more than sampling."""
-    return bool(result["accuracy_reset_low"] > result["accuracy_high"])
+    """Whether the handed-over state is in the way: the same weights know more without it.
+
+    Better by more than sampling alone is not enough: an unfinished training can lose a point or two at each hand-over
+    and gain the rest by training on. The reset state must close half of what is missing, or know a quarter more.
+    """
+    if not _is_better_reset(result):
+        return False
+    carried, reset, chance = result["accuracy"], result["accuracy_reset"], result["chance"]
+    return _is_most_of_it(result) or reset - chance >= 1.25 * (carried - chance)
 
 
-def implication(
-    found: Reach, result: Mapping[str, Any], *, memory_length: int | None = None, cures: Sequence[Cure] = ()
-) -> str:
-    """What the data path and the evaluation imply for a result: where it lies between chance and ceiling, and why.
+def _is_better_reset(result: Mapping[str, Any]) -> bool:
+    carried, reset, asked = result["accuracy"], result["accuracy_reset"], result["targets"]
+    if carried is None:
+        return False
+    pooled = (carried + reset) / 2
+    return bool(reset - carried > _SIGMAS * (2 * pooled * (1 - pooled) / asked) ** 0.5)
+
+
+def _is_most_of_it(result: Mapping[str, Any]) -> bool:
+    """Whether a reset state closes half of what is missing."""
+    ceiling = 1.0 if result["ceiling"] is None else result["ceiling"]  # a user's numbers have none that is known
+    return bool(result["accuracy_reset"] - result["accuracy"] >= 0.5 * (ceiling - result["accuracy"]))
+
+
+def conclusion_lines(
+    configuration: Configuration, found: Reach, result: Mapping[str, Any], metrics: Mapping[str, Sequence[float]]
+) -> list[str]:
+    """What follows for a finished run: where it lies between chance and ceiling, why, and what was seen to help.
 
     Args:
+        configuration: Of the run.
         found: The reach of the training's chunks.
         result: As in result.json.
-        memory_length: Steps that the network's answer can depend on; None: any number.
-        cures: As `cures_of` names them; asked for only where the handed-over state is in the way.
+        metrics: Columns of metrics.csv.
     """
-    ceiling, chance = result["ceiling"], result["chance"]
+    memory, ceiling, chance = memory_length(configuration), result["ceiling"], result["chance"]
     if result["accuracy"] is None:
-        return "Nothing was asked."
+        return ["Nothing was asked."]
     if ceiling is not None and ceiling == chance:
-        return f"The ceiling of the data path is chance, {chance:.1%}: no training could have learned anything here."
+        return [f"The ceiling of the data path is chance, {chance:.1%}: no training could have learned anything here."]
     if ceiling is not None and result["accuracy"] >= ceiling - _AT_THE_CEILING:
-        return f"This is within 1 % of the ceiling of the data path, {ceiling:.1%}: what could be learned was learned."
-    if memory_length is not None and memory_length <= found.lag and ceiling is not None:
-        sees = "the current symbol alone" if memory_length == 1 else f"the last {memory_length} symbols alone"
-        return f"The data path allows {ceiling:.1%}, but this network sees {sees}; the answer lies {found.lag} back."
+        return [
+            f"This is within 1 % of the ceiling of the data path, {ceiling:.1%}: what could be learned was learned."
+        ]
+    if memory is not None and memory <= found.lag and ceiling is not None:
+        sees = "the current symbol alone" if memory == 1 else f"the last {memory} symbols alone"
+        return [f"The data path allows {ceiling:.1%}, but this network sees {sees}; the answer lies {found.lag} back."]
+    trend = [] if (line := trend_line(metrics)) is None else [line]
     if interferes(result):
-        return _interference(result, cures)
+        cures = cures_of(configuration, found)
+        example = [f"for example: {cures[0].command}"] if cures else []
+        return [_interference(result, cures), *([] if _is_most_of_it(result) else trend), *example]
     if ceiling is None:
-        return "How far these numbers can be guessed is not known, so there is no ceiling to compare with."
+        return ["How far these numbers can be guessed is not known, so there is no ceiling to compare with.", *trend]
+    where = f"This lies between chance and the ceiling of the data path, {ceiling:.1%}"
     if result["accuracy_low"] <= chance <= result["accuracy_high"]:
-        return f"This is chance, although the data path allows {ceiling:.1%}; {_what_is_left(found, result)}."
-    return f"This lies between chance and the ceiling of the data path, {ceiling:.1%}; {_what_is_left(found, result)}."
+        where = f"This is chance, although the data path allows {ceiling:.1%}"
+    elif result["accuracy_high"] < chance:
+        where = f"This is below chance, although the data path allows {ceiling:.1%}"
+    return [f"{where}; {_what_is_left(found, result, memory)}.", *trend]
 
 
 class Cure(NamedTuple):
@@ -111,31 +146,29 @@ def cures_of(configuration: Configuration, found: Reach) -> list[Cure]:
     """What to change in a run whose handed-over state is in the way; nothing where its answers need that state.
 
     Args:
-        configuration: Of a run that carries its state.
+        configuration: Of a run.
         found: The reach of its chunks.
     """
     c = configuration
-    options = EXPERIMENTS[c.mode].options
-    reset = replace(c, carry="reset", **({"cut": "chunk"} if c.cut != "chunk" else {}))
-    changes: list[tuple[str, str, Configuration]] = []
+    if c.carry != "keep" or "carry" not in (options := EXPERIMENTS[c.mode].options):
+        return []
+    same_updates = {"sequences": None, "updates": num_updates(c)}
+    cut = {"cut": "chunk"} if c.cut == "sequence" else {}
+    reset = replace(c, carry="reset", **cut)
+    changes: list[tuple[str, dict[str, Any]]] = []
     if build_reach(reset).reachable_share == found.reachable_share:
-        changes.append(("--carry reset", "each chunk holds its own answers", reset))
+        changes.append(("each chunk holds its own answers", {"carry": "reset", **cut}))
         if "batch_size" in options and (num_rows := len(build_frames(c, given(c.length)).steps)) > given(c.batch_size):
-            whole = replace(c, batch_size=num_rows)
-            changes.append((f"--batch-size {num_rows}", "one batch holds a sequence, so nothing is handed over", whole))
-    if "cut" in options and c.cut != "sequence":
-        updates = num_updates(c)
-        uncut = replace(c, cut="sequence", sequences=None, updates=updates)
-        flags = f"--cut sequence --updates {updates}"
-        changes.append((flags, "the gradient crosses the hand-overs, as many updates", uncut))
-    return [Cure(flags, reason, command_line(changed)) for flags, reason, changed in changes]
-
-
-def is_open(result: Mapping[str, Any]) -> bool:
-    """Whether more could have been learned, as far as the data path and the handed-over state tell."""
-    if result["accuracy"] is None or result["ceiling"] is None or interferes(result):
-        return False
-    return bool(result["ceiling"] > result["chance"] and result["accuracy"] < result["ceiling"] - _AT_THE_CEILING)
+            why = "one batch holds a sequence, so nothing is handed over"
+            changes.append((why, {"batch_size": num_rows, **cut, **same_updates}))
+    if "cut" in options and not cut:
+        changes.append(("the gradient crosses the hand-overs, as many updates", {"cut": "sequence", **same_updates}))
+    cures = []
+    for why, change in changes:
+        with contextlib.suppress(ValueError):  # a chunk that would be too large is no way out
+            flags = " ".join(f"{OPTIONS[name].flag} {value}" for name, value in change.items() if value is not None)
+            cures.append(Cure(flags, why, command_line(replace(c, **change))))
+    return cures
 
 
 def trend_line(metrics: Mapping[str, Sequence[float]]) -> str | None:
@@ -245,33 +278,48 @@ def _interference(result: Mapping[str, Any], cures: Sequence[Cure]) -> str:
     later_asked = result["targets"] - first_asked
     later = (result["accuracy"] * result["targets"] - (first or 0) * first_asked) / later_asked
     empty = "" if first is None else f"{first:.1%} from an empty state and "
+    rest = "" if _is_most_of_it(result) else ", though that is not all that is missing"
     found = (
         f"It answers {empty}{later:.1%} after a hand-over, and {result['accuracy_reset']:.1%} with the state reset at "
-        "every chunk: the carried state is in the way (interference)"
+        f"every chunk: the carried state is in the way (interference){rest}"
     )
     if not cures:
         return f"{found}; some answers are read in an earlier chunk, so a state must be carried all the same."
     return f"{found}; try " + ", or ".join(f"{cure.flags} ({cure.reason})" for cure in cures) + "."
 
 
-def _what_is_left(found: Reach, result: Mapping[str, Any]) -> str:
+def _what_is_left(found: Reach, result: Mapping[str, Any], memory: int | None) -> str:
     """Which of the four factors are given, which are not, and so what else can be missing."""
-    counts = list(_counts(result))
-    shares = [correct / asked for correct, asked in counts]
-    best = shares.index(max(shares))
-    fades = ""
-    if wilson_interval(*counts[best], _SIGMAS)[0] > wilson_interval(*counts[-1], _SIGMAS)[1]:
-        place = [number for number, asked in enumerate(result["targets_by_chunk"], start=1) if asked][best]
-        fades = (
-            f", and what the state holds serves in chunk {place} of a sequence ({shares[best]:.1%} right) and not in "
-            f"the last ({shares[-1]:.1%})"
-        )
+    if memory is not None:  # it is shown what it is asked for: no state has to be learned, no gradient to cross a chunk
+        return f"this network is shown the last {memory} symbols: what is left is the training (updates, learning rate)"
+    fades = _fading(result)
     if not found.in_horizon_share:
         return f"no gradient gets from a question to where its answer was read{fades}"
-    near = f"the gradient gets from {found.in_horizon_share:.0%} of the questions to where their answer was read"
+    near = f"the gradient gets from {found.in_horizon_share:.1%} of the questions to where their answer was read"
     if fades:
         return f"{near}{fades}"
+    if _is_better_reset(result):
+        seen = f", and the handed-over state costs {result['accuracy_reset'] - result['accuracy']:.1%}, a small part"
+    else:
+        # Where a reset state does worse, some answers need the state, and this comparison tells nothing of the others.
+        seen = ", and no interference is seen" if result["accuracy_reset_high"] >= result["accuracy_low"] else ""
+    return f"{near}{seen}: what is left is the training (updates, learning rate) and the size of the state"
+
+
+def _fading(result: Mapping[str, Any]) -> str:
+    """Words for a state that serves early in a sequence and not late: at its best it answers twice as much."""
+    if result["accuracy_reset_by_chunk"] == result["accuracy_by_chunk"]:
+        return ""  # nothing is handed over
+    places = [place for place, asked in enumerate(result["targets_by_chunk"]) if asked]
+    shares, resets = result["accuracy_by_chunk"], result["accuracy_reset_by_chunk"]
+    best, last, chance = max(places, key=lambda place: float(shares[place])), places[-1], result["chance"]
+    asked = result["targets_by_chunk"]
+    low = wilson_interval(round(shares[best] * asked[best]), asked[best], _SIGMAS)[0]
+    high = wilson_interval(round(shares[last] * asked[last]), asked[last], _SIGMAS)[1]
+    is_faded = low > high and shares[best] - chance >= 2 * (shares[last] - chance)
+    if best == 0 or not is_faded or resets[best] >= low:
+        return ""
     return (
-        f"{near}, and no interference is seen: what is left is the training (updates, learning rate) and "
-        "the size of the state"
+        f", and what the state holds serves best in chunk {best + 1} of a sequence ({shares[best]:.1%} right) and "
+        f"little in the last ({shares[last]:.1%})"
     )

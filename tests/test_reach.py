@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from echo_torch import EXPERIMENTS, Chunk, configure
 from echo_torch.builders import build_reach, training_stream
+from echo_torch.experiments import memory_length
 from echo_torch.reach import OTHER, Stamps, explain, reach
 
 
@@ -211,6 +212,9 @@ def test_the_sentence_follows_from_the_numbers(mode):
 
 NEVER = "has never read it"
 ALL_NEAR = "within the same chunk, where the gradient gets to; whether the state has room"
+IN_THE_WAY = "whether what is handed over gets in its way"
+SHOWN = "this network is shown the last 5 symbols, and the answer is among them"
+NOT_SHOWN = "this network is shown the current symbol, and the answer is not among them"
 SOME_NEAR = "% of these were read within the same chunk"
 FAR = "always read in an earlier chunk, where no gradient gets to: nothing shapes the state for it"
 SOME = "Only for "
@@ -221,7 +225,10 @@ NOT_ASKED = "Nothing is asked"
     ("options", "sentences"),
     [
         ({"mode": "stateful"}, [NEVER]),
-        ({"mode": "lag", "lag": 4}, [ALL_NEAR]),
+        ({"mode": "lag", "lag": 4}, [ALL_NEAR, IN_THE_WAY]),
+        ({"mode": "aligned", "chunk": 1, "model": "mlp"}, [SHOWN]),
+        ({"mode": "aligned", "model": "memoryless"}, [NOT_SHOWN]),
+        ({"mode": "whole"}, [ALL_NEAR]),
         ({"mode": "lag", "lag": 4, "carry": "reset"}, [ALL_NEAR]),
         ({"mode": "aligned"}, [SOME_NEAR]),
         ({"mode": "aligned", "chunk": 1, "vocabulary_size": 10, "learning_rate": 1e-3}, [FAR]),
@@ -230,5 +237,7 @@ NOT_ASKED = "Nothing is asked"
     ],
 )
 def test_each_sentence_stands_where_it_is_true_and_nowhere_else(options, sentences):
-    text = explain(build_reach(configure(**options)))
-    assert [part for part in (NEVER, ALL_NEAR, SOME_NEAR, FAR, SOME, NOT_ASKED) if part in text] == sentences
+    c = configure(**options)
+    text = explain(build_reach(c), memory_length=memory_length(c), is_carried=c.carry == "keep")
+    parts = (NEVER, ALL_NEAR, IN_THE_WAY, SOME_NEAR, FAR, SOME, SHOWN, NOT_SHOWN, NOT_ASKED)
+    assert [part for part in parts if part in text] == sentences
