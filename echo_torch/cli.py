@@ -369,7 +369,11 @@ def _whole(text: str, flag: str, low: int = 1, high: int = 10_000) -> int:
 
 def _draws(parsed: argparse.Namespace) -> bool:
     """Whether a progress bar is wanted and there is somebody to see it."""
-    return not parsed.no_progress and sys.stderr is not None and sys.stderr.isatty()
+    return not parsed.no_progress and _is_watched()
+
+
+def _is_watched() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _jobs(parsed: argparse.Namespace) -> int | None:
@@ -514,11 +518,11 @@ def _predict(parsed: argparse.Namespace) -> None:
             if not symbols:
                 return
         answers = predictor.answers(symbols, top_k=top_k)
-        shares = predictor.explain(symbols) if parsed.explain else []
+        shares = predictor.explain(symbols, progress=_is_watched()) if parsed.explain else []
     except ValueError as error:
         sentence = str(error).replace("`symbols`", "The input").replace("`ahead`", "--ahead")
         raise UserError(sentence.replace("`state`", "--state")) from None
-    print(report.state_line(predictor.configuration, is_carried=predictor.is_carried))
+    print(report.state_line(predictor.configuration, len(symbols), is_carried=predictor.is_carried))
     for answer in answers:
         print(report.answer_line(answer.position, answer.of, symbols, answer.symbol, answer.top))
     for line in report.explanation_lines(symbols, shares):

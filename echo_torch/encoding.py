@@ -148,8 +148,8 @@ def most_likely(logits: Tensor, num_digits: int = 1) -> Tensor:
     """The symbol the network answers, the most likely value of each digit: int64 of shape `logits.shape[:-1]`."""
     if num_digits == 1:
         return logits.argmax(dim=-1)
-    digits = logits.reshape(*logits.shape[:-1], num_digits, -1)
-    base = digits.shape[-1]
+    base = logits.shape[-1] // num_digits
+    digits = logits.reshape(*logits.shape[:-1], num_digits, base)  # spelled out: there may be no rows
     powers = base ** torch.arange(num_digits - 1, -1, -1, device=logits.device)
     symbols: Tensor = (digits.argmax(dim=-1) * powers).sum(dim=-1)
     return symbols
@@ -166,8 +166,8 @@ def top_symbols(logits: Tensor, count: int, num_digits: int = 1) -> tuple[Tensor
     Returns:
         Symbols int64 and probabilities float, both (rows, count), the likeliest first.
     """
-    digits = logits.reshape(len(logits), num_digits, -1).softmax(dim=-1)
-    base = digits.shape[-1]
+    base = logits.shape[-1] // num_digits
+    digits = logits.reshape(len(logits), num_digits, base).softmax(dim=-1)
     symbols, shares = torch.zeros(len(logits), 1, dtype=torch.int64), torch.ones(len(logits), 1)
     for digit in digits.unbind(dim=1):
         # Only the likeliest beginnings can become the likeliest symbols.
@@ -190,7 +190,7 @@ def loss_sum(logits: Tensor, targets: Tensor, num_digits: int = 1) -> Tensor:
         A scalar; exactly 0 where nothing is asked.
     """
     if num_digits > 1:
-        logits = logits.reshape(*logits.shape[:-1], num_digits, -1)
+        logits = logits.reshape(*logits.shape[:-1], num_digits, logits.shape[-1] // num_digits)
         targets = to_digits(targets, logits.shape[-1], num_digits, where_negative=NOT_ASKED)
     return F.cross_entropy(logits.flatten(end_dim=-2), targets.flatten(), ignore_index=NOT_ASKED, reduction="sum")
 

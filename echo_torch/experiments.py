@@ -365,13 +365,19 @@ def command_line(configuration: Configuration) -> str:
     >>> command_line(configure("lag", lag=4, carry="reset"))
     'python -m echo_torch train --mode lag --lag 4 --carry reset'
     """
-    usual = configure(configuration.mode)
+    made, said = configure(configuration.mode), ["data", "vocabulary_size"] if configuration.data is not None else []
+    # Again and again, because the default of one option can hang on another.
+    while differing := [name for name in OPTIONS if getattr(made, name) != getattr(configuration, name)]:
+        said += [name for name in differing if name not in said]
+        made = configure(configuration.mode, **{name: getattr(configuration, name) for name in said})
     words = ["python", "-m", "echo_torch", "train", "--mode", configuration.mode]
     for option in OPTIONS.values():
-        value = getattr(configuration, option.name)
-        if value == getattr(usual, option.name) or value is None:  # None: the other of `sequences` and `updates`
+        value = str(getattr(configuration, option.name))
+        if option.name not in said or value == "None":  # the other one of `sequences` and `updates`
             continue
-        words += [option.flag] if option.kind is bool else [option.flag, str(value)]
+        # A value that looks like a flag is read as one, unless it stands behind an equals sign.
+        joined = [f"{option.flag}={value}"] if value.startswith("-") else [option.flag, value]
+        words += [option.flag] if option.kind is bool else joined
     return shlex.join(words)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from echo_torch.builders import build_frames, evaluation_stream
 from echo_torch.chunk import Chunk
@@ -144,7 +145,7 @@ class EchoPredictor:
             found += [Answer(*place, *rest) for place, *rest in zip(places, said, top, strict=True)]
         return found
 
-    def explain(self, symbols: Sequence[int]) -> list[float]:
+    def explain(self, symbols: Sequence[int], *, progress: bool = False) -> list[float]:
         """How much the last answer depends on each number of the input.
 
         Every number is replaced by others (all of a small vocabulary, 32 of a large one), and it is counted how
@@ -152,6 +153,7 @@ class EchoPredictor:
 
         Args:
             symbols: As in `predict`.
+            progress: Whether a progress bar is drawn on standard error: with hundreds of numbers it takes a while.
 
         Returns:
             For each position the share of replacements that changed the answer, 0..1.
@@ -171,7 +173,8 @@ class EchoPredictor:
         number = min(size - 1, _MAX_REPLACEMENTS)
         shifts = torch.tensor([1 + (size - 2) * index // max(1, number - 1) for index in range(number)])
         shares: list[float] = []
-        for positions in torch.split(torch.arange(len(checked)), max(1, _ROWS_PER_BLOCK // number)):
+        blocks = torch.split(torch.arange(len(checked)), max(1, _ROWS_PER_BLOCK // number))
+        for positions in tqdm(blocks, desc="explaining", disable=not progress, leave=False, dynamic_ncols=True):
             changed = checked.repeat(len(positions), number, 1)
             changed[torch.arange(len(positions)), :, positions] += shifts
             answers = self._last_answers(changed.remainder(size).flatten(0, 1))

@@ -201,11 +201,12 @@ def trend_line(metrics: Mapping[str, Sequence[float]]) -> str | None:
     )
 
 
-def state_line(configuration: Configuration, *, is_carried: bool) -> str:
+def state_line(configuration: Configuration, length: int, *, is_carried: bool) -> str:
     """From which state a list is read.
 
     Args:
         configuration: Of the run.
+        length: Numbers in the list.
         is_carried: Whether the state is handed over.
     """
     c = configuration
@@ -218,7 +219,9 @@ def state_line(configuration: Configuration, *, is_carried: bool) -> str:
     fresh, carried = parts.get(c.framing, (f"window of {c.window}", f"batch to batch, {windows}"))
     way = f"carried from {carried}" if is_carried else f"fresh for every {fresh}"
     same = is_carried == (c.carry == "keep")
-    return f"state: {way}; {'as' if same else 'not as'} in the training of this run"
+    end = c.length or c.reset_every
+    longer = f", but for the reset after every {end} numbers" if is_carried and same and end and length > end else ""
+    return f"state: {way}; {'as' if same else 'not as'} in the training of this run{longer}"
 
 
 def answer_line(position: int, of: int, symbols: Sequence[int], symbol: int, top: Sequence[tuple[int, float]]) -> str:

@@ -1,10 +1,12 @@
 import math
+import shlex
 
 import pytest
+import yaml
 
-from echo_torch import EXPERIMENTS, configure
+from echo_torch import EXPERIMENTS, cli, configure
 from echo_torch.builders import build_layout, num_updates, training_stream
-from echo_torch.experiments import OPTIONS, in_flags, replace
+from echo_torch.experiments import OPTIONS, command_line, in_flags, replace
 
 BAD_NUMBERS = ["0", "-1", "x", "", "1.5", "nan", "inf", "1e999", "9" * 5000, None, [], {}, True, 10**30]
 
@@ -126,3 +128,25 @@ def test_replace_checks_anew():
     assert replace(configure("lag"), lag=2).lag == 2
     with pytest.raises(ValueError, match="smaller than"):
         replace(configure("lag"), lag=9)
+
+
+@pytest.mark.parametrize("mode", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"seed": 3, "updates": 7, "clip_norm": 0.5, "tensorboard": True},
+        {"vocabulary_size": 5000, "encoding": "one-hot"},
+        {"vocabulary_size": 5000, "hidden_size": 50},
+        {"encoding": "digits", "base": 7, "hidden_size": 50},
+        {"model": "mlp", "mlp_window": 7},
+        {"data": "-odd file's.csv", "column": "-c", "vocabulary_size": 100},
+    ],
+)
+def test_the_command_of_a_configuration_gives_it_back(capsys, mode, options):
+
+    c = configure(mode, **options)
+    words = shlex.split(command_line(c))
+    assert words[:3] == ["python", "-m", "echo_torch"]
+    assert cli.main([*words[3:], "--print-config"]) == 0
+    assert configure(**yaml.safe_load(capsys.readouterr().out)) == c

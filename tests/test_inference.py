@@ -99,6 +99,11 @@ def test_the_last_answer_is_that_of_the_whole_list(mode, options):
         assert predictor._last_answers(lists[:, :length]).tolist() == expected
 
 
+def test_digits_are_explained_too():
+    predictor = EchoPredictor(c := configure("lag", vocabulary_size=5000, hidden_size=8), build_model(c))
+    assert len(predictor.explain(list(range(14)))) == 14
+
+
 def test_a_state_that_cannot_be_carried_is_refused():
     for mode in ("whole", "sequence"):
         with pytest.raises(ValueError, match=f"`state` must be fresh in mode {mode}.*Got 'carried'"):

@@ -233,13 +233,16 @@ def test_ahead_claims_randomness_only_where_it_was_measured():
 
 
 def test_a_list_is_read_from_a_state_that_is_named():
-    line = state_line(configure("lag"), is_carried=True)
+    line = state_line(configure("lag"), 25, is_carried=True)
     assert line == "state: carried from batch to batch, windows of 5 in batches of 5; as in the training of this run"
-    line = state_line(configure("lag"), is_carried=False)
+    assert state_line(configure("lag"), 26, is_carried=True) == f"{line}, but for the reset after every 25 numbers"
+    line = state_line(configure("lag"), 26, is_carried=False)
     assert line == "state: fresh for every window of 5; not as in the training of this run"
-    assert state_line(configure("lag", carry="reset"), is_carried=False).endswith("; as in the training of this run")
-    assert state_line(configure("aligned"), is_carried=True).startswith("state: carried from chunk to chunk of 5; as")
-    assert state_line(configure("whole"), is_carried=False).startswith("state: fresh for every list, read in one pass;")
+    assert state_line(configure("lag", carry="reset"), 9, is_carried=False).endswith("; as in the training of this run")
+    assert state_line(configure("aligned"), 9000, is_carried=True).endswith(
+        "chunk of 5; as in the training of this run"
+    )
+    assert state_line(configure("whole"), 9, is_carried=False).startswith("state: fresh for every list, read in one")
 
 
 def test_answers_and_explanations():
