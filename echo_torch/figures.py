@@ -383,7 +383,7 @@ def draw_map_seeds(
     by_place = {(cell["learning_rate"], cell["lag"], cell["chunk"]): cell["accuracies"] for cell in cells}
     num_columns = min(3, len(lags))
     num_rows = -(-len(lags) // num_columns)
-    size = (3.6 * num_columns, 2.7 * num_rows + 0.7)
+    size = (3.4 * num_columns + 1.4, 2.7 * num_rows + 0.7)
     figure, panels = plt.subplots(
         num_rows, num_columns, sharex=True, sharey=True, squeeze=False, figsize=size, layout="constrained"
     )
@@ -405,7 +405,7 @@ def draw_map_seeds(
     figure.supxlabel("chunk length (steps)", fontsize=10)
     figure.supylabel("accuracy on fresh symbols, a point a seed", fontsize=10)
     found = dict(zip(*reversed(panels[0, 0].get_legend_handles_labels()), strict=True))
-    figure.legend(found.values(), found.keys(), loc="outside lower center", title="learning rate", ncols=len(found))
+    figure.legend(found.values(), found.keys(), loc="outside right center", title="learning rate")
     figure.suptitle(title, fontsize=11)
     _save(figure, path)
 
