@@ -311,8 +311,6 @@ def _what_is_left(found: Reach, result: Mapping[str, Any], memory: int | None) -
 
 def _fading(result: Mapping[str, Any]) -> str:
     """Words for a state that serves early in a sequence and not late: at its best it answers twice as much."""
-    if result["accuracy_reset_by_chunk"] == result["accuracy_by_chunk"]:
-        return ""  # nothing is handed over
     places = [place for place, asked in enumerate(result["targets_by_chunk"]) if asked]
     shares, resets = result["accuracy_by_chunk"], result["accuracy_reset_by_chunk"]
     best, last, chance = max(places, key=lambda place: float(shares[place])), places[-1], result["chance"]
@@ -320,8 +318,8 @@ def _fading(result: Mapping[str, Any]) -> str:
     low = wilson_interval(round(shares[best] * asked[best]), asked[best], _SIGMAS)[0]
     high = wilson_interval(round(shares[last] * asked[last]), asked[last], _SIGMAS)[1]
     is_faded = low > high and shares[best] - chance >= 2 * (shares[last] - chance)
-    if best == 0 or not is_faded or resets[best] >= low:
-        return ""
+    if not is_faded or resets[best] >= low:
+        return ""  # it is not the state that serves there: it is empty, or does as well when it is
     return (
         f", and what the state holds serves best in chunk {best + 1} of a sequence ({shares[best]:.1%} right) and "
         f"little in the last ({shares[last]:.1%})"

@@ -96,6 +96,19 @@ SENTENCES = (
             ("masked", [0.651, 0.55, 0.55, 0.55, 0.549], None, {"carry": "reset"}),
             [BETWEEN, NONE_SEEN, WHAT_IS_LEFT, TREND],
         ),
+        # nor does it where the best chunk begins from an empty state, or is as good with one
+        (
+            ("lag", [0.6, 0.1, 0.1, 0.1], [0.6, 0.1, 0.1, 0.101], {}),
+            [BETWEEN, NONE_SEEN, WHAT_IS_LEFT, TREND],
+        ),
+        (
+            ("lag", [0.1, 0.6, 0.1, 0.1], [0.1, 0.6, 0.1, 0.101], {}),
+            [BETWEEN, NONE_SEEN, WHAT_IS_LEFT, TREND],
+        ),
+        (
+            ("masked", [0.1, 0.6, 0.1, 0.1, 0.1], None, {"carry": "reset"}),
+            [BETWEEN, NONE_SEEN, WHAT_IS_LEFT, TREND],
+        ),
         # chunks of one step that learn, at a small learning rate and a small vocabulary, and that do not
         (("aligned", [0.97] * 10, [0.1] * 10, {"chunk": 1, "vocabulary_size": 10}), [BETWEEN, NO_GRADIENT, TREND]),
         (

@@ -5,12 +5,27 @@ import torch
 import yaml
 
 from echo_torch import RunDirectory, configure, train
-from echo_torch.builders import build_model, evaluate_model
+from echo_torch.builders import build_model, evaluate_model, evaluation_stream
 from echo_torch.checkpoints import PREVIOUS, read_checkpoint, write_checkpoint
+from echo_torch.evaluation import evaluate, reset_at_every_chunk
 from echo_torch.experiments import EXPERIMENTS, replace
 from echo_torch.files import UserError
 from echo_torch.results import weights_sha256
-from echo_torch.runner import load_model
+from echo_torch.runner import evaluation_result, load_model
+
+
+@pytest.mark.parametrize("options", [{}, {"carry": "reset"}])
+def test_a_result_asks_with_and_without_what_is_handed_over(options):
+    """A network with weights so large that its answers hang on its state."""
+    configuration = configure("aligned", vocabulary_size=10, hidden_size=8, **options)
+    model = build_model(configuration)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=2, generator=torch.Generator().manual_seed(weight.numel()))
+    result = evaluation_result(configuration, model)
+    by_hand = evaluate(model, reset_at_every_chunk(evaluation_stream(configuration)))
+    assert result["accuracy_reset"] == by_hand.accuracy
+    assert (result["accuracy_reset_low"], result["accuracy_reset_high"]) == by_hand.interval
+    assert (result["accuracy_reset"] == result["accuracy"]) == (configuration.carry == "reset")
 
 
 def short(mode="lag", **options):
@@ -27,8 +42,12 @@ def test_what_a_run_leaves(tmp_path, mode):
     assert json.loads(run.result.read_text()) == result
     assert set(result) >= {
         "mode", "seed", "accuracy", "accuracy_low", "accuracy_high", "loss", "chance", "targets", "updates", "seconds",
-        "updates_per_second", "parameters", "weights_sha256", "config", "versions",
+        "updates_per_second", "parameters", "weights_sha256", "config", "versions", "accuracy_by_chunk",
+        "targets_by_chunk", "accuracy_reset", "accuracy_reset_low", "accuracy_reset_high", "accuracy_reset_by_chunk",
     }  # fmt: skip
+    assert sum(result["targets_by_chunk"]) == result["targets"]
+    num_chunks = {"echo": 25, "sequence": 1, "masked": 5, "whole": 5, "aligned": 10}.get(mode, 4)
+    assert len(result["accuracy_by_chunk"]) == num_chunks
     assert configure(**yaml.safe_load(run.config.read_text())) == configuration
     metrics = run.read_metrics()
     assert metrics["update"][-1] == result["updates"]
