@@ -13,11 +13,11 @@ import time
 import torch
 from torch import nn
 
-from echo_torch.builders import build_model, training_stream
-from echo_torch.encoding import count_asked, loss_sum, num_digits_of
-from echo_torch.experiments import configure, count_parameters
-from echo_torch.inference import OnlineEcho, answer_lines
-from echo_torch.state import detach_state
+from echo_torch.experiments.configuration import configure, count_parameters
+from echo_torch.inference.predictor import OnlineEcho, answer_lines
+from echo_torch.lab.plan import build_model, training_stream
+from echo_torch.models.encoding import count_asked, loss_sum, num_digits_of
+from echo_torch.models.state import detach_state
 
 
 def bare_loop(lstm: nn.LSTM, head: nn.Linear, numbers: torch.Tensor) -> float:

@@ -22,12 +22,12 @@ import pytorch_lightning as pl
 import torch
 from tqdm import tqdm
 
-from echo_torch.builders import build_model
-from echo_torch.callbacks import SaveLast
-from echo_torch.experiments import configure
-from echo_torch.results import RunDirectory
-from echo_torch.runner import ChunkData, build_loggers, build_module, build_trainer, quiet_lightning, train
-from echo_torch.sequences import RandomSymbols
+from echo_torch.data.random_symbols import RandomSymbols
+from echo_torch.experiments.configuration import configure
+from echo_torch.lab.plan import build_model
+from echo_torch.lab.run_directory import RunDirectory
+from echo_torch.lab.runner import ChunkData, build_loggers, build_module, build_trainer, quiet_lightning, train
+from echo_torch.training.callbacks import SaveLast
 
 TENTHS = 10
 

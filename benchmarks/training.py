@@ -28,12 +28,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from echo_torch.audit import StateAudit
-from echo_torch.builders import build_model, training_stream
-from echo_torch.callbacks import Bar, SaveLast
-from echo_torch.experiments import configure
-from echo_torch.results import RunDirectory
-from echo_torch.runner import ChunkData, build_loggers, build_module, build_trainer, quiet_lightning
+from echo_torch.diagnosis.audit import StateAudit
+from echo_torch.experiments.configuration import configure
+from echo_torch.lab.plan import build_model, training_stream
+from echo_torch.lab.run_directory import RunDirectory
+from echo_torch.lab.runner import ChunkData, build_loggers, build_module, build_trainer, quiet_lightning
+from echo_torch.training.callbacks import Bar, SaveLast
 
 
 def plain_loop(num_updates: int) -> float:

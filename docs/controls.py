@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from echo_torch import Configuration, EchoLSTM, EchoModule, configure
-from echo_torch.builders import build_model, training_stream
-from echo_torch.comparison import over_seeds, with_interval
-from echo_torch.encoding import NOT_ASKED
-from echo_torch.runner import build_module, build_trainer, evaluation_result, quiet_lightning
+from echo_torch.lab.comparison import over_seeds, with_interval
+from echo_torch.lab.plan import build_model, training_stream
+from echo_torch.lab.runner import build_module, build_trainer, evaluation_result, quiet_lightning
+from echo_torch.models.encoding import NOT_ASKED
 
 STATES = 160_000
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from echo_torch import RunDirectory, configure, train
-from echo_torch.figures import draw_by_chunk, draw_side_by_side
+from echo_torch.lab.figures import draw_by_chunk, draw_side_by_side
 
 DOCS = Path(__file__).parent
 

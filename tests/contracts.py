@@ -2,7 +2,7 @@
 
 import torch
 
-from echo_torch.state import detach_state, reset_state
+from echo_torch.models.state import detach_state, reset_state
 
 
 def run(model, symbols, state, lengths):

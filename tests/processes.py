@@ -11,7 +11,8 @@ from pathlib import Path
 from echo_torch.cli import main
 
 SPAWN = multiprocessing.get_context("forkserver")
-SPAWN.set_forkserver_preload(["echo_torch.runner", "echo_torch.figures", "echo_torch.inference", "processes"])
+PRELOADED = ["echo_torch.lab.runner", "echo_torch.lab.figures", "echo_torch.inference.predictor", "processes"]
+SPAWN.set_forkserver_preload(PRELOADED)
 TIMES = {"seconds", "updates_per_second"}
 
 

@@ -8,10 +8,10 @@ import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from echo_torch import Stamps, configure
-from echo_torch.audit import StateAudit, StateError, StateWarning
-from echo_torch.builders import build_model, training_stream
-from echo_torch.experiments import EXPERIMENTS
-from echo_torch.runner import build_module, quiet_lightning
+from echo_torch.diagnosis.audit import StateAudit, StateError, StateWarning
+from echo_torch.experiments.configuration import EXPERIMENTS
+from echo_torch.lab.plan import build_model, training_stream
+from echo_torch.lab.runner import build_module, quiet_lightning
 
 
 def train_on(chunks, audit, configuration=None, **options):
@@ -136,7 +136,7 @@ def test_a_module_and_batches_of_ones_own():
 @pytest.mark.parametrize("mode", EXPERIMENTS)
 def test_gaps_are_those_of_reach(mode):
     """Audit and reach count the same borders."""
-    from echo_torch.reach import reach
+    from echo_torch.diagnosis.data_path import reach
 
     chunks = first(mode, 20)
     audit = train_on(chunks, StateAudit("count"), configure(mode))

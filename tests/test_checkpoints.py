@@ -15,8 +15,11 @@ import torch
 from processes import finish, start, wait_until
 
 from echo_torch import RunDirectory, configure, train
-from echo_torch.callbacks import MetricsFile, WholeCheckpoints
-from echo_torch.checkpoints import (
+from echo_torch.cli import main
+from echo_torch.files import UserError, WriteError, whole_file
+from echo_torch.lab.runner import load_model
+from echo_torch.training.callbacks import MetricsFile, WholeCheckpoints
+from echo_torch.training.checkpoints import (
     PREVIOUS,
     CheckpointError,
     CheckpointWarning,
@@ -24,9 +27,6 @@ from echo_torch.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
-from echo_torch.cli import main
-from echo_torch.files import UserError, WriteError, whole_file
-from echo_torch.runner import load_model
 
 SMALL = {"lag": {"vocabulary_size": 5, "hidden_size": 3, "updates": 12, "checkpoint_every": 5, "accelerator": "cpu"}}
 

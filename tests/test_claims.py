@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from echo_torch import EXPERIMENTS, EchoPredictor, RunDirectory, configure, train
-from echo_torch.builders import build_reach, evaluation_stream
-from echo_torch.reach import explain
-from echo_torch.report import conclusion_lines, cures_of, interferes
+from echo_torch.diagnosis.data_path import explain
+from echo_torch.lab.plan import build_reach, evaluation_stream
+from echo_torch.lab.report import conclusion_lines, cures_of, interferes
 
 pytestmark = pytest.mark.claims
 ROOT = Path(__file__).parent.parent

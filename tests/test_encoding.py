@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from echo_torch import generate_sequence, one_hot_decode, one_hot_encode
-from echo_torch.encoding import count_asked, count_correct, loss_sum
+from echo_torch.models.encoding import count_asked, count_correct, loss_sum
 
 
 def test_encode_then_decode_gives_the_sequence_back():

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from echo_torch import EchoLSTM, LSTMState, evaluate
-from echo_torch.builders import build_model, evaluate_model, evaluation_stream, training_stream
-from echo_torch.evaluation import answers, read, reset_at_every_chunk, wilson_interval
-from echo_torch.experiments import configure
+from echo_torch.experiments.configuration import configure
+from echo_torch.lab.plan import build_model, evaluate_model, evaluation_stream, training_stream
+from echo_torch.training.evaluation import answers, read, reset_at_every_chunk, wilson_interval
 
 
 class Oracle:

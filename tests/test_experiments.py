@@ -4,9 +4,10 @@ import shlex
 import pytest
 import yaml
 
-from echo_torch import EXPERIMENTS, cli, configure
-from echo_torch.builders import build_layout, num_updates, training_stream
-from echo_torch.experiments import OPTIONS, command_line, in_flags, replace
+from echo_torch import EXPERIMENTS, configure
+from echo_torch.cli import program as cli
+from echo_torch.experiments.configuration import OPTIONS, command_line, in_flags, replace
+from echo_torch.lab.plan import build_layout, num_updates, training_stream
 
 BAD_NUMBERS = ["0", "-1", "x", "", "1.5", "nan", "inf", "1e999", "9" * 5000, None, [], {}, True, 10**30]
 

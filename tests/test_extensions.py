@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echo_torch import EXPERIMENTS, EchoLSTM, RandomSymbols, configure
-from echo_torch.builders import build_reach, evaluation_ceiling, evaluation_stream, num_updates, training_stream
-from echo_torch.encoding import Encoding, count_correct, loss_sum, most_likely, to_digits, top_symbols
-from echo_torch.framing import frame_masked, frame_prefixes, frame_sequence
-from echo_torch.sequences import missing
+from echo_torch.data.framing import frame_masked, frame_prefixes, frame_sequence
+from echo_torch.data.random_symbols import missing
+from echo_torch.lab.plan import build_reach, evaluation_ceiling, evaluation_stream, num_updates, training_stream
+from echo_torch.models.encoding import Encoding, count_correct, loss_sum, most_likely, to_digits, top_symbols
 
 small = st.integers(1, 12)
 

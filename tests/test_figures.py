@@ -2,9 +2,10 @@ from itertools import islice
 
 import pytest
 
-from echo_torch import configure, figures
-from echo_torch.builders import build_reach, training_stream
-from echo_torch.reach import reach
+from echo_torch import configure
+from echo_torch.diagnosis.data_path import reach
+from echo_torch.lab import figures
+from echo_torch.lab.plan import build_reach, training_stream
 
 
 @pytest.mark.parametrize("mode", ["lag", "masked", "whole", "sequence", "aligned"])

@@ -21,15 +21,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_checkpoints import with_digest
 
-from echo_torch import RunDirectory, builders, configure, runner, sweep, train
-from echo_torch.checkpoints import CheckpointError, read_checkpoint
+from echo_torch import RunDirectory, configure, train
 from echo_torch.cli import main
-from echo_torch.experiments import EXPERIMENTS, OPTIONS
+from echo_torch.data.own_symbols import open_series
+from echo_torch.experiments.configuration import EXPERIMENTS, OPTIONS
 from echo_torch.files import UserError
+from echo_torch.lab import plan as builders
+from echo_torch.lab import runner, sweep
+from echo_torch.lab.runner import load_model
+from echo_torch.lab.sweep import read_finished
 from echo_torch.ranks import Interrupted
-from echo_torch.runner import load_model
-from echo_torch.series import open_series
-from echo_torch.sweep import read_finished
+from echo_torch.training.checkpoints import CheckpointError, read_checkpoint
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 TRIED = Counter()

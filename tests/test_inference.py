@@ -9,13 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from echo_torch import EchoPredictor, OnlineEcho, RunDirectory, configure, inference, train
-from echo_torch.builders import build_frames, build_model, evaluate_model, evaluation_stream
+from echo_torch import EchoPredictor, OnlineEcho, RunDirectory, configure, train
 from echo_torch.cli import main
-from echo_torch.encoding import most_likely
-from echo_torch.evaluation import read
-from echo_torch.experiments import replace
-from echo_torch.inference import answer_lines, guess_ahead
+from echo_torch.experiments.configuration import replace
+from echo_torch.inference import predictor as inference
+from echo_torch.inference.predictor import answer_lines, guess_ahead
+from echo_torch.lab.plan import build_frames, build_model, evaluate_model, evaluation_stream
+from echo_torch.models.encoding import most_likely
+from echo_torch.training.evaluation import read
 
 MODES = ("echo", "stateful", "lag", "masked", "whole", "sequence", "aligned")
 numbers = st.lists(st.integers(0, 9), min_size=7, max_size=30)

@@ -15,14 +15,14 @@ from echo_torch import (
     WindowLayout,
     configure,
     frame_windows,
-    runner,
     train,
 )  # fmt: skip
-from echo_torch.checkpoints import read_checkpoint
-from echo_torch.encoding import count_asked, loss_sum, most_likely
-from echo_torch.evaluation import evaluate, read
 from echo_torch.files import UserError
-from echo_torch.runner import quiet_lightning
+from echo_torch.lab import runner
+from echo_torch.lab.runner import quiet_lightning
+from echo_torch.models.encoding import count_asked, loss_sum, most_likely
+from echo_torch.training.checkpoints import read_checkpoint
+from echo_torch.training.evaluation import evaluate, read
 
 
 class Rows(DummyLogger):

@@ -14,12 +14,12 @@ from test_audit import train_on
 from torch import nn
 
 from echo_torch import EchoLSTM, EchoModule, LSTMState, configure
-from echo_torch.audit import StateAudit, StateError
-from echo_torch.builders import build_model, training_stream
-from echo_torch.probe import FAULTS, hand_over, probe
-from echo_torch.reach import OTHER, reach
-from echo_torch.runner import build_module, quiet_lightning
-from echo_torch.state import reset_state
+from echo_torch.diagnosis.audit import StateAudit, StateError
+from echo_torch.diagnosis.data_path import OTHER, reach
+from echo_torch.diagnosis.probing import FAULTS, hand_over, probe
+from echo_torch.lab.plan import build_model, training_stream
+from echo_torch.lab.runner import build_module, quiet_lightning
+from echo_torch.models.state import reset_state
 
 
 def correct_chunks(number=12, **options):

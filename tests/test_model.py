@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echo_torch import EchoLSTM, LSTMState
-from echo_torch.builders import build_model
-from echo_torch.experiments import configure, count_parameters
-from echo_torch.model import EchoGRU, EchoMLP, EchoRNN
+from echo_torch.experiments.configuration import configure, count_parameters
+from echo_torch.lab.plan import build_model
+from echo_torch.models.networks import EchoGRU, EchoMLP, EchoRNN
 
 MODELS = {
     "lstm": lambda: EchoLSTM(11, 6, num_layers=2),

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from processes import files
 
 from echo_torch import RunDirectory, configure, train
-from echo_torch.builders import build_reach, evaluation_stream, training_stream
 from echo_torch.cli import main
+from echo_torch.data.own_symbols import OwnSymbols, open_series
 from echo_torch.files import UserError
-from echo_torch.series import OwnSymbols, open_series
+from echo_torch.lab.plan import build_reach, evaluation_stream, training_stream
 
 MODES = ("echo", "stateful", "lag", "masked", "whole", "sequence", "aligned")
 

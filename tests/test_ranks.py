@@ -15,11 +15,8 @@ import torch
 from processes import files
 
 from echo_torch import EchoLSTM, RunDirectory, configure, train
-from echo_torch.builders import evaluation_stream
-from echo_torch.checkpoints import PREVIOUS, read_checkpoint
-from echo_torch.evaluation import Evaluation, evaluate
 from echo_torch.files import UserError
-from echo_torch.lightning_module import CHECKPOINT_KEY
+from echo_torch.lab.plan import evaluation_stream
 from echo_torch.ranks import (
     Interrupted,
     KilledError,
@@ -30,6 +27,9 @@ from echo_torch.ranks import (
     run_ranks,
     sum_over_ranks,
 )
+from echo_torch.training.checkpoints import PREVIOUS, read_checkpoint
+from echo_torch.training.evaluation import Evaluation, evaluate
+from echo_torch.training.module import CHECKPOINT_KEY
 
 ROOT = Path(__file__).parent.parent
 
@@ -156,8 +156,8 @@ def test_the_loss_of_one_rank_stops_all(tmp_path):
     program = (
         "import sys\n"
         "from echo_torch import RunDirectory, configure, train\n"
-        "from echo_torch import runner\n"
-        "from echo_torch.lightning_module import EchoModule\n"
+        "from echo_torch.lab import runner\n"
+        "from echo_torch.training.module import EchoModule\n"
         "runner.build_module = lambda c, model: EchoModule(model, learning_rate=1e38)\n"
         "if __name__ == '__main__':\n"
         "    train(configure('lag', updates=50, devices=2, accelerator='cpu'), RunDirectory(sys.argv[1]))\n"

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echo_torch import EXPERIMENTS, Chunk, configure
-from echo_torch.builders import build_reach, training_stream
-from echo_torch.experiments import memory_length
-from echo_torch.reach import OTHER, Stamps, explain, reach
+from echo_torch.diagnosis.data_path import OTHER, Stamps, explain, reach
+from echo_torch.experiments.configuration import memory_length
+from echo_torch.lab.plan import build_reach, training_stream
 
 
 def brute_force(chunks, lag, vocabulary_size, max_lag=24):

@@ -6,7 +6,7 @@ import torch
 
 from echo_torch import RunDirectory, configure
 from echo_torch.files import UserError
-from echo_torch.results import read_yaml, to_yaml, weights_sha256
+from echo_torch.lab.run_directory import read_yaml, to_yaml, weights_sha256
 
 
 def test_the_first_free_name(tmp_path, monkeypatch):

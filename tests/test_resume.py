@@ -15,11 +15,11 @@ import torch
 from processes import TIMES, files, finish, kill_and_resume, start, wait_until
 
 from echo_torch import RunDirectory, configure, train
-from echo_torch.checkpoints import PREVIOUS, newest_checkpoint, read_checkpoint, write_checkpoint
 from echo_torch.cli import main
-from echo_torch.experiments import EXPERIMENTS, replace
+from echo_torch.experiments.configuration import EXPERIMENTS, replace
 from echo_torch.files import UserError
-from echo_torch.lightning_module import CHECKPOINT_KEY, EchoModule
+from echo_torch.training.checkpoints import PREVIOUS, newest_checkpoint, read_checkpoint, write_checkpoint
+from echo_torch.training.module import CHECKPOINT_KEY, EchoModule
 
 ROOT = Path(__file__).parent.parent
 

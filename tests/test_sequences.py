@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echo_torch import RandomSymbols, generate_sequence
-from echo_torch.sequences import symbol
+from echo_torch.data.random_symbols import symbol
 
 
 def test_golden_values():

@@ -1,0 +1,432 @@
+"""A trained network fed by hand: a list of numbers, or one number at a time for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from echo_torch.data.chunk import NOT_ASKED, Chunk
+from echo_torch.data.framing import Frames
+from echo_torch.data.layout import LaneLayout, Layout, WindowLayout
+from echo_torch.data.random_symbols import Integers
+from echo_torch.data.stream import EchoStream
+from echo_torch.experiments.configuration import Configuration, given, suggest
+from echo_torch.lab.plan import build_frames, evaluation_stream
+from echo_torch.lab.run_directory import RunDirectory
+from echo_torch.lab.runner import load_model
+from echo_torch.models.encoding import most_likely, num_digits_of, top_symbols
+from echo_torch.models.networks import EchoModel
+from echo_torch.models.state import reset_state
+from echo_torch.training.evaluation import read
+
+STATES = ("carried", "fresh")
+_ROWS_PER_BLOCK = 2**11  # enough to be quick, little enough for any list
+_MAX_REPLACEMENTS = 32
+_MAX_EXPLAINED = 1000
+_MAX_LOOKED_UP = 2000  # symbols whose one-hot vectors are kept: 16 MB
+_MAX_DIGITS = 10
+_NAMED_SYMBOLS = 10_000
+
+
+class Answer(NamedTuple):
+    """What the network says at one position of the input.
+
+    Attributes:
+        position: Where it is asked, counted from 0: the last number it had read.
+        of: The position whose number it is to echo, `position - lag`.
+        symbol: Its answer.
+        top: The most likely symbols with their probabilities, the likeliest first.
+    """
+
+    position: int
+    of: int
+    symbol: int
+    top: list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class EchoPredictor:
+    """A trained network that answers lists.
+
+        predictor = EchoPredictor.load("runs/lag-seed1")
+        predictor.predict([1, 36, 0, 36, 21])
+
+    The list is read as one sequence of the run's evaluation: cut into the same windows, batches and lanes. A window
+    that the run drops at the front of a sequence is answered too, from an empty state.
+
+    Attributes:
+        configuration: Of the run.
+        model: Its network.
+        state: "carried" hands the state from batch to batch, or from chunk to chunk of a lane, "fresh" reads each from
+            an empty state. None takes what the run's training does, and becomes that word.
+
+    Raises:
+        ValueError: If the state is neither, or carried where no row of the run continues another.
+    """
+
+    configuration: Configuration
+    model: EchoModel
+    state: str | None = None
+
+    def __post_init__(self) -> None:
+        c = self.configuration
+        usual = "carried" if c.carry == "keep" else "fresh"
+        state = usual if self.state is None else self.state
+        if state not in STATES:
+            raise ValueError(f"`state` must be one of {', '.join(STATES)}. Got {state!r}{suggest(state, STATES)}.")
+        if state == "carried" and _reads_at_once(c):
+            raise ValueError(
+                f"`state` must be fresh in mode {c.mode}, because each of its rows holds all that it needs and "
+                "continues no other. Got 'carried'; leave it out."
+            )
+        object.__setattr__(self, "state", state)
+
+    @classmethod
+    def load(cls, run: str | Path, *, state: str | None = None) -> EchoPredictor:
+        """The network of a run directory.
+
+        Args:
+            run: The directory.
+            state: As of the class.
+
+        Raises:
+            UserError: If it holds no finished run.
+            ValueError: As of the class.
+        """
+        return cls(*load_model(RunDirectory(Path(run))), state)
+
+    @property
+    def is_carried(self) -> bool:
+        """Whether the state is handed over."""
+        return self.state == "carried"
+
+    def predict(self, symbols: Sequence[int]) -> list[int]:
+        """The answers alone: for each position that has one, the echo of the number `lag` before it.
+
+        Args:
+            symbols: Integers 0..vocabulary_size-1, in the order of time.
+
+        Returns:
+            One integer for each of `answers(symbols)`.
+
+        Raises:
+            ValueError: If there are too few numbers, or one is not in the vocabulary.
+        """
+        return [answer.symbol for answer in self.answers(symbols, top_k=0)]
+
+    def answers(self, symbols: Sequence[int], *, top_k: int = 1) -> list[Answer]:
+        """The answers with their places and probabilities.
+
+        Args:
+            symbols: As in `predict`.
+            top_k: So many symbols with probabilities for each answer; 0: none.
+
+        Raises:
+            ValueError: As in `predict`.
+        """
+        num_digits = num_digits_of(self.model)
+        found: list[Answer] = []
+        for chunk, logits in self._read(self._checked(symbols)[None]):
+            is_asked = chunk.targets != NOT_ASKED
+            positions, logits = chunk.step[is_asked], logits[is_asked]
+            said = most_likely(logits, num_digits).tolist()
+            top: list[list[tuple[int, float]]] = [[] for _ in said]
+            if top_k and said:
+                pairs = zip(*(part.tolist() for part in top_symbols(logits, top_k, num_digits)), strict=True)
+                top = [list(zip(*pair, strict=True)) for pair in pairs]
+            places = zip(positions.tolist(), (positions - self.configuration.lag).tolist(), strict=True)
+            found += [Answer(*place, *rest) for place, *rest in zip(places, said, top, strict=True)]
+        return found
+
+    def explain(self, symbols: Sequence[int], *, progress: bool = False) -> list[float]:
+        """How much the last answer depends on each number of the input.
+
+        Every number is replaced by others (all of a small vocabulary, 32 of a large one), and it is counted how
+        often that changes the answer at the last position.
+
+        Args:
+            symbols: As in `predict`.
+            progress: Whether a progress bar is drawn on standard error: with hundreds of numbers it takes a while.
+
+        Returns:
+            For each position the share of replacements that changed the answer, 0..1.
+
+        Raises:
+            ValueError: As in `predict`.
+        """
+        checked = self._checked(symbols)
+        if len(checked) > _MAX_EXPLAINED:
+            raise ValueError(
+                f"`symbols` must hold at most {_MAX_EXPLAINED} numbers to be explained, because each is replaced in "
+                f"turn. Got {len(checked)}; give the last ones."
+            )
+        size = self.configuration.vocabulary_size
+        last = self._last_answers(checked[None])[0]
+        # Spread over the vocabulary, so that all digits of a symbol change.
+        number = min(size - 1, _MAX_REPLACEMENTS)
+        shifts = torch.tensor([1 + (size - 2) * index // max(1, number - 1) for index in range(number)])
+        shares: list[float] = []
+        blocks = torch.split(torch.arange(len(checked)), max(1, _ROWS_PER_BLOCK // number))
+        for positions in tqdm(blocks, desc="explaining", disable=not progress, leave=False, dynamic_ncols=True):
+            changed = checked.repeat(len(positions), number, 1)
+            changed[torch.arange(len(positions)), :, positions] += shifts
+            answers = self._last_answers(changed.remainder(size).flatten(0, 1))
+            shares += answers.ne(last).double().view(len(positions), number).mean(dim=1).tolist()
+        return shares
+
+    def _checked(self, symbols: Sequence[int]) -> Tensor:
+        c = self.configuration
+        values = torch.tensor(list(symbols), dtype=torch.int64) if len(symbols) else torch.zeros(0, dtype=torch.int64)
+        needed = max(c.window or 1, c.lag + 1) if c.framing == "windows" else c.lag + 1
+        if len(values) < needed:
+            reason = f"its windows have {c.window} steps" if c.window == needed else f"it echoes the one {c.lag} before"
+            raise ValueError(
+                f"`symbols` must hold at least {needed} numbers for this run, because {reason}. Got {len(values)}."
+            )
+        wrong = ((values < 0) | (values >= c.vocabulary_size)).nonzero()
+        if len(wrong):
+            place = int(wrong[0])
+            raise ValueError(
+                f"`symbols` must lie in 0..{c.vocabulary_size - 1}, the vocabulary of this run. "
+                f"Got {int(values[place])} at position {place}."
+            )
+        return values
+
+    def _read(self, lists: Tensor, *, only_last: bool = False) -> Iterator[tuple[Chunk, Tensor]]:
+        """Lead the network through lists, (lists, positions), as through sequences of the run.
+
+        Args:
+            lists: All are read next to each other.
+            only_last: Whether it is enough to read what the answers at the last position hang on.
+
+        Yields:
+            Chunks with their logits.
+        """
+        numbers = lists.numpy()
+
+        def source(sequence: Integers, step: Integers) -> Integers:
+            is_there = (sequence >= 0) & (step >= 0) & (step < numbers.shape[1])
+            found: Integers = np.where(is_there, numbers[sequence * is_there, step * is_there], -1)
+            return found
+
+        for layout in self._layouts(*lists.shape, only_last=only_last):
+            num_chunks = -(-lists.shape[1] // layout.num_steps)
+            if isinstance(layout, WindowLayout):
+                num_chunks = layout.num_chunks(len(lists))
+            yield from read(self.model, EchoStream(layout, source, num_chunks=num_chunks))
+
+    def _layouts(self, num_lists: int, length: int, *, only_last: bool) -> Iterator[Layout]:
+        c, carry = self.configuration, "keep" if self.is_carried else "reset"
+        if c.framing == "lanes" or _reads_at_once(c):
+            # A state that is carried on is the same whatever the chunks; long ones are quick.
+            in_chunks = not self.is_carried and c.framing == "lanes"
+            chunk = given(c.chunk) if in_chunks else min(length, max(1, _ROWS_PER_BLOCK // num_lists))
+            yield LaneLayout(num_lists, chunk, c.lag, carry="reset" if in_chunks else "keep")
+            return
+        frames = build_frames(c, length, num_dropped=0)
+        dropped, kept = _rows(frames, slice(c.windows_dropped)), _rows(frames, slice(c.windows_dropped, None))
+        batch_size = given(c.batch_size) if self.is_carried else max(1, _ROWS_PER_BLOCK // num_lists)
+        if only_last and len(kept.steps):
+            # The last window and those before it that handed their state on to it.
+            rows = slice((len(kept.steps) - 1) % batch_size, None, batch_size) if self.is_carried else slice(-1, None)
+            dropped, kept, batch_size = _rows(kept, slice(0)), _rows(kept, rows), 1
+        for part, way in ((dropped, "reset"), (kept, carry)):
+            if len(part.steps):
+                yield WindowLayout(part, length, batch_size, carry=way, sequences_at_once=num_lists)
+
+    def _last_answers(self, lists: Tensor) -> Tensor:
+        """The answers at the last position of several lists: (lists, positions) -> (lists,)."""
+        answers = torch.zeros(len(lists), dtype=torch.int64)
+        for chunk, logits in self._read(lists, only_last=True):
+            is_last = (chunk.step == lists.shape[1] - 1) & (chunk.targets != NOT_ASKED)
+            lanes, _ = is_last.nonzero(as_tuple=True)
+            answers[chunk.sequence[lanes]] = most_likely(logits[is_last], num_digits_of(self.model))
+        return answers
+
+
+def _rows(frames: Frames, rows: slice) -> Frames:
+    return Frames(frames.steps[rows], frames.answers[rows])
+
+
+def _reads_at_once(configuration: Configuration) -> bool:
+    """Whether each row of a run holds its sequence from the beginning."""
+    return configuration.framing in ("whole", "sequence")
+
+
+def slides(configuration: Configuration) -> bool:
+    """Whether a run reads windows that hold the answer, one at a time, rather than carry a state on."""
+    c = configuration
+    return c.framing in ("windows", "masked") and (given(c.window) > 1 or c.carry == "reset")
+
+
+class OnlineEcho:
+    """A trained network fed one number at a time for each of its lanes, for ever, in constant memory.
+
+        echo = OnlineEcho.load("runs/aligned-seed1")
+        for number in numbers:
+            answer, = echo.step([number])
+
+    Args:
+        model: The network.
+        num_lanes: Independent streams side by side, at least 1.
+        window_length: Steps that are read anew for each answer, as a network trained on windows wants it; None: the
+            state is carried. The first window_length - 1 answers come from windows that are not full yet.
+
+    Attributes:
+        state: Everything it remembers: the network's state, or the last window. Save it and set it again, to go on
+            from there.
+
+    Raises:
+        ValueError: If there is no lane.
+    """
+
+    def __init__(self, model: EchoModel, num_lanes: int = 1, *, window_length: int | None = None) -> None:
+        if num_lanes < 1:
+            raise ValueError(f"`num_lanes` must be at least 1. Got {num_lanes}.")
+        self.model = model.eval()
+        self.num_lanes = num_lanes
+        self._num_digits = num_digits_of(model)
+        self._window_length = window_length
+        self._fresh = model.initial_state(num_lanes)
+        # One-hot vectors are looked up, which is five times as quick as making them; the last one is for -1.
+        self._vectors: Tensor | None = None
+        if model.encoding.size <= _MAX_LOOKED_UP and model.encoding.num_digits == 1:
+            self._vectors = model.encoding.encode(torch.arange(-1, model.vocabulary_size).roll(-1))
+        self.state: Any = None
+        self.reset()
+
+    @classmethod
+    def load(cls, run: str | Path, num_lanes: int = 1) -> OnlineEcho:
+        """The network of a run directory. One trained on windows reads each from an empty state.
+
+        Raises:
+            UserError: If it holds no finished run.
+        """
+        configuration, model = load_model(RunDirectory(Path(run)))
+        return cls(model, num_lanes, window_length=configuration.window if slides(configuration) else None)
+
+    def step(self, symbols: Sequence[int]) -> list[int]:
+        """Read one number for each lane and answer each.
+
+        Args:
+            symbols: `num_lanes` integers 0..vocabulary_size-1; -1: this lane's number is missing.
+
+        Returns:
+            One answer for each lane.
+
+        Raises:
+            ValueError: If there is not one number for each lane, or one is not in the vocabulary; nothing is read then.
+        """
+        if len(symbols) != self.num_lanes:
+            raise ValueError(
+                f"`symbols` must hold one number for each of the {self.num_lanes} lanes. Got {len(symbols)}."
+            )
+        low, high = min(symbols), max(symbols)
+        if low < -1 or high >= self.model.vocabulary_size:
+            wrong = low if low < -1 else high
+            raise ValueError(f"`symbols` must lie in 0..{self.model.vocabulary_size - 1}. Got {wrong}.")
+        with torch.inference_mode():
+            column = torch.from_numpy(np.array(symbols, dtype=np.int64)).unsqueeze(1)
+            if self._window_length is None:
+                logits, self.state = self.model.read_encoded(self._encode(column, low), self.state)
+            else:
+                self.state = torch.cat([self.state[:, 1:], column], dim=1)
+                logits, _ = self.model.read_encoded(self._encode(self.state, -1), self._fresh)
+            answers: list[int] = most_likely(logits[:, -1], self._num_digits).tolist()
+        return answers
+
+    def _encode(self, symbols: Tensor, low: int) -> Tensor:
+        if self._vectors is None:
+            return self.model.encoding.encode_checked(symbols)
+        if low < 0:
+            symbols = torch.where(symbols < 0, len(self._vectors) - 1, symbols)
+        return torch.nn.functional.embedding(symbols, self._vectors)
+
+    def reset(self, lanes: Sequence[int] | None = None) -> None:
+        """Forget what some lanes have read; None: all of them."""
+        if lanes is None:
+            is_window = self._window_length is not None
+            empty = torch.full((self.num_lanes, self._window_length or 1), -1)
+            self.state = empty if is_window else self._fresh
+            return
+        starts = torch.zeros(self.num_lanes, dtype=torch.bool)
+        starts[list(lanes)] = True
+        with torch.inference_mode():
+            if self._window_length is None:
+                self.state = reset_state(self.state, starts)
+            else:
+                self.state = self.state.masked_fill(starts[:, None], -1)
+
+
+def answer_lines(
+    echo: OnlineEcho, lines: Iterable[str], say: Callable[[str], None], complain: Callable[[str], None]
+) -> None:
+    """Feed lines of numbers and say the answers, a line for each as soon as it was read.
+
+    A line holds one number for each lane, separated by blanks; the line "reset" makes all lanes forget and is not
+    answered. A line that is neither is complained of and changes nothing.
+
+    Args:
+        echo: The network.
+        lines: What comes in.
+        say: Takes the line of answers.
+        complain: Takes a sentence with the number of the bad line.
+    """
+    # Looked up rather than converted, for speed; what is not in the table takes the longer way.
+    names = [str(symbol) for symbol in range(min(echo.model.vocabulary_size, _NAMED_SYMBOLS))]
+    named = {name: symbol for symbol, name in enumerate(names)}
+    for number, line in enumerate(lines, start=1):
+        try:
+            words = line.split()
+            if words == ["reset"]:
+                echo.reset()
+                continue
+            is_named = all(map(named.__contains__, words))
+            answers = echo.step([named[word] if is_named else _number(word) for word in words])
+        except ValueError as error:
+            complain(f"line {number}: {error}")
+            continue
+        say(" ".join([names[answer] if answer < len(names) else str(answer) for answer in answers]))
+
+
+def guess_ahead(configuration: Configuration, model: EchoModel) -> tuple[int, int]:
+    """How often the answer is, by luck, the random symbol that comes next.
+
+    Args:
+        configuration: Of a run on random symbols; its evaluation is read.
+        model: Its network.
+
+    Returns:
+        (right, asked), over all questions after which another symbol follows.
+
+    Raises:
+        ValueError: If the run was trained on a user's own data, of which nobody knows how far it can be guessed.
+    """
+    if configuration.data is not None:
+        raise ValueError(f"`ahead` measures random numbers, and this run was trained on {configuration.data!r}.")
+    right = asked = 0
+    stream = evaluation_stream(configuration)
+    end = configuration.length or configuration.reset_every
+    for chunk, logits in read(model, stream):
+        after = chunk.step + 1
+        is_asked = chunk.targets != NOT_ASKED
+        if end is not None:
+            is_asked &= after < end
+        coming = torch.from_numpy(stream.source(chunk.sequence[:, None].numpy(), after.numpy()))
+        right += int((most_likely(logits, num_digits_of(model)).eq(coming) & is_asked).sum())
+        asked += int(is_asked.sum())
+    return right, asked
+
+
+def _number(word: str) -> int:
+    # Not int() alone: it also takes signs, underscores and digits of other scripts.
+    if not (word.isascii() and word.isdigit() and len(word) <= _MAX_DIGITS):
+        raise ValueError(f"every entry must be a whole number >= 0. Got {word[:30]!r}.")
+    return int(word)

@@ -1,0 +1,454 @@
+"""Pictures; the only part that draws."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from math import log
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from echo_torch.data.chunk import NOT_ASKED, Chunk
+from echo_torch.experiments.configuration import Configuration
+from echo_torch.files import whole_file
+from echo_torch.lab.plan import MAX_CHUNKS_OF_A_LANE
+from echo_torch.lab.run_directory import RunDirectory
+from echo_torch.training.evaluation import wilson_interval
+
+
+def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
+    """Draw a run into curve.png: loss and accuracy over the training, and what the evaluation found by chunk.
+
+    Args:
+        run: A finished run.
+        configuration: Its configuration.
+    """
+    metrics = run.read_metrics()
+    chance = 1 / configuration.vocabulary_size
+    figure = plt.figure(figsize=(10, 5), layout="constrained")
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.7, 1))
+    lower = figure.add_subplot(grid[1, 0])
+    upper, right = figure.add_subplot(grid[0, 0], sharex=lower), figure.add_subplot(grid[:, 1])
+    drawn, label = _drawn(configuration, metrics)
+    upper.plot(drawn, metrics["accuracy"], color="C0", marker=_marker(metrics), label="training")
+    lower.plot(drawn, metrics["loss"], color="C1", marker=_marker(metrics), label="training")
+    if validation := run.read_validation():
+        checked, _ = _drawn(configuration, validation)
+        for axes, name in ((upper, "accuracy"), (lower, "loss")):
+            axes.plot(checked, validation[name], "D", color="black", markersize=4, label="validation")
+    upper.axhline(chance, color="0.4", linestyle="--", label=f"chance, 1/{configuration.vocabulary_size}")
+    upper.set(ylabel="accuracy", ylim=(-0.03, 1.03))
+    upper.tick_params(labelbottom=False)
+    upper.legend(loc="center right")
+    lower.axhline(log(configuration.vocabulary_size), color="0.4", linestyle="--", label="loss of a uniform guess")
+    lower.set(ylabel="loss (nats)", xlabel=label)
+    lower.set_ylim(bottom=0)
+    lower.legend(loc="best")
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+    draw_by_chunk(right, run.read_result())
+    if configuration.length is None:
+        right.set_xlabel(f"chunk since the reset ({MAX_CHUNKS_OF_A_LANE}: and all later)")
+    figure.suptitle(_title(configuration))
+    _save(figure, run.curve)
+
+
+def draw_by_chunk(axes: Axes, result: Mapping[str, Any]) -> None:
+    """Draw the accuracy of an evaluation by chunk of the sequence, the state carried and reset, with its intervals.
+
+    Args:
+        axes: Where.
+        result: As in result.json.
+    """
+    asked = result["targets_by_chunk"]
+    styles: tuple[tuple[str, str, float, dict[str, Any]], ...] = (
+        ("accuracy_by_chunk", "as in training", -0.08, {"color": "C0", "marker": "o"}),
+        ("accuracy_reset_by_chunk", "state reset at every chunk", 0.08, {"color": "C1", "marker": "s", "mfc": "white"}),
+    )
+    for name, label, shift, style in styles:
+        known = [(n, share, of) for n, (share, of) in enumerate(zip(result[name], asked, strict=True), 1) if of]
+        bounds = [wilson_interval(round(share * of), of) for _, share, of in known]
+        errors = [
+            [max(0.0, share - low) for (_, share, _), (low, _) in zip(known, bounds, strict=True)],
+            [max(0.0, high - share) for (_, share, _), (_, high) in zip(known, bounds, strict=True)],
+        ]
+        places, shares = [n + shift for n, _, _ in known], [share for _, share, _ in known]
+        axes.errorbar(places, shares, errors, label=label, linestyle=":", linewidth=1, capsize=2, **style)
+    axes.axhline(result["chance"], color="0.4", linestyle="--", label="chance")
+    if result["ceiling"] is not None:
+        axes.axhline(result["ceiling"], color="0.1", linewidth=1.2, label="ceiling, all chunks")
+    axes.set(ylim=(-0.03, 1.06), xlim=(0.5, len(asked) + 0.5), ylabel="accuracy on fresh sequences (95 % interval)")
+    axes.set_xlabel("chunk of the sequence")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best", fontsize="small")
+
+
+def draw_side_by_side(runs: Sequence[RunDirectory], path: str | Path) -> None:
+    """Draw the accuracy of several runs over their training, a panel for each, into one picture.
+
+    Args:
+        runs: Finished runs.
+        path: The PNG file.
+    """
+    width = 3.6 * len(runs)
+    figure, panels = plt.subplots(1, len(runs), sharey=True, squeeze=False, figsize=(width, 3), layout="constrained")
+    for axes, run in zip(panels[0], runs, strict=True):
+        configuration, metrics = run.read_config(), run.read_metrics()
+        axes.plot(metrics["sequences"], metrics["accuracy"], color="C0")
+        axes.axhline(1 / configuration.vocabulary_size, color="0.4", linestyle="--", label="chance")
+        axes.set(ylim=(-0.03, 1.03), title=_title(configuration), xlabel="sequences drawn")
+        axes.grid(alpha=0.3)
+    panels[0][0].set_ylabel("accuracy in training")
+    panels[0][0].legend(loc="center right")
+    _save(figure, path)
+
+
+def _drawn(c: Configuration, metrics: dict[str, list[float]]) -> tuple[list[float], str]:
+    """The data used so far, and what the axis is called: sequences where their number means something."""
+    if c.length is None:
+        return metrics["symbols"], "fresh symbols drawn"
+    return metrics["sequences"], f"sequences of {c.length} symbols drawn"
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    with whole_file(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+    plt.close(figure)
+
+
+def _marker(metrics: dict[str, list[float]]) -> str:
+    return "o" if len(metrics["update"]) < 20 else ""
+
+
+def _title(c: Configuration) -> str:
+    return f"{c.mode}: lag {c.lag}, {c.vocabulary_size} symbols, seed {c.seed}"
+
+
+_READ, _ASKED, _MISSING = "0.92", "#1b7837", "#b2182b"
+_EXAMPLE = "#d95f02"
+_MAX_LANES, _MAX_COLUMNS, _MAX_CHUNKS = 8, 24, 5
+
+
+def draw_reach(chunks: Sequence[Chunk], lag: int, path: str | Path, *, title: str = "") -> None:
+    """Draw what each row of the batch reads, where it jumps, and whether it has read what it is asked for.
+
+    A box is a column of a chunk, the number in it the step that is read. Under it stands which step's symbol is
+    asked, with a tick where this row has read it since its reset and a cross where it has not; for one cross an
+    arrow shows which row did read it. From box to box the state goes on (grey), jumps (red) or is reset (a bar).
+
+    Args:
+        chunks: The first chunks of a stream; as many are drawn as there is room for.
+        lag: How many steps back the answers lie.
+        path: The PNG file.
+        title: Stands above it.
+    """
+    num_steps = chunks[0].symbols.shape[1]
+    chunks = chunks[: min(_MAX_CHUNKS, max(1, _MAX_COLUMNS // num_steps))]
+    num_lanes = min(_MAX_LANES, len(chunks[0].symbols))
+    num_steps = min(num_steps, _MAX_COLUMNS)
+    pitch = num_steps + 1.2  # columns of a chunk and the space between chunks
+    width = max(7.0, 0.62 * pitch * len(chunks) + 1.6)
+    figure, axes = plt.subplots(figsize=(width, 0.85 * num_lanes + 2.1), layout="constrained")
+    seen: list[set[tuple[int, int]]] = [set() for _ in range(num_lanes)]
+    last: list[tuple[int, int] | None] = [None] * num_lanes
+    drawn: dict[tuple[int, int], tuple[float, int]] = {}  # where each step of each sequence is read first
+    missed: list[tuple[float, int, tuple[int, int]]] = []  # where it is asked without having been read there
+    for number, chunk in enumerate(chunks):
+        for lane in range(num_lanes):
+            if chunk.starts[lane]:
+                seen[lane], last[lane] = set(), None
+            for column in range(num_steps):
+                place = (int(chunk.sequence[lane]), int(chunk.step[lane, column]))
+                if place[1] < 0:
+                    continue
+                x = number * pitch + column
+                _draw_hand_over(axes, x, lane, last[lane], place, is_border=column == 0)
+                last[lane] = place
+                is_read = bool(chunk.symbols[lane, column] >= 0)
+                if is_read:
+                    seen[lane].add(place)
+                    drawn.setdefault(place, (x, lane))
+                is_asked = int(chunk.targets[lane, column]) != NOT_ASKED
+                answer = (place[0], place[1] - lag)
+                has_read = answer in seen[lane]
+                if is_asked and not has_read:
+                    missed.append((x, lane, answer))
+                _draw_cell(axes, x, lane, place[1], is_read)
+                if is_asked:
+                    _draw_question(axes, x, lane, answer[1], has_read)
+    example = _draw_example(axes, missed, drawn)
+    middles = [number * pitch + (num_steps - 1) / 2 for number in range(len(chunks))]
+    axes.set_xticks(middles, [f"chunk {chunk.index}" for chunk in chunks])
+    axes.set_yticks(range(num_lanes), [f"lane {lane}" for lane in range(num_lanes)])
+    axes.set(
+        xlim=(-1.4, len(chunks) * pitch - 0.6), ylim=(num_lanes - 0.3, -0.75), xlabel="chunk, in order of training"
+    )
+    axes.set_ylabel("row of the batch")
+    axes.set_title(title)
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    keys: list[Artist] = [
+        Patch(facecolor=_READ, edgecolor="0.3", label="step read"),
+        *_key_to_missing(chunks),
+        Line2D([], [], color=_ASKED, marker="$\\checkmark$", linestyle="", label="asked, and read by this row before"),
+        Line2D([], [], color=_MISSING, marker="x", linestyle="", label="asked, but never read by this row"),
+        Line2D([], [], color="0.55", label="state goes on without a gap"),
+        Line2D([], [], color=_MISSING, linestyle="--", label="state jumps (+: steps skipped, -: read again)"),
+        Line2D([], [], color="0.1", linewidth=3, label="state reset"),
+    ]
+    figure.legend(handles=keys + example, loc="outside lower center", ncols=2, fontsize="small", frameon=False)
+    _save(figure, path)
+
+
+_LOST: dict[str, Any] = {"facecolor": "white", "edgecolor": "0.6", "linestyle": ":"}  # a step without its symbol
+
+
+def _draw_cell(axes: Axes, x: float, lane: int, step: int, is_read: bool) -> None:
+    style = {"facecolor": _READ, "edgecolor": "0.3"} if is_read else _LOST
+    axes.add_patch(Rectangle((x - 0.45, lane - 0.3), 0.9, 0.42, **style))
+    color = "black" if is_read else "0.6"
+    axes.text(x, lane - 0.09, str(step), ha="center", va="center", fontsize=10, color=color)
+
+
+def _draw_question(axes: Axes, x: float, lane: int, asked: int, has_read: bool) -> None:
+    mark, color = ("\u2713", _ASKED) if has_read else ("\u2717", _MISSING)
+    axes.text(x, lane + 0.29, f"{asked}? {mark}", ha="center", va="center", fontsize=8.5, color=color, weight="bold")
+
+
+def _key_to_missing(chunks: Sequence[Chunk]) -> list[Artist]:
+    if any(bool(((chunk.symbols < 0) & (chunk.step >= 0)).any()) for chunk in chunks):
+        return [Patch(label="step passed, its symbol missing", **_LOST)]
+    return []
+
+
+def _draw_hand_over(
+    axes: Axes, x: float, lane: int, last: tuple[int, int] | None, place: tuple[int, int], *, is_border: bool
+) -> None:
+    y = lane - 0.09
+    if last is None:
+        axes.plot([x - 0.62, x - 0.62], [lane - 0.32, lane + 0.14], color="0.1", linewidth=3)
+        return
+    gap = place[1] - last[1] - 1 if place[0] == last[0] else None
+    begin = x - (1.75 if is_border else 0.55)
+    if gap == 0:
+        axes.plot([begin, x - 0.45], [y, y], color="0.55", linewidth=1.5, zorder=0)
+        return
+    axes.plot([begin, x - 0.45], [y, y], color=_MISSING, linewidth=1.5, linestyle="--", zorder=0)
+    label = "other" if gap is None else f"{gap:+d}"
+    axes.text((begin + x - 0.45) / 2, lane - 0.4, label, ha="center", va="center", fontsize=8, color=_MISSING)
+
+
+def _draw_example(
+    axes: Axes, missed: list[tuple[float, int, tuple[int, int]]], drawn: dict[tuple[int, int], tuple[float, int]]
+) -> list[Line2D]:
+    """Show for one unanswerable question which row did read the answer; returns the key to the arrow, if any."""
+    for x, lane, answer in missed:
+        there, other = drawn.get(answer, (x, lane))
+        if there < x and other != lane:
+            box = Rectangle((there - 0.45, other - 0.3), 0.9, 0.42, fill=False, edgecolor=_EXAMPLE, linewidth=2.5)
+            axes.add_patch(box)
+            arrow = {"arrowstyle": "->", "color": _EXAMPLE, "linewidth": 1.8}
+            axes.annotate("", xy=(x - 0.3, lane + 0.36), xytext=(there + 0.45, other - 0.2), arrowprops=arrow, zorder=5)
+            label = f"example: lane {lane} is asked for step {answer[1]}, which lane {other} has read"
+            return [Line2D([], [], color=_EXAMPLE, label=label)]
+    return []
+
+
+def draw_comparison(rows: Sequence[dict[str, Any]], runs: dict[str, list[RunDirectory]], path: str | Path) -> None:
+    """Draw the learning curve of every arm, all seeds, with ceiling and chance.
+
+    Args:
+        rows: As `comparison.compare` makes them.
+        runs: The runs of each arm.
+        path: The PNG file.
+    """
+    num_columns = min(4, len(rows))
+    num_rows = -(-len(rows) // num_columns)
+    size = (3.1 * num_columns, 2.6 * num_rows + 0.5)
+    figure, panels = plt.subplots(num_rows, num_columns, sharey=True, squeeze=False, figsize=size, layout="constrained")
+    for axes, row in zip(panels.flat, rows, strict=False):
+        for run in runs[row["arm"]]:
+            metrics = run.read_metrics()
+            axes.plot([symbols / 1000 for symbols in metrics["symbols"]], metrics["accuracy"], color="C0", alpha=0.6)
+        axes.axhline(row["ceiling"], color="0.1", linewidth=1.2, label="ceiling")
+        axes.axhline(row["chance"], color="0.4", linestyle="--", linewidth=1.2, label="chance")
+        axes.set(title=row["label"], ylim=(-0.04, 1.06))
+        axes.title.set_fontsize(10)
+        axes.grid(alpha=0.3)
+    for axes in list(panels.flat)[len(rows) :]:
+        axes.set_visible(False)
+    figure.supxlabel("fresh symbols drawn (thousands)", fontsize=10)
+    figure.supylabel("accuracy in training", fontsize=10)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    seed = Line2D([], [], color="C0", alpha=0.6, label="one seed")
+    figure.legend(handles=[seed, *handles], labels=["one seed", *labels], loc="outside upper center", ncols=3)
+    _save(figure, path)
+
+
+def draw_reach_by_horizon(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
+    """Draw the arms in the 2 x 2 of reach by horizon: whether an answer was read, and whether a gradient gets there.
+
+    Args:
+        rows: As `comparison.compare` makes them.
+        path: The PNG file.
+    """
+    figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    cells: dict[tuple[bool, bool], list[str]] = {}
+    for row in rows:
+        is_reachable = row["reachable_share"] >= 0.5
+        # Without the cut whatever a lane reads lies within the horizon, reachable or not.
+        is_near = row["cut"] == "sequence" or row["in_horizon_share"] >= 0.5
+        cells.setdefault((is_reachable, is_near), []).append(f"{row['label']}: {row['accuracy']:.1%}")
+    for is_reachable in (False, True):
+        for is_near in (False, True):
+            x, y = int(is_near), int(is_reachable)
+            shade = "0.92" if is_reachable and is_near else "1.0"
+            axes.add_patch(Rectangle((x, y), 1, 1, facecolor=shade, edgecolor="0.2"))
+            text = "\n".join(cells.get((is_reachable, is_near), ["no arm"]))
+            axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=10)
+    axes.set(xlim=(0, 2), ylim=(0, 2))
+    axes.set_xticks([0.5, 1.5], ["no gradient gets from\nquestion to answer", "the gradient\ngets there"])
+    axes.set_yticks([0.5, 1.5], ["answer never\nread by the row", "answer read\nby the row"])
+    axes.set(xlabel="horizon", ylabel="reach", title="accuracy on fresh sequences, mean over seeds")
+    axes.tick_params(length=0)
+    _save(figure, path)
+
+
+def draw_map(
+    grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
+) -> None:
+    """Draw mean accuracy as heatmaps, lag against chunk length, one for each learning rate, with chunk = lag + 1.
+
+    Args:
+        grid_axes: The values of `lag`, `chunk` and `learning_rate`.
+        cells: With these names and `accuracy`.
+        path: The PNG file.
+        title: Stands above it.
+    """
+    lags, chunks, rates = (grid_axes[name] for name in ("lag", "chunk", "learning_rate"))
+    by_place = {(cell["learning_rate"], cell["lag"], cell["chunk"]): cell["accuracy"] for cell in cells}
+    size = (max(5.5, (0.58 * len(chunks) + 0.5) * len(rates) + 1.6), max(3.2, 0.6 * len(lags) + 1.9))
+    figure, panels = plt.subplots(1, len(rates), sharey=True, squeeze=False, figsize=size, layout="constrained")
+    for panel, rate in zip(panels[0], rates, strict=True):
+        table = [[by_place[rate, lag, chunk] for chunk in chunks] for lag in lags]
+        image = panel.imshow(table, vmin=0, vmax=1, cmap="cividis", aspect="auto", origin="lower")
+        for y, line in enumerate(table):
+            for x, accuracy in enumerate(line):
+                color = "white" if accuracy < 0.6 else "black"
+                panel.text(x, y, f"{100 * accuracy:.0f}", ha="center", va="center", color=color, fontsize=9)
+        # Between the last chunk that is too short and the first that holds the answer: a staircase.
+        border = [sum(chunk < lag + 1 for chunk in chunks) - 0.5 for lag in lags]
+        xs = [edge for edge in border for _ in range(2)]
+        ys = [y + side for y in range(len(lags)) for side in (-0.5, 0.5)]
+        (staircase,) = panel.plot(xs, ys, color="red", linewidth=2.5, label="chunk = lag + 1")
+        panel.set(xlim=(-0.5, len(chunks) - 0.5), ylim=(-0.5, len(lags) - 0.5), title=f"learning rate {rate:g}")
+        panel.set_xticks(range(len(chunks)), [str(chunk) for chunk in chunks])
+        panel.set_yticks(range(len(lags)), [str(lag) for lag in lags])
+        panel.set_xlabel("chunk length (steps)")
+    panels[0][0].set_ylabel("lag (steps)")
+    colors = figure.colorbar(image, ax=list(panels[0]), pad=0.01, label="accuracy on fresh symbols (%)")
+    colors.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "25", "50", "75", "100"])
+    figure.legend(handles=[staircase], loc="outside lower center", frameon=False)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def draw_map_seeds(
+    grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
+) -> None:
+    """Draw the same with every seed as a point: accuracy against chunk length, a panel for each lag.
+
+    Args:
+        grid_axes: The values of `lag`, `chunk` and `learning_rate`.
+        cells: With these names and `accuracies`.
+        path: The PNG file.
+        title: Stands above it.
+    """
+    lags, chunks, rates = (grid_axes[name] for name in ("lag", "chunk", "learning_rate"))
+    by_place = {(cell["learning_rate"], cell["lag"], cell["chunk"]): cell["accuracies"] for cell in cells}
+    num_columns = min(3, len(lags))
+    num_rows = -(-len(lags) // num_columns)
+    size = (3.4 * num_columns + 1.4, 2.7 * num_rows + 0.7)
+    figure, panels = plt.subplots(
+        num_rows, num_columns, sharex=True, sharey=True, squeeze=False, figsize=size, layout="constrained"
+    )
+    for panel, lag in zip(panels.flat, lags, strict=False):
+        for number, rate in enumerate(rates):
+            shift = 0.22 * (number - (len(rates) - 1) / 2)
+            for x, chunk in enumerate(chunks):
+                values = by_place[rate, lag, chunk]
+                style = {"color": f"C{number}", "marker": "osD^v"[number % 5], "linestyle": ""}
+                panel.plot([x + shift] * len(values), values, markersize=4, alpha=0.6, label=f"{rate:g}", **style)
+        panel.axvline(
+            sum(chunk < lag + 1 for chunk in chunks) - 0.5, color="red", linewidth=1.5, label="chunk = lag + 1"
+        )
+        panel.set(ylim=(-0.04, 1.06), title=f"lag {lag}", xlim=(-0.6, len(chunks) - 0.4))
+        panel.set_xticks(range(len(chunks)), [str(chunk) for chunk in chunks])
+        panel.grid(alpha=0.3)
+    for panel in list(panels.flat)[len(lags) :]:
+        panel.set_visible(False)
+    figure.supxlabel("chunk length (steps)", fontsize=10)
+    figure.supylabel("accuracy on fresh symbols, a point a seed", fontsize=10)
+    found = dict(zip(*reversed(panels[0, 0].get_legend_handles_labels()), strict=True))
+    figure.legend(found.values(), found.keys(), loc="outside right center", title="learning rate")
+    figure.suptitle(title, fontsize=11)
+    _save(figure, path)
+
+
+def draw_lags(
+    grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
+) -> None:
+    """Draw accuracy and sequences to 99 % against the lag, every seed a point, the state carried and reset.
+
+    Args:
+        grid_axes: The values of `lag`, `hidden_size` and `carry`.
+        cells: With these names, `accuracies`, `accuracy`, `sequences_to_99` and its half interval.
+        path: The PNG file.
+        title: Stands above it.
+    """
+    lags, sizes, carries = (grid_axes[name] for name in ("lag", "hidden_size", "carry"))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    for number, (hidden_size, carry) in enumerate(itertools.product(sizes, carries)):
+        line = [cell for cell in cells if (cell["hidden_size"], cell["carry"]) == (hidden_size, carry)]
+        # Beside each other, so that equal results do not hide one another.
+        shift = 0.09 * (number - (len(sizes) * len(carries) - 1) / 2)
+        places = [cell["lag"] + shift for cell in line]
+        which = list(sizes).index(hidden_size)
+        style: dict[str, Any] = {"marker": "osD^v"[which % 5], "color": f"C{which}", "markersize": 5}
+        style |= {"linestyle": "-"} if carry == "keep" else {"linestyle": ":", "mfc": "white"}
+        label = f"{hidden_size}, state {'carried' if carry == 'keep' else 'reset'}"
+        left.plot(places, [cell["accuracy"] for cell in line], label=label, **style)
+        for place, cell in zip(places, line, strict=True):
+            values = cell["accuracies"]
+            left.plot([place] * len(values), values, ".", color=f"C{which}", markersize=4, alpha=0.5)
+        times = [float("nan") if cell["sequences_to_99"] is None else cell["sequences_to_99"] for cell in line]
+        halves = [cell["sequences_to_99_half_interval"] or 0.0 for cell in line]
+        right.errorbar(places, times, halves, capsize=3, **style)
+        for place, time, cell in zip(places, times, line, strict=True):
+            if 0 < cell["seeds_to_99"] < cell["seeds"]:
+                which_seeds = f"{cell['seeds_to_99']} of {cell['seeds']} seeds "
+                right.text(place, time, which_seeds, ha="right", va="center", fontsize=8)
+    left.set(xlabel="lag (steps)", ylabel="accuracy on fresh sequences, a dot a seed", ylim=(-0.03, 1.03))
+    right.set(xlabel="lag (steps)", ylabel="sequences to 99 % (95 % over seeds)\n(no mark: not reached)")
+    right.set_xlim(left.get_xlim())
+    right.set_ylim(bottom=0)
+    for panel in (left, right):
+        panel.set_xticks(lags, [str(lag) for lag in lags])
+        panel.grid(alpha=0.3)
+    figure.suptitle(title)
+    figure.legend(loc="outside right center", title="hidden size")
+    _save(figure, path)

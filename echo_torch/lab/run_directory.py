@@ -1,0 +1,317 @@
+"""What a run directory holds, and how it is read back."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from echo_torch.experiments.configuration import Configuration, configure, in_flags
+from echo_torch.files import UserError, check_regular, remove_unfinished, write_text
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
+_MAX_CONFIG_BYTES = 2**20
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run.
+
+    Attributes:
+        path: The directory, a Path or a string.
+    """
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))  # a plain string is welcome
+
+    @property
+    def config(self) -> Path:
+        """The configuration, YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """A row every `log_every` updates, CSV."""
+        return self.path / "metrics.csv"
+
+    @property
+    def validation(self) -> Path:
+        """A row every `validate_every` updates, CSV with the columns of metrics.csv."""
+        return self.path / "validation.csv"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The latest checkpoint, Lightning's format; beside it lies the one before, previous.ckpt."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def curve(self) -> Path:
+        """Loss and accuracy over the training, a picture."""
+        return self.path / "curve.png"
+
+    @property
+    def result(self) -> Path:
+        """What came out, JSON. A run that has it is finished."""
+        return self.path / "result.json"
+
+    @classmethod
+    def new(cls, path: str | Path | None, name: str) -> RunDirectory:
+        """A place for a new run; nothing is made yet.
+
+        Args:
+            path: Where; None: the first free one of runs/name, runs/name-2, runs/name-3, ...
+            name: Used when `path` is None.
+
+        Raises:
+            UserError: If there is something in the way.
+        """
+        if path is None:
+            number, candidate = 2, Path("runs") / name
+            while os.path.lexists(candidate):
+                number, candidate = number + 1, Path("runs") / f"{name}-{number}"
+            path = candidate
+        run = cls(Path(path))
+        run.check_free()
+        return run
+
+    def check_free(self) -> None:
+        """Refuse a directory that holds files or cannot be made.
+
+        Raises:
+            UserError: If there is something in the way.
+        """
+        try:
+            _check_free(self.path)
+        except OSError as error:
+            raise UserError(_cannot_use(self.path, error)) from None
+
+    def create(self) -> None:
+        """Make the directory.
+
+        Raises:
+            UserError: If it cannot be made or written to.
+        """
+        try:
+            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise UserError(_cannot_use(self.path, error)) from None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training into the same directory; a lock dies with its process.
+
+        Raises:
+            UserError: If another process does so already.
+        """
+        if fcntl is None:
+            yield
+            return
+        try:
+            handle = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise UserError(_cannot_use(self.path, error)) from None
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UserError(f"Another process is training in --run-dir {str(self.path)!r}; wait for it.") from None
+            yield
+        finally:
+            os.close(handle)
+
+    def rows_up_to(self, configuration: Configuration, updates: int, *, is_complete: bool) -> dict[Path, str]:
+        """What the tables held when a checkpoint was written.
+
+        Args:
+            configuration: Of the training that is to go on.
+            updates: Made when the checkpoint was written; 0: it begins anew.
+            is_complete: Whether the training ends there. If not, the row of a rest is dropped: a longer one has none.
+
+        Returns:
+            The text of each table, "" where it had no row yet.
+
+        Raises:
+            UserError: If a row is missing.
+        """
+        c = configuration
+        rows = {self.metrics: _rows_up_to(self.metrics, updates, c.log_every, with_rest=is_complete)}
+        if c.validate_every is not None:
+            rows[self.validation] = _rows_up_to(self.validation, updates, c.validate_every, with_rest=False)
+        return rows
+
+    def cut_back(self, rows: Mapping[Path, str]) -> None:
+        """Take the result away, for the training goes on, and leave only these rows in the tables."""
+        for file in (self.config, self.curve, self.result, self.metrics, self.validation, self.checkpoint):
+            remove_unfinished(file)  # what a killed process left
+        for file in (self.result, self.curve):
+            file.unlink(missing_ok=True)
+        for path, text in rows.items():
+            if text:
+                write_text(path, text)
+            else:
+                path.unlink(missing_ok=True)
+
+    def read_config(self) -> Configuration:
+        """The configuration of the run.
+
+        Raises:
+            UserError: If there is none, or it is not one.
+        """
+        if not self.path.is_dir():
+            raise UserError(f"--run must be the directory of a finished run. Got {str(self.path)!r}, which is none.")
+        values = read_yaml(self.config)
+        try:
+            return configure(**values)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{self.config} is not the configuration of a run: {in_flags(str(error))}") from None
+
+    def read_metrics(self) -> dict[str, list[float]]:
+        """The columns of metrics.csv; an empty cell is nan."""
+        return _read_table(self.metrics)
+
+    def read_validation(self) -> dict[str, list[float]] | None:
+        """The same of validation.csv; None where the run had no validations."""
+        return _read_table(self.validation) if self.validation.exists() else None
+
+    def read_result(self) -> dict[str, Any]:
+        """What result.json holds."""
+        result: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
+        return result
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write result.json, by which the run is finished."""
+        write_text(self.result, json.dumps(result, indent=2) + "\n")
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A mapping from a YAML file.
+
+    Raises:
+        UserError: If the file cannot be read, is not YAML, or is no mapping.
+    """
+    import yaml
+
+    try:
+        check_regular(path, _MAX_CONFIG_BYTES)
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        place = getattr(error, "problem_mark", None)
+        where = f" at line {place.line + 1}" if place else ""
+        raise UserError(f"{str(path)!r} is not valid YAML{where}; write lines such as 'lag: 3'.") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UserError(
+            f"{str(path)!r} must hold names and values, lines such as 'lag: 3'. Got {type(values).__name__}."
+        )
+    for name, value in values.items():
+        # Not shown: a few bytes of YAML can stand for more text than the memory holds.
+        if not isinstance(value, (str, int, float, bool, type(None))):
+            raise UserError(f"{str(path)!r} must give each name one value. Got a {type(value).__name__} for {name!r}.")
+    return values
+
+
+def to_yaml(configuration: Configuration) -> str:
+    """The configuration as YAML that `--config` takes back."""
+    import yaml
+
+    text: str = yaml.safe_dump(configuration.to_dict(), sort_keys=False)
+    return text
+
+
+def weights_sha256(state_dict: Mapping[str, Tensor]) -> str:
+    """A fingerprint of weights: equal exactly where every weight is.
+
+    Args:
+        state_dict: Tensors by name.
+
+    Returns:
+        SHA-256, in hex, over the entries sorted by name: name, NUL, dtype, NUL, shape as JSON, NUL, values as
+        little-endian bytes in C order.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        values = state_dict[name].detach().cpu().contiguous().numpy()
+        header = f"{name}\0{values.dtype}\0{json.dumps(list(values.shape))}\0"
+        digest.update(header.encode())
+        digest.update(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def check_new_file(path: str | Path, flag: str) -> None:
+    """Refuse to overwrite a file, or to write one where no directory is.
+
+    Raises:
+        UserError: If the file exists or its directory does not.
+    """
+    path = Path(path)
+    if os.path.lexists(path):
+        raise UserError(f"{flag} must name a new file, because none is overwritten. Got {str(path)!r}, which exists.")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"{flag} must name a file in a directory that can be written to. Got {str(path)!r}.")
+
+
+def _read_table(path: Path) -> dict[str, list[float]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())}
+
+
+def _rows_up_to(path: Path, updates: int, every: int, *, with_rest: bool) -> str:
+    """The header and the row of every so many updates, and perhaps of the rest, as they stand in a table.
+
+    Raises:
+        UserError: If one is missing.
+    """
+    expected = [str(update) for update in range(every, updates + 1, every)]
+    if with_rest and updates % every:
+        expected.append(str(updates))
+    if not expected:
+        return ""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[: len(expected) + 1]
+    except (OSError, ValueError):
+        lines = []
+    if [line.split(",")[0] for line in lines] != ["update", *expected] or not lines[-1].endswith("\n"):
+        raise UserError(
+            f"{str(path)!r} does not hold the rows up to update {updates}, where the checkpoint is, so it was changed "
+            "or lost and the run cannot be continued; begin anew with another --run-dir."
+        )
+    return "".join(lines)
+
+
+def _check_free(path: Path) -> None:
+    if path.is_dir():
+        if not all(entry.is_dir() for entry in path.rglob("*")):
+            raise UserError(
+                f"--run-dir must be new or empty, because a finished run is never overwritten. Got {str(path)!r}, "
+                "which holds files; choose another name, or continue a run with --resume auto."
+            )
+        parent = path
+    elif os.path.lexists(path):
+        raise UserError(f"--run-dir must be a directory. Got {str(path)!r}, which is a file.")
+    else:
+        parent = next(ancestor for ancestor in path.absolute().parents if ancestor.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        reason = "is not writable" if parent.is_dir() else "is a file"
+        raise UserError(f"--run-dir cannot be made there: {str(parent)!r} {reason}. Got {str(path)!r}.")
+
+
+def _cannot_use(path: Path, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error)
+    return f"--run-dir cannot be used: {reason}. Got {str(path)!r}."

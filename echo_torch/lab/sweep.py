@@ -1,0 +1,199 @@
+"""Many runs at once, over the cores: finished runs are kept, so an interrupted sweep goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import statistics
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from echo_torch.experiments.configuration import Configuration, configure
+from echo_torch.files import UserError
+from echo_torch.lab.plan import num_updates
+from echo_torch.lab.run_directory import RunDirectory
+from echo_torch.ranks import Interrupted, end_with_parent
+
+_POLL_SECONDS = 0.3
+_NEEDED = {
+    "accuracy",
+    "accuracy_reset",
+    "accuracy_by_chunk",
+    "targets",
+    "updates",
+    "chance",
+    "seconds",
+    "parameters",
+}  # in a result.json
+# Student's t at 97.5 % for 1, 2, ... degrees of freedom; beyond the table the normal value is near enough.
+_T_975: tuple[float, ...] = (
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+)
+_T_975 += (2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045)
+
+
+def run_all(
+    runs: Mapping[str, Configuration], folder: Path, *, num_jobs: int | None = None, progress: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Train every configuration that is not finished yet, in parallel processes.
+
+    Args:
+        runs: Configurations by name; a run's directory is `folder / name`.
+        folder: Where the runs are kept. A directory there without result.json was interrupted and is done again.
+        num_jobs: Processes; None: one for each core.
+        progress: Whether one progress bar over all updates is drawn.
+
+    Returns:
+        What each run's result.json holds, by name, in the order of `runs`.
+
+    Raises:
+        UserError: If a finished run there is damaged, or belongs to another configuration. Nothing is removed then.
+        Interrupted: At Ctrl-C and SIGTERM; the processes are ended and finished runs stay.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--run-dir cannot be used: {error.strerror}. Got {str(folder)!r}.") from None
+    found = {name: read_finished(RunDirectory(folder / name), c) for name, c in runs.items()}
+    to_do = {name: c for name, c in runs.items() if found[name] is None}
+    if to_do:
+        _run(to_do, folder, num_jobs or os.cpu_count() or 1, progress)
+    return {name: result or _must_read(RunDirectory(folder / name), runs[name]) for name, result in found.items()}
+
+
+def read_finished(run: RunDirectory, configuration: Configuration) -> dict[str, Any] | None:
+    """The result of a finished run, None where it is not finished.
+
+    Raises:
+        UserError: If the result cannot be read or belongs to another configuration.
+    """
+    try:
+        text = run.result.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(run.result)!r} cannot be read ({error}); move it away to do the run again.") from None
+    try:
+        result = json.loads(text)
+        same = configure(**result["config"]) == configuration
+        run.read_metrics()
+        missing = _NEEDED - set(result)
+    except (ValueError, KeyError, TypeError, OSError):
+        raise UserError(f"The finished run {str(run.path)!r} is damaged; move it away to do it again.") from None
+    if missing:
+        raise UserError(f"The finished run {str(run.path)!r} has no {min(missing)!r}; move it away to do it again.")
+    if not same:
+        raise UserError(
+            f"{str(run.path)!r} holds a finished run with other options, and no finished run is overwritten. "
+            "Choose another --run-dir."
+        )
+    return dict(result)
+
+
+def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and half of the 95 % interval by Student's t; None where one value tells nothing of the spread."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, None
+    degrees = len(values) - 1
+    factor = _T_975[degrees - 1] if degrees <= len(_T_975) else 1.96
+    return mean, factor * statistics.stdev(values) / len(values) ** 0.5
+
+
+def _must_read(run: RunDirectory, configuration: Configuration) -> dict[str, Any]:
+    result = read_finished(run, configuration)
+    if result is None:
+        raise UserError(f"The run {str(run.path)!r} was removed while others went on.")
+    return result
+
+
+def _run(to_do: Mapping[str, Configuration], folder: Path, num_jobs: int, progress: bool) -> None:
+    total = sum(num_updates(configuration) for configuration in to_do.values())
+    bar = tqdm(total=total, unit=" updates", disable=not progress, dynamic_ncols=True, smoothing=0.05)
+    # Long runs first, so that no core waits for one at the end.
+    names = sorted(to_do, key=lambda name: -num_updates(to_do[name]))
+    pool = ProcessPoolExecutor(
+        min(num_jobs, len(to_do)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin_worker,
+        initargs=(os.getpid(),),
+    )
+    try:
+        futures: dict[Future[None], str] = {}
+        for name in names:
+            shutil.rmtree(folder / name, ignore_errors=True)  # what an interrupted run left
+            futures[pool.submit(_train_one, to_do[name], folder / name)] = name
+        pending = set(futures)
+        while pending:
+            done, pending = wait(pending, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+            if progress:
+                bar.n = sum(_updates_made(RunDirectory(folder / name)) for name in names)
+                bar.set_description(f"{len(futures) - len(pending)} of {len(futures)} runs", refresh=False)
+                bar.refresh()
+    except KeyboardInterrupt as error:
+        _end(pool)
+        number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+        kept = sum(RunDirectory(folder / name).result.exists() for name in names)
+        what = f"{kept} of the {len(names)} runs that were to do are finished and kept in {str(folder)!r}"
+        raise Interrupted(number, f"Interrupted; {what}; the same command goes on with the others.") from None
+    except BaseException:
+        _end(pool)
+        raise
+    finally:
+        bar.close()
+    pool.shutdown()
+
+
+def _train_one(configuration: Configuration, path: Path) -> None:
+    from echo_torch.lab.runner import train
+
+    train(configuration, RunDirectory(path), audit="count")
+
+
+def _begin_worker(parent: int) -> None:
+    # Ctrl-C goes to all processes of a terminal; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(parent)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        # Not terminate: that would end the update and save. Results are written whole, so nothing is lost.
+        process.kill()
+    for process in processes:
+        process.join()
+
+
+def _updates_made(run: RunDirectory) -> int:
+    """How far a run is, by the last row of its metrics."""
+    try:
+        with run.metrics.open("rb") as file:
+            file.seek(max(0, run.metrics.stat().st_size - 200))
+            return int(file.read().splitlines()[-1].split(b",")[0])
+    except (OSError, ValueError, IndexError):
+        return 0

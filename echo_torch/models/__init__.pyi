@@ -1,0 +1,14 @@
+from .encoding import Encoding as Encoding
+from .encoding import one_hot_decode as one_hot_decode
+from .encoding import one_hot_encode as one_hot_encode
+from .networks import EchoGRU as EchoGRU
+from .networks import EchoLSTM as EchoLSTM
+from .networks import EchoMLP as EchoMLP
+from .networks import EchoModel as EchoModel
+from .networks import EchoRNN as EchoRNN
+from .state import HiddenState as HiddenState
+from .state import LSTMState as LSTMState
+from .state import RecurrentModel as RecurrentModel
+from .state import WindowState as WindowState
+from .state import detach_state as detach_state
+from .state import reset_state as reset_state

@@ -1,0 +1,274 @@
+"""The networks: symbols in, one answer a step out, their state an explicit value."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from echo_torch.models.encoding import Encoding, check_symbols
+from echo_torch.models.state import HiddenState, LSTMState, WindowState
+
+INITS = ("torch", "keras")
+
+
+class EchoModel(nn.Module, ABC):
+    """Encoded symbols -> a core with a state -> linear head -> logits: what all networks here have in common.
+
+    The state goes in and comes out; the module stores none. Reading a sequence whole, in chunks or one step at
+    a time gives the same result, as long as each call gets the state of the one before.
+
+        state = model.initial_state(num_lanes=8)
+        logits, state = model(symbols, state)
+
+    Attributes:
+        encoding: How symbols are written for the network.
+        head: From the core's output to the logits.
+    """
+
+    state_type: ClassVar[type[Any]]
+
+    def __init__(self, encoding: Encoding, core_name: str, core: nn.Module, hidden_size: int) -> None:
+        super().__init__()
+        self.encoding = encoding
+        self.add_module(core_name, core)
+        self.head = nn.Linear(hidden_size, encoding.size)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of different symbols."""
+        return self.encoding.vocabulary_size
+
+    def forward(self, symbols: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Read some steps and answer at each of them.
+
+        Args:
+            symbols: int64 (lanes, steps); -1 reads nothing: a zero vector enters and time passes.
+            state: What the lanes remember, from `initial_state` or from the call before.
+
+        Returns:
+            Logits, float32 (lanes, steps, size): with one-hot symbols the size is vocabulary_size, else that of the
+            encoding's digits. And the state after the last step.
+
+        Raises:
+            TypeError: If the symbols are not integers or the state is of another model.
+            ValueError: If a symbol lies outside the vocabulary, a shape is wrong, or the state belongs to another
+                number of lanes.
+        """
+        self._check(symbols, state)
+        check_symbols(symbols, self.vocabulary_size)
+        return self.read_encoded(self.encoding.encode_checked(symbols), state)
+
+    def read_encoded(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """The same as `forward` for symbols that are encoded already, float32 (lanes, steps, encoding.size)."""
+        output, state = self._read(inputs, state)
+        logits: Tensor = self.head(output)
+        return logits, state
+
+    def initial_state(self, num_lanes: int) -> Any:
+        """The state of lanes that have read nothing yet: zeros."""
+        if num_lanes < 1:
+            raise ValueError(f"`num_lanes` must be at least 1. Got {num_lanes}.")
+        shape = self._state_shape(num_lanes)
+        return self.state_type(*(self.head.weight.new_zeros(shape) for _ in self.state_type._fields))
+
+    @abstractmethod
+    def _read(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """(lanes, steps, encoding.size) and a state to (lanes, steps, hidden_size) and the state after."""
+
+    @abstractmethod
+    def _state_shape(self, num_lanes: int) -> tuple[int, int, int]:
+        """The shape of every tensor of the state."""
+
+    _state_axes: ClassVar[str] = "(layers, lanes, hidden_size)"
+
+    def _check(self, symbols: Tensor, state: Any) -> None:
+        if symbols.ndim != 2 or not symbols.shape[1]:
+            raise ValueError(
+                "`symbols` must have two axes, (lanes, steps), with at least one step. "
+                f"Got shape {tuple(symbols.shape)}. One sequence is one lane: `symbols.unsqueeze(0)`."
+            )
+        if not isinstance(state, self.state_type):
+            raise TypeError(
+                f"`state` must be of type {self.state_type.__name__}, because its tensors are told apart by name. Got "
+                f"{type(state).__name__}. Start with `model.initial_state(lanes)`, or wrap the tensors in "
+                f"{self.state_type.__name__}."
+            )
+        num_lanes = symbols.shape[0]
+        expected = self._state_shape(num_lanes)
+        for name, field in state._asdict().items():
+            if field.shape == expected:
+                continue
+            if field.ndim == 3 and field.shape[1] != num_lanes:
+                rule = (
+                    f"`state` belongs to {field.shape[1]} lanes but `symbols` has {num_lanes}; "
+                    "a state is never padded or cut to fit."
+                )
+            else:
+                rule = f"`state` must have the shape {self._state_axes} = {expected}."
+            raise ValueError(
+                f"{rule} Got state.{name} of shape {tuple(field.shape)} and symbols of shape {tuple(symbols.shape)}. "
+                f"Start again with `model.initial_state({num_lanes})`."
+            )
+
+
+class _Recurrent(EchoModel):
+    """A core out of torch.nn: `core_name` is its attribute and `core_type` its class."""
+
+    core_name: ClassVar[str]
+    core_type: ClassVar[type[nn.RNNBase]]
+
+    def __init__(
+        self,
+        vocabulary_size: int = 100,
+        hidden_size: int = 50,
+        num_layers: int = 1,
+        *,
+        base: int | None = None,
+    ) -> None:
+        _check_sizes(hidden_size=hidden_size, num_layers=num_layers)
+        encoding = Encoding(vocabulary_size, base)
+        core = self.core_type(encoding.size, hidden_size, num_layers, batch_first=True)  # type: ignore[arg-type]
+        super().__init__(encoding, self.core_name, core, hidden_size)
+
+    @property
+    def core(self) -> nn.RNNBase:
+        """The recurrent layers."""
+        core: nn.RNNBase = getattr(self, self.core_name)
+        return core
+
+    def _state_shape(self, num_lanes: int) -> tuple[int, int, int]:
+        return self.core.num_layers, num_lanes, self.core.hidden_size
+
+    def _read(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        output, hidden = self.core(inputs, state.hidden)
+        return output, HiddenState(hidden)
+
+
+class EchoLSTM(_Recurrent):
+    """Encoded symbols -> nn.LSTM -> linear head.
+
+    Its state is an `LSTMState(hidden, cell)`, each (layers, lanes, hidden_size).
+
+    Args:
+        vocabulary_size: Number of different symbols, at least 1.
+        hidden_size: Width of the hidden and the cell state, at least 1.
+        num_layers: LSTM layers on top of each other, at least 1.
+        init: "torch" draws the weights as nn.LSTM and nn.Linear do. "keras" draws them as Keras does:
+            Glorot-uniform kernels, orthogonal recurrent kernels, biases 0 but 1 for the forget gate; the second
+            bias that PyTorch has and Keras has not is 0 and stays 0.
+        base: Symbols are written in digits of this base, see `Encoding`; None: one-hot.
+
+    Raises:
+        ValueError: If a size is below 1 or `init` is unknown.
+    """
+
+    state_type = LSTMState
+    core_name = "lstm"
+    core_type = nn.LSTM
+    lstm: nn.LSTM
+
+    def __init__(
+        self,
+        vocabulary_size: int = 100,
+        hidden_size: int = 50,
+        num_layers: int = 1,
+        *,
+        init: str = "torch",
+        base: int | None = None,
+    ) -> None:
+        if init not in INITS:
+            raise ValueError(f"`init` must be one of {', '.join(INITS)}. Got {init!r}.")
+        super().__init__(vocabulary_size, hidden_size, num_layers, base=base)
+        if init == "keras":
+            _init_as_keras(self)
+
+    def _read(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        output, (hidden, cell) = self.lstm(inputs, (state.hidden, state.cell))
+        return output, LSTMState(hidden, cell)
+
+
+class EchoGRU(_Recurrent):
+    """Encoded symbols -> nn.GRU -> linear head.
+
+    Its state is a `HiddenState(hidden)`, (layers, lanes, hidden_size). Arguments as of `EchoLSTM`, without `init`.
+    """
+
+    state_type = HiddenState
+    core_name = "gru"
+    core_type = nn.GRU
+
+
+class EchoRNN(_Recurrent):
+    """Encoded symbols -> nn.RNN (tanh) -> linear head.
+
+    Its state is a `HiddenState(hidden)`, (layers, lanes, hidden_size). Arguments as of `EchoLSTM`, without `init`.
+    """
+
+    state_type = HiddenState
+    core_name = "rnn"
+    core_type = nn.RNN
+
+
+class EchoMLP(EchoModel):
+    """The last symbols side by side -> one hidden layer (ReLU) -> linear head: no recurrence.
+
+    Its state is a `WindowState(inputs)`, the last `window_length - 1` inputs. It answers from the symbols of its
+    window, whatever came before is gone. With a window of 1 it has no memory at all.
+
+    Args:
+        vocabulary_size: Number of different symbols, at least 1.
+        hidden_size: Width of the hidden layer, at least 1.
+        window_length: Steps that an answer can depend on, the current one among them, at least 1.
+        base: As of `EchoLSTM`.
+
+    Raises:
+        ValueError: If a size is below 1.
+    """
+
+    state_type = WindowState
+    hidden: nn.Conv1d
+    _state_axes = "(window_length - 1, lanes, input_size)"
+
+    def __init__(
+        self, vocabulary_size: int = 100, hidden_size: int = 50, window_length: int = 5, *, base: int | None = None
+    ) -> None:
+        _check_sizes(hidden_size=hidden_size, window_length=window_length)
+        encoding = Encoding(vocabulary_size, base)
+        # The same linear layer over every window: a convolution along the steps.
+        super().__init__(encoding, "hidden", nn.Conv1d(encoding.size, hidden_size, window_length), hidden_size)
+        self.window_length = window_length
+
+    def _state_shape(self, num_lanes: int) -> tuple[int, int, int]:
+        return self.window_length - 1, num_lanes, self.encoding.size
+
+    def _read(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        read = torch.cat([state.inputs.transpose(0, 1), inputs], dim=1)  # (lanes, steps, input_size)
+        output = self.hidden(read.transpose(1, 2)).relu().transpose(1, 2)
+        return output, WindowState(read[:, read.shape[1] - self.window_length + 1 :].transpose(0, 1))
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"`{name}` must be at least 1: a network has no empty part. Got {size}.")
+
+
+@torch.no_grad()
+def _init_as_keras(model: EchoLSTM) -> None:
+    hidden_size = model.lstm.hidden_size
+    for name, parameter in model.lstm.named_parameters():
+        if name.startswith("weight_ih"):
+            nn.init.xavier_uniform_(parameter)
+        elif name.startswith("weight_hh"):
+            nn.init.orthogonal_(parameter)
+        elif name.startswith("bias_ih"):
+            parameter.zero_()
+            parameter[hidden_size : 2 * hidden_size] = 1.0  # gates stand in the order i, f, g, o
+        else:
+            parameter.zero_()
+            parameter.requires_grad_(False)  # training two biases would move their sum twice as far
+    nn.init.xavier_uniform_(model.head.weight)
+    nn.init.zeros_(model.head.bias)

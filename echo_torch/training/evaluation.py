@@ -1,0 +1,170 @@
+"""Reading a stream without learning from it: what a model gets right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from echo_torch.data.chunk import NOT_ASKED, Chunk
+from echo_torch.models.encoding import loss_sum, most_likely, num_digits_of
+from echo_torch.models.state import RecurrentModel, reset_state
+
+Z_95 = 1.959964  # the normal distribution's 97.5 % point
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Counts pooled over all asked targets.
+
+    Attributes:
+        correct: Answers that were right.
+        asked: Targets that were asked.
+        loss_sum: Cross-entropy in nats, summed over them.
+        by_chunk: (correct, asked) for the first, second, ... chunk of a sequence, pooled over sequences and lanes.
+            A state that is handed over shows from the second on.
+    """
+
+    correct: int
+    asked: int
+    loss_sum: float
+    by_chunk: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def accuracy(self) -> float | None:
+        """Correct / asked; None where nothing was asked."""
+        return self.correct / self.asked if self.asked else None
+
+    @property
+    def loss(self) -> float | None:
+        """Mean cross-entropy in nats; None where nothing was asked."""
+        return self.loss_sum / self.asked if self.asked else None
+
+    @property
+    def accuracy_by_chunk(self) -> list[float | None]:
+        """Correct / asked for each chunk of a sequence; None where nothing was asked in it."""
+        return [correct / asked if asked else None for correct, asked in self.by_chunk]
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Wilson's 95 % interval of the accuracy; None where nothing was asked."""
+        return wilson_interval(self.correct, self.asked) if self.asked else None
+
+
+def evaluate(model: RecurrentModel[Any], chunks: Iterable[Chunk], *, max_chunks: int | None = None) -> Evaluation:
+    """Ask a model every target of some chunks, the state carried and reset as they say.
+
+    Args:
+        model: Anything with `forward(symbols, state) -> (logits, state)` and `initial_state(lanes)`.
+        chunks: In stream order; every chunk has the same lanes.
+        max_chunks: How many chunks of a sequence are told apart in `by_chunk`, at least 1; the last one has the
+            later ones too. None: all.
+
+    Returns:
+        The pooled counts.
+
+    Raises:
+        ValueError: If `max_chunks` is below 1.
+    """
+    if max_chunks is not None and max_chunks < 1:
+        raise ValueError(f"`max_chunks` must be at least 1, or None for all chunks. Got {max_chunks}.")
+    total, num_digits = torch.zeros((), dtype=torch.float64), num_digits_of(model)
+    by_chunk = torch.zeros((0, 2), dtype=torch.int64)
+    for (chunk, logits), place in _with_places(read(model, chunks)):
+        targets = chunk.targets
+        is_right = most_likely(logits, num_digits).eq(targets)  # a target that is not asked equals no symbol
+        counts = torch.stack([is_right.sum(1), targets.ne(NOT_ASKED).sum(1)], dim=1)
+        place = place if max_chunks is None else place.clamp(max=max_chunks - 1)
+        num_new = max(0, int(place.max()) + 1 - len(by_chunk))
+        by_chunk = torch.cat([by_chunk.to(counts.device), counts.new_zeros(num_new, 2)])
+        by_chunk.index_add_(0, place.to(counts.device), counts)
+        total = total.to(logits.device) + loss_sum(logits, targets, num_digits)
+    correct, asked = by_chunk.sum(0).tolist()
+    return Evaluation(correct, asked, total.item(), tuple((right, number) for right, number in by_chunk.tolist()))
+
+
+def _with_places(pairs: Iterable[tuple[Chunk, Tensor]]) -> Iterator[tuple[tuple[Chunk, Tensor], Tensor]]:
+    """Each pair with the number of the chunk in the sequence that a lane reads: int64 (lanes,), on the CPU."""
+    last: Tensor | None = None
+    place = torch.zeros(0, dtype=torch.int64)
+    for pair in pairs:
+        sequence = pair[0].sequence
+        place = torch.zeros_like(sequence) if last is None else torch.where(sequence == last, place + 1, 0)
+        last = sequence
+        yield pair, place
+
+
+def reset_at_every_chunk(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """The same chunks, each read from an empty state: what a model answers without what is handed over.
+
+    Args:
+        chunks: In stream order.
+
+    Yields:
+        Each chunk with `starts` true for every lane.
+    """
+    for chunk in chunks:
+        yield chunk._replace(starts=torch.ones_like(chunk.starts))
+
+
+def answers(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> tuple[list[int], list[int]]:
+    """What was asked and what the model answered, in the order of the steps.
+
+    Args:
+        model: As in `evaluate`.
+        chunks: All of one sequence.
+
+    Returns:
+        (expected, predicted): two lists of symbols, one entry for each asked target.
+    """
+    found: list[tuple[int, int, int]] = []
+    for chunk, logits in read(model, chunks):
+        targets, predicted = chunk.targets.cpu(), most_likely(logits, num_digits_of(model)).cpu()
+        asked = targets != NOT_ASKED
+        found += zip(*(values[asked].tolist() for values in (chunk.step, targets, predicted)), strict=True)
+    found.sort()
+    return [target for _, target, _ in found], [answer for _, _, answer in found]
+
+
+def read(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, Tensor]]:
+    """Lead a model through some chunks without gradients.
+
+    Args:
+        model: As in `evaluate`. It works on the device of its own initial state.
+        chunks: In stream order; every chunk has the same lanes.
+
+    Yields:
+        Each chunk with its logits (lanes, steps, vocabulary_size).
+    """
+    state = None
+    for chunk in chunks:
+        with torch.no_grad():
+            state = model.initial_state(len(chunk.symbols)) if state is None else state
+            chunk = chunk.to(state[0].device)
+            logits, state = model(chunk.symbols, reset_state(state, chunk.starts))
+        yield chunk, logits
+
+
+def wilson_interval(correct: int, asked: int, z: float = Z_95) -> tuple[float, float]:
+    """Wilson's score interval for a share.
+
+    Args:
+        correct: Successes, 0 <= correct <= asked.
+        asked: Trials, at least 1.
+        z: Its half width in standard deviations; that of a 95 % interval by default.
+
+    Returns:
+        (low, high), within 0..1.
+
+    Source:
+        Wilson (1927), doi:10.1080/01621459.1927.10502953.
+    """
+    share, z2 = correct / asked, z**2
+    centre = (share + z2 / (2 * asked)) / (1 + z2 / asked)
+    half = z / (1 + z2 / asked) * sqrt(share * (1 - share) / asked + z2 / (4 * asked**2))
+    # At the ends the interval reaches 0 or 1 exactly; rounding would miss them.
+    return (centre - half if correct else 0.0), (centre + half if correct < asked else 1.0)
