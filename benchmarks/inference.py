@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from echo_torch.experiments.configuration import configure, count_parameters
-from echo_torch.inference.predictor import OnlineEcho, answer_lines
+from echo_torch.inference.online import OnlineEcho, answer_lines
 from echo_torch.lab.plan import build_model, training_stream
 from echo_torch.models.encoding import count_asked, loss_sum, num_digits_of
 from echo_torch.models.state import detach_state

@@ -24,10 +24,11 @@ from tqdm import tqdm
 
 from echo_torch.data.random_symbols import RandomSymbols
 from echo_torch.experiments.configuration import configure
+from echo_torch.lab.console import quiet_lightning
 from echo_torch.lab.plan import build_model
 from echo_torch.lab.run_directory import RunDirectory
-from echo_torch.lab.runner import ChunkData, build_loggers, build_module, build_trainer, quiet_lightning, train
-from echo_torch.training.callbacks import SaveLast
+from echo_torch.lab.runner import ChunkData, build_loggers, build_module, build_trainer, train
+from echo_torch.training.saving import SaveLast
 
 TENTHS = 10
 

@@ -30,10 +30,12 @@ from torch import nn
 
 from echo_torch.diagnosis.audit import StateAudit
 from echo_torch.experiments.configuration import configure
+from echo_torch.lab.console import quiet_lightning
 from echo_torch.lab.plan import build_model, training_stream
 from echo_torch.lab.run_directory import RunDirectory
-from echo_torch.lab.runner import ChunkData, build_loggers, build_module, build_trainer, quiet_lightning
-from echo_torch.training.callbacks import Bar, SaveLast
+from echo_torch.lab.runner import ChunkData, build_loggers, build_module, build_trainer
+from echo_torch.training.progress import Bar
+from echo_torch.training.saving import SaveLast
 
 
 def plain_loop(num_updates: int) -> float:

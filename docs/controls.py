@@ -12,9 +12,11 @@ import torch
 from torch import nn
 
 from echo_torch import Configuration, EchoLSTM, EchoModule, configure
-from echo_torch.lab.comparison import over_seeds, with_interval
+from echo_torch.lab.console import quiet_lightning
+from echo_torch.lab.finished import evaluation_result
 from echo_torch.lab.plan import build_model, training_stream
-from echo_torch.lab.runner import build_module, build_trainer, evaluation_result, quiet_lightning
+from echo_torch.lab.runner import build_module, build_trainer
+from echo_torch.lab.tables import over_seeds, with_interval
 from echo_torch.models.encoding import NOT_ASKED
 
 STATES = 160_000

@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-
-class UserError(Exception):
-    """Something only the user can mend; the message is one sentence that says how."""
+from echo_torch.errors import UserError
 
 
 class WriteError(UserError):

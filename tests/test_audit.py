@@ -10,8 +10,9 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from echo_torch import Stamps, configure
 from echo_torch.diagnosis.audit import StateAudit, StateError, StateWarning
 from echo_torch.experiments.configuration import EXPERIMENTS
+from echo_torch.lab.console import quiet_lightning
 from echo_torch.lab.plan import build_model, training_stream
-from echo_torch.lab.runner import build_module, quiet_lightning
+from echo_torch.lab.runner import build_module
 
 
 def train_on(chunks, audit, configuration=None, **options):

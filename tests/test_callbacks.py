@@ -5,9 +5,12 @@ import pytest
 import torch
 
 from echo_torch import RunDirectory, configure
+from echo_torch.lab.console import quiet_lightning
 from echo_torch.lab.plan import build_model
-from echo_torch.lab.runner import ChunkData, build_module, build_trainer, quiet_lightning
-from echo_torch.training.callbacks import Bar, MetricsFile, SaveLast, WholeCheckpoints
+from echo_torch.lab.runner import ChunkData, build_module, build_trainer
+from echo_torch.training.metrics_file import MetricsFile
+from echo_torch.training.progress import Bar
+from echo_torch.training.saving import SaveLast, WholeCheckpoints
 
 
 def test_metrics_file_writes_each_row_at_once(tmp_path):

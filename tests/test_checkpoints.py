@@ -16,9 +16,9 @@ from processes import finish, start, wait_until
 
 from echo_torch import RunDirectory, configure, train
 from echo_torch.cli import main
-from echo_torch.files import UserError, WriteError, whole_file
-from echo_torch.lab.runner import load_model
-from echo_torch.training.callbacks import MetricsFile, WholeCheckpoints
+from echo_torch.errors import UserError
+from echo_torch.files import WriteError, whole_file
+from echo_torch.lab.finished import load_model
 from echo_torch.training.checkpoints import (
     PREVIOUS,
     CheckpointError,
@@ -27,6 +27,8 @@ from echo_torch.training.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
+from echo_torch.training.metrics_file import MetricsFile
+from echo_torch.training.saving import WholeCheckpoints
 
 SMALL = {"lag": {"vocabulary_size": 5, "hidden_size": 3, "updates": 12, "checkpoint_every": 5, "accelerator": "cpu"}}
 

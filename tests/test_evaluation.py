@@ -5,8 +5,9 @@ import torch
 
 from echo_torch import EchoLSTM, LSTMState, evaluate
 from echo_torch.experiments.configuration import configure
+from echo_torch.intervals import wilson_interval
 from echo_torch.lab.plan import build_model, evaluate_model, evaluation_stream, training_stream
-from echo_torch.training.evaluation import answers, read, reset_at_every_chunk, wilson_interval
+from echo_torch.training.evaluation import answers, read, reset_at_every_chunk
 
 
 class Oracle:

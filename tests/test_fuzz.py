@@ -24,13 +24,12 @@ from test_checkpoints import with_digest
 from echo_torch import RunDirectory, configure, train
 from echo_torch.cli import main
 from echo_torch.data.own_symbols import open_series
+from echo_torch.errors import Interrupted, UserError
 from echo_torch.experiments.configuration import EXPERIMENTS, OPTIONS
-from echo_torch.files import UserError
 from echo_torch.lab import plan as builders
 from echo_torch.lab import runner, sweep
-from echo_torch.lab.runner import load_model
+from echo_torch.lab.finished import load_model
 from echo_torch.lab.sweep import read_finished
-from echo_torch.ranks import Interrupted
 from echo_torch.training.checkpoints import CheckpointError, read_checkpoint
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))

@@ -13,7 +13,8 @@ from echo_torch import EchoPredictor, OnlineEcho, RunDirectory, configure, train
 from echo_torch.cli import main
 from echo_torch.experiments.configuration import replace
 from echo_torch.inference import predictor as inference
-from echo_torch.inference.predictor import answer_lines, guess_ahead
+from echo_torch.inference.online import answer_lines
+from echo_torch.inference.predictor import guess_ahead
 from echo_torch.lab.plan import build_frames, build_model, evaluate_model, evaluation_stream
 from echo_torch.models.encoding import most_likely
 from echo_torch.training.evaluation import read

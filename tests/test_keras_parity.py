@@ -8,8 +8,9 @@ import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from echo_torch import EchoStream, configure
+from echo_torch.lab.console import quiet_lightning
 from echo_torch.lab.plan import build_layout, build_model
-from echo_torch.lab.runner import build_module, build_trainer, quiet_lightning
+from echo_torch.lab.runner import build_module, build_trainer
 
 MODES = ("echo", "stateful", "lag")
 

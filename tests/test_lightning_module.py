@@ -17,9 +17,9 @@ from echo_torch import (
     frame_windows,
     train,
 )  # fmt: skip
-from echo_torch.files import UserError
+from echo_torch.errors import UserError
 from echo_torch.lab import runner
-from echo_torch.lab.runner import quiet_lightning
+from echo_torch.lab.console import quiet_lightning
 from echo_torch.models.encoding import count_asked, loss_sum, most_likely
 from echo_torch.training.checkpoints import read_checkpoint
 from echo_torch.training.evaluation import evaluate, read

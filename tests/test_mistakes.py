@@ -17,8 +17,9 @@ from echo_torch import EchoLSTM, EchoModule, LSTMState, configure
 from echo_torch.diagnosis.audit import StateAudit, StateError
 from echo_torch.diagnosis.data_path import OTHER, reach
 from echo_torch.diagnosis.probing import FAULTS, hand_over, probe
+from echo_torch.lab.console import quiet_lightning
 from echo_torch.lab.plan import build_model, training_stream
-from echo_torch.lab.runner import build_module, quiet_lightning
+from echo_torch.lab.runner import build_module
 from echo_torch.models.state import reset_state
 
 

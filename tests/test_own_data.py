@@ -9,7 +9,7 @@ from processes import files
 from echo_torch import RunDirectory, configure, train
 from echo_torch.cli import main
 from echo_torch.data.own_symbols import OwnSymbols, open_series
-from echo_torch.files import UserError
+from echo_torch.errors import UserError
 from echo_torch.lab.plan import build_reach, evaluation_stream, training_stream
 
 MODES = ("echo", "stateful", "lag", "masked", "whole", "sequence", "aligned")

@@ -15,18 +15,10 @@ import torch
 from processes import files
 
 from echo_torch import EchoLSTM, RunDirectory, configure, train
-from echo_torch.files import UserError
+from echo_torch.errors import Interrupted, UserError
 from echo_torch.lab.plan import evaluation_stream
-from echo_torch.ranks import (
-    Interrupted,
-    KilledError,
-    gather,
-    is_first_rank,
-    launched_ranks,
-    own_rank,
-    run_ranks,
-    sum_over_ranks,
-)
+from echo_torch.lab.processes import KilledError, run_ranks
+from echo_torch.ranks import gather, is_first_rank, launched_ranks, own_rank, sum_over_ranks
 from echo_torch.training.checkpoints import PREVIOUS, read_checkpoint
 from echo_torch.training.evaluation import Evaluation, evaluate
 from echo_torch.training.module import CHECKPOINT_KEY

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echo_torch import EXPERIMENTS, Chunk, configure
-from echo_torch.diagnosis.data_path import OTHER, Stamps, explain, reach
+from echo_torch.diagnosis.data_path import OTHER, explain, reach
+from echo_torch.diagnosis.stamps import Stamps
 from echo_torch.experiments.configuration import memory_length
 from echo_torch.lab.plan import build_reach, training_stream
 

@@ -2,6 +2,7 @@ import pytest
 
 from echo_torch import configure
 from echo_torch.experiments.configuration import command_line, replace
+from echo_torch.intervals import wilson_interval
 from echo_torch.lab.plan import build_reach
 from echo_torch.lab.report import (
     ahead_line,
@@ -16,7 +17,6 @@ from echo_torch.lab.report import (
     state_line,
     trend_line,
 )
-from echo_torch.training.evaluation import wilson_interval
 
 
 def result_of(c, by_chunk, reset_by_chunk=None, targets=5000):

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from echo_torch import RunDirectory, configure
-from echo_torch.files import UserError
-from echo_torch.lab.run_directory import read_yaml, to_yaml, weights_sha256
+from echo_torch.errors import UserError
+from echo_torch.lab.run_directory import weights_sha256
+from echo_torch.lab.yaml_files import read_yaml, to_yaml
 
 
 def test_the_first_free_name(tmp_path, monkeypatch):

@@ -16,8 +16,8 @@ from processes import TIMES, files, finish, kill_and_resume, start, wait_until
 
 from echo_torch import RunDirectory, configure, train
 from echo_torch.cli import main
+from echo_torch.errors import UserError
 from echo_torch.experiments.configuration import EXPERIMENTS, replace
-from echo_torch.files import UserError
 from echo_torch.training.checkpoints import PREVIOUS, newest_checkpoint, read_checkpoint, write_checkpoint
 from echo_torch.training.module import CHECKPOINT_KEY, EchoModule
 

@@ -5,11 +5,11 @@ import torch
 import yaml
 
 from echo_torch import RunDirectory, configure, train
+from echo_torch.errors import UserError
 from echo_torch.experiments.configuration import EXPERIMENTS, replace
-from echo_torch.files import UserError
+from echo_torch.lab.finished import evaluation_result, load_model
 from echo_torch.lab.plan import build_model, evaluate_model, evaluation_stream
 from echo_torch.lab.run_directory import weights_sha256
-from echo_torch.lab.runner import evaluation_result, load_model
 from echo_torch.training.checkpoints import PREVIOUS, read_checkpoint, write_checkpoint
 from echo_torch.training.evaluation import evaluate, reset_at_every_chunk
 

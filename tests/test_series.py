@@ -1,7 +1,7 @@
 import pytest
 
 from echo_torch.data.own_symbols import read_rows
-from echo_torch.files import UserError
+from echo_torch.errors import UserError
 
 
 def test_text_and_its_series(tmp_path):

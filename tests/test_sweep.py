@@ -10,10 +10,13 @@ import pytest
 
 from echo_torch import configure
 from echo_torch.cli import main
+from echo_torch.errors import UserError
 from echo_torch.experiments.configuration import replace
-from echo_torch.files import UserError
-from echo_torch.lab.comparison import ARMS, Grid, comparison_runs, lags_table, map_table, symbols_to_skill
-from echo_torch.lab.sweep import mean_and_interval, run_all
+from echo_torch.intervals import mean_and_interval
+from echo_torch.lab.comparison import ARMS, comparison_runs
+from echo_torch.lab.grids import Grid, lags_table, map_table
+from echo_torch.lab.sweep import run_all
+from echo_torch.lab.tables import symbols_to_skill
 
 ROOT = Path(__file__).parent.parent
 

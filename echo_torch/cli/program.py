@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from echo_torch.errors import Interrupted, UserError
 from echo_torch.experiments.configuration import (
     EXPERIMENTS,
     OPTIONS,
@@ -26,9 +27,10 @@ from echo_torch.experiments.configuration import (
     memory_length,
     suggest,
 )
-from echo_torch.files import UserError
-from echo_torch.lab.run_directory import RunDirectory, check_new_file, read_yaml, to_yaml
-from echo_torch.ranks import Interrupted, is_first_rank, launched_ranks, raise_at_sigterm
+from echo_torch.lab.processes import raise_at_sigterm
+from echo_torch.lab.run_directory import RunDirectory, check_new_file
+from echo_torch.lab.yaml_files import read_yaml, to_yaml
+from echo_torch.ranks import is_first_rank, launched_ranks
 
 EXIT_BAD_INPUT = 2
 _LONG_WORD = re.compile(r"\S{300,}")  # longer than any path; nobody reads the rest
@@ -302,19 +304,19 @@ def _train(parsed: argparse.Namespace) -> None:
 
     # Imported only now: torch and Lightning take seconds, the lines above do not wait for them.
     from echo_torch.diagnosis.data_path import explain, reach_lines
-    from echo_torch.lab import figures, report, runner
+    from echo_torch.lab import console, figures, finished, report, runner
     from echo_torch.lab import plan as builders
 
     found = builders.build_reach(configuration)
     for line in [*reach_lines(found), explain(found, **_of_network(configuration))]:
         say(line)
     progress, audit = not is_quiet and _draws(parsed), "count" if is_quiet else "warn"
-    with runner.warnings_as_lines():
+    with console.warnings_as_lines():
         result = runner.train(configuration, run, audit=audit, progress=progress, resume=parsed.resume, say=say)
     if not is_first_rank():
         return
     figures.draw_curve(run, configuration)
-    _, model = runner.load_model(run)
+    _, model = finished.load_model(run)
     for line in report.result_lines(result, *builders.example(configuration, model)):
         say(line)
     for line in report.conclusion_lines(configuration, found, result, run.read_metrics()):
@@ -384,7 +386,7 @@ def _jobs(parsed: argparse.Namespace) -> int | None:
 def _compare(parsed: argparse.Namespace) -> None:
     seeds, jobs, folder = _whole(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
 
-    from echo_torch.lab import comparison, sweep
+    from echo_torch.lab import comparison, sweep, tables
 
     arms = list(dict.fromkeys(parsed.arms or comparison.DEFAULT_ARMS))
     for arm in arms:
@@ -395,7 +397,7 @@ def _compare(parsed: argparse.Namespace) -> None:
     results = sweep.run_all(runs, folder, num_jobs=jobs, progress=_draws(parsed))
     rows = comparison.compare(arms, seeds, results, folder)
     table = comparison.comparison_table(rows)
-    comparison.write_table(folder, "comparison", rows, table)
+    tables.write_table(folder, "comparison", rows, table)
 
     from echo_torch.lab import figures
 
@@ -416,14 +418,14 @@ def _map(parsed: argparse.Namespace) -> None:
     names = ("vocabulary_size", "hidden_size", "updates")
     options = {name: getattr(parsed, name) for name in names}
 
-    from echo_torch.lab import comparison, sweep
+    from echo_torch.lab import grids, sweep, tables
 
     axes = {"lag": lags, "chunk": chunks, "learning_rate": rates}
-    grid = comparison.Grid("aligned", axes, seeds, {**options, "lanes": 32})
+    grid = grids.Grid("aligned", axes, seeds, {**options, "lanes": 32})
     runs = _runs_of_grid(grid)
     cells = grid.cells(sweep.run_all(runs, folder, num_jobs=jobs, progress=_draws(parsed)), folder)
-    table = comparison.map_table(grid, cells)
-    comparison.write_table(folder, "map", cells, table)
+    table = grids.map_table(grid, cells)
+    tables.write_table(folder, "map", cells, table)
 
     from echo_torch.lab import figures
 
@@ -441,14 +443,14 @@ def _lags(parsed: argparse.Namespace) -> None:
     carries = sorted(_values(parsed.carry, "carry", "--carry"))
     seeds, jobs, folder = _whole(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
 
-    from echo_torch.lab import comparison, sweep
+    from echo_torch.lab import grids, sweep, tables
 
     axes = {"lag": lags, "hidden_size": sizes, "carry": carries}
-    grid = comparison.Grid("lag", axes, seeds, {"sequences": parsed.sequences})
+    grid = grids.Grid("lag", axes, seeds, {"sequences": parsed.sequences})
     runs = _runs_of_grid(grid)
     cells = grid.cells(sweep.run_all(runs, folder, num_jobs=jobs, progress=_draws(parsed)), folder)
-    table = comparison.lags_table(cells)
-    comparison.write_table(folder, "lags", cells, table)
+    table = grids.lags_table(cells)
+    tables.write_table(folder, "lags", cells, table)
 
     from echo_torch.lab import figures
 
@@ -478,11 +480,11 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     run = RunDirectory(Path(parsed.run))
     run.read_config()  # refuse a directory that holds no run before torch is loaded
 
+    from echo_torch.lab import finished, report
     from echo_torch.lab import plan as builders
-    from echo_torch.lab import report, runner
 
-    configuration, model = runner.load_model(run)
-    result = runner.evaluation_result(configuration, model)
+    configuration, model = finished.load_model(run)
+    result = finished.evaluation_result(configuration, model)
     for line in report.result_lines(result, *builders.example(configuration, model), always_by_chunk=True):
         print(line)
 
@@ -538,7 +540,7 @@ def _stream(parsed: argparse.Namespace) -> None:
 
     import torch
 
-    from echo_torch.inference.predictor import OnlineEcho, answer_lines
+    from echo_torch.inference.online import OnlineEcho, answer_lines
 
     torch.set_num_threads(1)  # faster than two at these sizes
     echo = OnlineEcho.load(parsed.run, num_lanes)

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from echo_torch.files import UserError, check_regular
+from echo_torch.errors import UserError
+from echo_torch.files import check_regular
 
 MAX_SYMBOL = 2**31 - 1
 

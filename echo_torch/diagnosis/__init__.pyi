@@ -2,8 +2,8 @@ from .audit import StateAudit as StateAudit
 from .audit import StateError as StateError
 from .audit import StateWarning as StateWarning
 from .data_path import Reach as Reach
-from .data_path import Stamps as Stamps
 from .data_path import explain as explain
 from .data_path import reach as reach
 from .probing import Probe as Probe
 from .probing import probe as probe
+from .stamps import Stamps as Stamps

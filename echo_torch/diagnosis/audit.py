@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from echo_torch.data.random_symbols import Integers
-from echo_torch.diagnosis.data_path import OTHER, Stamps, checked_places, places_of_chunk, reach
+from echo_torch.diagnosis.data_path import OTHER, reach
+from echo_torch.diagnosis.stamps import Stamps, checked_places, places_of_chunk
 from echo_torch.ranks import gather, own_rank
 
 POLICIES = ("raise", "warn", "count")

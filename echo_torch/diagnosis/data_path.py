@@ -13,44 +13,14 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from echo_torch.data.chunk import NOT_ASKED
 from echo_torch.data.random_symbols import Integers
+from echo_torch.diagnosis.stamps import Stamps, _checked_stamps, stamps_of_chunk
 
 OTHER = "other"  # the gap of a hand-over into another sequence
 DEFAULT_MAX_LAG = 24
 DEFAULT_MAX_CHUNKS = 200
-
-
-class Stamps(NamedTuple):
-    """What a batch says of where its rows stand: all that reach and audit need of it.
-
-    Attributes:
-        step: Integers (lanes, steps): the position of every column in its sequence; -1 where the row reads nothing,
-            as in padding.
-        sequence: Integers (lanes,): which sequence each lane reads; None: always the same.
-        starts: Booleans (lanes,): where the state is reset before the batch; None: nowhere.
-        is_read: Booleans (lanes, steps): where there is a symbol to read; false also where it is missing from the
-            data, which is no gap: its time passes. None: everywhere.
-        is_asked: Booleans (lanes, steps): where a target is asked; None: everywhere.
-    """
-
-    step: ArrayLike
-    sequence: ArrayLike | None = None
-    starts: ArrayLike | None = None
-    is_read: ArrayLike | None = None
-    is_asked: ArrayLike | None = None
-
-
-def stamps_of_chunk(chunk: Any) -> Stamps:
-    """The stamps of this project's `Chunk`."""
-    return Stamps(chunk.step, chunk.sequence, chunk.starts, chunk.symbols >= 0, chunk.targets != NOT_ASKED)
-
-
-def places_of_chunk(chunk: Any) -> Stamps:
-    """The same without symbols and targets, which may be on another device: where its rows stand."""
-    return Stamps(chunk.step, chunk.sequence, chunk.starts)
 
 
 @dataclass(frozen=True)
@@ -291,51 +261,3 @@ class _FirstReads:
         place = np.minimum(np.searchsorted(self._keys, key), len(self._keys) - 1)
         is_found = (self._keys[place] == key) & (step >= 0) & (step < self._width)
         return np.where(is_found, self._times[place], self.NEVER)
-
-
-def checked_places(stamps: Stamps) -> tuple[Integers, Integers, NDArray[np.bool_]]:
-    """Step, sequence and starts as arrays of the right types and shapes, what is None filled in.
-
-    Raises:
-        TypeError: If it is no `Stamps`, or a field is not of integers or booleans.
-        ValueError: If a field has the wrong shape.
-    """
-    if not isinstance(stamps, Stamps):
-        raise TypeError(f"`stamps` must return a Stamps for each batch. Got {type(stamps).__name__}.")
-    step = np.asarray(stamps.step)
-    if step.ndim != 2 or not step.size:
-        raise ValueError(
-            "`stamps` must return `step` with two axes, (lanes, steps), neither empty: one position for each column "
-            f"of each row. Got shape {step.shape}."
-        )
-    lanes = step.shape[:1]
-    sequence = np.zeros(lanes, np.int64) if stamps.sequence is None else stamps.sequence
-    starts = np.zeros(lanes, np.bool_) if stamps.starts is None else stamps.starts
-    return (
-        _checked("step", step, np.int64, step.shape),
-        _checked("sequence", sequence, np.int64, lanes),
-        _checked("starts", starts, np.bool_, lanes),
-    )
-
-
-def _checked_stamps(
-    stamps: Stamps,
-) -> tuple[Integers, Integers, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-    step, sequence, starts = checked_places(stamps)
-    is_read = np.ones(step.shape, np.bool_) if stamps.is_read is None else stamps.is_read
-    is_asked = np.ones(step.shape, np.bool_) if stamps.is_asked is None else stamps.is_asked
-    is_read = _checked("is_read", is_read, np.bool_, step.shape) & (step >= 0)
-    return step, sequence, starts, is_read, _checked("is_asked", is_asked, np.bool_, step.shape)
-
-
-def _checked(name: str, values: ArrayLike, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
-    array = np.asarray(values)
-    if array.shape != shape:
-        axes = "(lanes,)" if len(shape) == 1 else "(lanes, steps)"
-        raise ValueError(
-            f"`stamps` must return `{name}` of shape {axes} = {shape}, to fit its `step`. Got shape {array.shape}."
-        )
-    if (array.dtype == np.bool_) != (kind is np.bool_) or array.dtype.kind not in "iub":
-        word = "booleans" if kind is np.bool_ else "integers"
-        raise TypeError(f"`stamps` must return `{name}` as {word}. Got dtype {array.dtype}.")
-    return array if array.dtype == kind else array.astype(kind)

@@ -1,3 +1,3 @@
+from .online import OnlineEcho as OnlineEcho
 from .predictor import Answer as Answer
 from .predictor import EchoPredictor as EchoPredictor
-from .predictor import OnlineEcho as OnlineEcho

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,21 +18,17 @@ from echo_torch.data.layout import LaneLayout, Layout, WindowLayout
 from echo_torch.data.random_symbols import Integers
 from echo_torch.data.stream import EchoStream
 from echo_torch.experiments.configuration import Configuration, given, suggest
+from echo_torch.lab.finished import load_model
 from echo_torch.lab.plan import build_frames, evaluation_stream
 from echo_torch.lab.run_directory import RunDirectory
-from echo_torch.lab.runner import load_model
 from echo_torch.models.encoding import most_likely, num_digits_of, top_symbols
 from echo_torch.models.networks import EchoModel
-from echo_torch.models.state import reset_state
 from echo_torch.training.evaluation import read
 
 STATES = ("carried", "fresh")
 _ROWS_PER_BLOCK = 2**11  # enough to be quick, little enough for any list
 _MAX_REPLACEMENTS = 32
 _MAX_EXPLAINED = 1000
-_MAX_LOOKED_UP = 2000  # symbols whose one-hot vectors are kept: 16 MB
-_MAX_DIGITS = 10
-_NAMED_SYMBOLS = 10_000
 
 
 class Answer(NamedTuple):
@@ -266,136 +262,6 @@ def slides(configuration: Configuration) -> bool:
     return c.framing in ("windows", "masked") and (given(c.window) > 1 or c.carry == "reset")
 
 
-class OnlineEcho:
-    """A trained network fed one number at a time for each of its lanes, for ever, in constant memory.
-
-        echo = OnlineEcho.load("runs/aligned-seed1")
-        for number in numbers:
-            answer, = echo.step([number])
-
-    Args:
-        model: The network.
-        num_lanes: Independent streams side by side, at least 1.
-        window_length: Steps that are read anew for each answer, as a network trained on windows wants it; None: the
-            state is carried. The first window_length - 1 answers come from windows that are not full yet.
-
-    Attributes:
-        state: Everything it remembers: the network's state, or the last window. Save it and set it again, to go on
-            from there.
-
-    Raises:
-        ValueError: If there is no lane.
-    """
-
-    def __init__(self, model: EchoModel, num_lanes: int = 1, *, window_length: int | None = None) -> None:
-        if num_lanes < 1:
-            raise ValueError(f"`num_lanes` must be at least 1. Got {num_lanes}.")
-        self.model = model.eval()
-        self.num_lanes = num_lanes
-        self._num_digits = num_digits_of(model)
-        self._window_length = window_length
-        self._fresh = model.initial_state(num_lanes)
-        # One-hot vectors are looked up, which is five times as quick as making them; the last one is for -1.
-        self._vectors: Tensor | None = None
-        if model.encoding.size <= _MAX_LOOKED_UP and model.encoding.num_digits == 1:
-            self._vectors = model.encoding.encode(torch.arange(-1, model.vocabulary_size).roll(-1))
-        self.state: Any = None
-        self.reset()
-
-    @classmethod
-    def load(cls, run: str | Path, num_lanes: int = 1) -> OnlineEcho:
-        """The network of a run directory. One trained on windows reads each from an empty state.
-
-        Raises:
-            UserError: If it holds no finished run.
-        """
-        configuration, model = load_model(RunDirectory(Path(run)))
-        return cls(model, num_lanes, window_length=configuration.window if slides(configuration) else None)
-
-    def step(self, symbols: Sequence[int]) -> list[int]:
-        """Read one number for each lane and answer each.
-
-        Args:
-            symbols: `num_lanes` integers 0..vocabulary_size-1; -1: this lane's number is missing.
-
-        Returns:
-            One answer for each lane.
-
-        Raises:
-            ValueError: If there is not one number for each lane, or one is not in the vocabulary; nothing is read then.
-        """
-        if len(symbols) != self.num_lanes:
-            raise ValueError(
-                f"`symbols` must hold one number for each of the {self.num_lanes} lanes. Got {len(symbols)}."
-            )
-        low, high = min(symbols), max(symbols)
-        if low < -1 or high >= self.model.vocabulary_size:
-            wrong = low if low < -1 else high
-            raise ValueError(f"`symbols` must lie in 0..{self.model.vocabulary_size - 1}. Got {wrong}.")
-        with torch.inference_mode():
-            column = torch.from_numpy(np.array(symbols, dtype=np.int64)).unsqueeze(1)
-            if self._window_length is None:
-                logits, self.state = self.model.read_encoded(self._encode(column, low), self.state)
-            else:
-                self.state = torch.cat([self.state[:, 1:], column], dim=1)
-                logits, _ = self.model.read_encoded(self._encode(self.state, -1), self._fresh)
-            answers: list[int] = most_likely(logits[:, -1], self._num_digits).tolist()
-        return answers
-
-    def _encode(self, symbols: Tensor, low: int) -> Tensor:
-        if self._vectors is None:
-            return self.model.encoding.encode_checked(symbols)
-        if low < 0:
-            symbols = torch.where(symbols < 0, len(self._vectors) - 1, symbols)
-        return torch.nn.functional.embedding(symbols, self._vectors)
-
-    def reset(self, lanes: Sequence[int] | None = None) -> None:
-        """Forget what some lanes have read; None: all of them."""
-        if lanes is None:
-            is_window = self._window_length is not None
-            empty = torch.full((self.num_lanes, self._window_length or 1), -1)
-            self.state = empty if is_window else self._fresh
-            return
-        starts = torch.zeros(self.num_lanes, dtype=torch.bool)
-        starts[list(lanes)] = True
-        with torch.inference_mode():
-            if self._window_length is None:
-                self.state = reset_state(self.state, starts)
-            else:
-                self.state = self.state.masked_fill(starts[:, None], -1)
-
-
-def answer_lines(
-    echo: OnlineEcho, lines: Iterable[str], say: Callable[[str], None], complain: Callable[[str], None]
-) -> None:
-    """Feed lines of numbers and say the answers, a line for each as soon as it was read.
-
-    A line holds one number for each lane, separated by blanks; the line "reset" makes all lanes forget and is not
-    answered. A line that is neither is complained of and changes nothing.
-
-    Args:
-        echo: The network.
-        lines: What comes in.
-        say: Takes the line of answers.
-        complain: Takes a sentence with the number of the bad line.
-    """
-    # Looked up rather than converted, for speed; what is not in the table takes the longer way.
-    names = [str(symbol) for symbol in range(min(echo.model.vocabulary_size, _NAMED_SYMBOLS))]
-    named = {name: symbol for symbol, name in enumerate(names)}
-    for number, line in enumerate(lines, start=1):
-        try:
-            words = line.split()
-            if words == ["reset"]:
-                echo.reset()
-                continue
-            is_named = all(map(named.__contains__, words))
-            answers = echo.step([named[word] if is_named else _number(word) for word in words])
-        except ValueError as error:
-            complain(f"line {number}: {error}")
-            continue
-        say(" ".join([names[answer] if answer < len(names) else str(answer) for answer in answers]))
-
-
 def guess_ahead(configuration: Configuration, model: EchoModel) -> tuple[int, int]:
     """How often the answer is, by luck, the random symbol that comes next.
 
@@ -423,10 +289,3 @@ def guess_ahead(configuration: Configuration, model: EchoModel) -> tuple[int, in
         right += int((most_likely(logits, num_digits_of(model)).eq(coming) & is_asked).sum())
         asked += int(is_asked.sum())
     return right, asked
-
-
-def _number(word: str) -> int:
-    # Not int() alone: it also takes signs, underscores and digits of other scripts.
-    if not (word.isascii() and word.isdigit() and len(word) <= _MAX_DIGITS):
-        raise ValueError(f"every entry must be a whole number >= 0. Got {word[:30]!r}.")
-    return int(word)

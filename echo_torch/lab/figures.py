@@ -23,9 +23,9 @@ from matplotlib.ticker import MaxNLocator
 from echo_torch.data.chunk import NOT_ASKED, Chunk
 from echo_torch.experiments.configuration import Configuration
 from echo_torch.files import whole_file
+from echo_torch.intervals import wilson_interval
 from echo_torch.lab.plan import MAX_CHUNKS_OF_A_LANE
 from echo_torch.lab.run_directory import RunDirectory
-from echo_torch.training.evaluation import wilson_interval
 
 
 def draw_curve(run: RunDirectory, configuration: Configuration) -> None:

@@ -16,8 +16,8 @@ from echo_torch.data.own_symbols import OwnSymbols, line_above, open_series, spl
 from echo_torch.data.random_symbols import Integers, Missing, RandomSymbols
 from echo_torch.data.stream import EchoStream
 from echo_torch.diagnosis.data_path import DEFAULT_MAX_CHUNKS, DEFAULT_MAX_LAG, Reach, reach
+from echo_torch.errors import UserError
 from echo_torch.experiments.configuration import Configuration, given, given_text, memory_length, replace
-from echo_torch.files import UserError
 from echo_torch.models.networks import EchoGRU, EchoLSTM, EchoMLP, EchoModel, EchoRNN
 from echo_torch.models.state import RecurrentModel
 from echo_torch.training.evaluation import Evaluation, answers, evaluate, reset_at_every_chunk

@@ -16,8 +16,8 @@ from echo_torch.experiments.configuration import (
     memory_length,
     replace,
 )
+from echo_torch.intervals import wilson_interval
 from echo_torch.lab.plan import build_frames, build_reach, num_updates
-from echo_torch.training.evaluation import wilson_interval
 
 _AT_THE_CEILING = 0.01
 _FEW_CHUNKS = 10  # that are shown one by one

@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from echo_torch.errors import Interrupted, UserError
 from echo_torch.experiments.configuration import Configuration, configure, differences
-from echo_torch.files import UserError, WriteError, write_text
+from echo_torch.files import WriteError, write_text
 from echo_torch.lab.plan import data_digest, num_updates
-from echo_torch.lab.run_directory import RunDirectory, to_yaml
-from echo_torch.ranks import Interrupted, is_first_rank
-from echo_torch.training.callbacks import RUN_KEY, SaveLast
+from echo_torch.lab.run_directory import RunDirectory
+from echo_torch.lab.yaml_files import to_yaml
+from echo_torch.ranks import is_first_rank
 from echo_torch.training.checkpoints import CheckpointWarning, make_latest, newest_checkpoint, read_checkpoint
 from echo_torch.training.module import CHECKPOINT_KEY, EchoModule, LossError
+from echo_torch.training.saving import RUN_KEY, SaveLast
 
 
 def find_start(configuration: Configuration, run: RunDirectory, resume: str | Path | None) -> Path | None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import logging
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +13,22 @@ import torch
 from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.loggers.logger import Logger
 
-from echo_torch.diagnosis.audit import StateAudit, StateWarning
-from echo_torch.experiments.configuration import Configuration, in_flags
-from echo_torch.files import UserError
+from echo_torch.diagnosis.audit import StateAudit
+from echo_torch.errors import UserError
+from echo_torch.experiments.configuration import Configuration
+from echo_torch.lab.console import quiet_lightning, warnings_as_lines
+from echo_torch.lab.finished import evaluation_result
 from echo_torch.lab.plan import (
     build_layout,
     build_model,
-    evaluate_model,
-    evaluation_ceiling,
     evaluation_stream,
     num_updates,
     training_stream,
 )
+from echo_torch.lab.processes import KilledError, run_ranks
 from echo_torch.lab.resume import (
     check_optimizer,
-    check_same,
     check_weights,
-    configuration_of,
     current_versions,
     find_start,
     killed,
@@ -42,12 +38,13 @@ from echo_torch.lab.resume import (
     where_it_begins,
 )
 from echo_torch.lab.run_directory import RunDirectory, weights_sha256
-from echo_torch.models.networks import EchoModel
 from echo_torch.models.state import RecurrentModel
-from echo_torch.ranks import KilledError, is_first_rank, launched_ranks, run_ranks
-from echo_torch.training.callbacks import Bar, MetricsFile, SaveLast, WholeCheckpoints
-from echo_torch.training.checkpoints import CheckpointWarning, newest_checkpoint, read_checkpoint
+from echo_torch.ranks import is_first_rank, launched_ranks
+from echo_torch.training.checkpoints import read_checkpoint
+from echo_torch.training.metrics_file import MetricsFile
 from echo_torch.training.module import EchoModule
+from echo_torch.training.progress import Bar
+from echo_torch.training.saving import SaveLast, WholeCheckpoints
 
 
 def check_machine(configuration: Configuration) -> None:
@@ -181,33 +178,6 @@ def _train(
     return result
 
 
-def evaluation_result(configuration: Configuration, model: RecurrentModel[Any]) -> dict[str, Any]:
-    """The part of result.json that an evaluation makes.
-
-    The questions are asked twice: with the state carried as in training, and (`accuracy_reset`) reset at every chunk.
-    """
-    found = evaluate_model(configuration, model)
-    # Where training resets it, both are the same.
-    reset = evaluate_model(configuration, model, is_reset=True) if configuration.carry == "keep" else found
-    low, high = found.interval or (None, None)
-    reset_low, reset_high = reset.interval or (None, None)
-    return {
-        "accuracy": found.accuracy,
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "loss": found.loss,
-        "chance": 1 / configuration.vocabulary_size,
-        "ceiling": evaluation_ceiling(configuration),
-        "targets": found.asked,
-        "accuracy_by_chunk": found.accuracy_by_chunk,
-        "targets_by_chunk": [asked for _, asked in found.by_chunk],
-        "accuracy_reset": reset.accuracy,
-        "accuracy_reset_low": reset_low,
-        "accuracy_reset_high": reset_high,
-        "accuracy_reset_by_chunk": reset.accuracy_by_chunk,
-    }
-
-
 def _fit(trainer: pl.Trainer, module: EchoModule, data: pl.LightningDataModule, start: Path | None) -> None:
     try:
         trainer.fit(module, data, ckpt_path=start)
@@ -285,68 +255,3 @@ class ChunkData(pl.LightningDataModule):
     def _shard(self) -> dict[str, int]:
         assert self.trainer is not None
         return {"rank": self.trainer.global_rank, "num_ranks": self.trainer.world_size}
-
-
-def load_model(run: RunDirectory) -> tuple[Configuration, EchoModel]:
-    """The configuration of a run and its network with the trained weights, on the CPU.
-
-    Raises:
-        UserError: If the directory holds no run, or its checkpoint cannot be read or belongs to another network.
-    """
-    configuration = run.read_config()
-    path = newest_checkpoint(run.checkpoint)
-    if path is None:
-        raise UserError(f"{str(run.path)!r} holds no checkpoint; the run ended before one was saved.")
-    checkpoint = read_checkpoint(path)
-    model = build_model(configuration)
-    saved, _ = configuration_of(checkpoint, path)
-    check_same(saved, configuration, f"The checkpoint {str(path)!r}")
-    check_weights(model, checkpoint, path)
-    weights = checkpoint["state_dict"].items()
-    model.load_state_dict({name.removeprefix("model."): value for name, value in weights})
-    return configuration, model
-
-
-@contextlib.contextmanager
-def warnings_as_lines() -> Iterator[None]:
-    """Show warnings of the audit and the checkpoints as lines above the progress bar, without a place in the source."""
-    from tqdm import tqdm
-
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def show_line(message: Any, category: type[Warning], *rest: Any) -> None:
-            if issubclass(category, (StateWarning, CheckpointWarning)):
-                tqdm.write(f"warning: {in_flags(str(message))}", file=sys.stderr)
-            else:
-                show(message, category, *rest)
-
-        for category in (StateWarning, CheckpointWarning):
-            warnings.simplefilter("always", category)
-        warnings.showwarning = show_line  # type: ignore[assignment]  # `rest` is all that it need not know
-        yield
-
-
-@contextlib.contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's remarks about this machine and its tips out of the output; errors still come through."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        for message in _EXPECTED_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-_EXPECTED_WARNINGS = (
-    ".*does not have many workers.*",  # one process makes the data in 1 % of an update
-    ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning 2.6 calls torch by an old name
-    ".*have no `val_dataloader`.*",  # a validation is a choice
-    ".*GPU available but not used.*",  # --accelerator cpu is a choice
-)

@@ -7,19 +7,18 @@ import multiprocessing
 import os
 import shutil
 import signal
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from echo_torch.errors import Interrupted, UserError
 from echo_torch.experiments.configuration import Configuration, configure
-from echo_torch.files import UserError
 from echo_torch.lab.plan import num_updates
+from echo_torch.lab.processes import end_with_parent
 from echo_torch.lab.run_directory import RunDirectory
-from echo_torch.ranks import Interrupted, end_with_parent
 
 _POLL_SECONDS = 0.3
 _NEEDED = {
@@ -32,25 +31,6 @@ _NEEDED = {
     "seconds",
     "parameters",
 }  # in a result.json
-# Student's t at 97.5 % for 1, 2, ... degrees of freedom; beyond the table the normal value is near enough.
-_T_975: tuple[float, ...] = (
-    12.706,
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.262,
-    2.228,
-    2.201,
-    2.179,
-    2.160,
-    2.145,
-    2.131,
-)
-_T_975 += (2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045)
 
 
 def run_all(
@@ -109,16 +89,6 @@ def read_finished(run: RunDirectory, configuration: Configuration) -> dict[str, 
             "Choose another --run-dir."
         )
     return dict(result)
-
-
-def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and half of the 95 % interval by Student's t; None where one value tells nothing of the spread."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, None
-    degrees = len(values) - 1
-    factor = _T_975[degrees - 1] if degrees <= len(_T_975) else 1.96
-    return mean, factor * statistics.stdev(values) / len(values) ** 0.5
 
 
 def _must_read(run: RunDirectory, configuration: Configuration) -> dict[str, Any]:

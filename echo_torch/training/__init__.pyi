@@ -1,13 +1,12 @@
-from .callbacks import Bar as Bar
-from .callbacks import MetricsFile as MetricsFile
-from .callbacks import SaveLast as SaveLast
-from .callbacks import WholeCheckpoints as WholeCheckpoints
 from .checkpoints import CheckpointError as CheckpointError
 from .checkpoints import CheckpointWarning as CheckpointWarning
 from .checkpoints import read_checkpoint as read_checkpoint
 from .checkpoints import write_checkpoint as write_checkpoint
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
-from .evaluation import wilson_interval as wilson_interval
+from .metrics_file import MetricsFile as MetricsFile
 from .module import EchoModule as EchoModule
 from .module import LossError as LossError
+from .progress import Bar as Bar
+from .saving import SaveLast as SaveLast
+from .saving import WholeCheckpoints as WholeCheckpoints

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from echo_torch.files import UserError, check_regular, whole_file
+from echo_torch.errors import UserError
+from echo_torch.files import check_regular, whole_file
 
 PREVIOUS = "previous.ckpt"
 _MARK = b"sha256:"

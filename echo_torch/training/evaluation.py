@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from echo_torch.data.chunk import NOT_ASKED, Chunk
+from echo_torch.intervals import wilson_interval
 from echo_torch.models.encoding import loss_sum, most_likely, num_digits_of
 from echo_torch.models.state import RecurrentModel, reset_state
-
-Z_95 = 1.959964  # the normal distribution's 97.5 % point
 
 
 @dataclass(frozen=True)
@@ -147,24 +145,3 @@ def read(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> Iterator[tuple[
             chunk = chunk.to(state[0].device)
             logits, state = model(chunk.symbols, reset_state(state, chunk.starts))
         yield chunk, logits
-
-
-def wilson_interval(correct: int, asked: int, z: float = Z_95) -> tuple[float, float]:
-    """Wilson's score interval for a share.
-
-    Args:
-        correct: Successes, 0 <= correct <= asked.
-        asked: Trials, at least 1.
-        z: Its half width in standard deviations; that of a 95 % interval by default.
-
-    Returns:
-        (low, high), within 0..1.
-
-    Source:
-        Wilson (1927), doi:10.1080/01621459.1927.10502953.
-    """
-    share, z2 = correct / asked, z**2
-    centre = (share + z2 / (2 * asked)) / (1 + z2 / asked)
-    half = z / (1 + z2 / asked) * sqrt(share * (1 - share) / asked + z2 / (4 * asked**2))
-    # At the ends the interval reaches 0 or 1 exactly; rounding would miss them.
-    return (centre - half if correct else 0.0), (centre + half if correct < asked else 1.0)

@@ -1,0 +1,52 @@
+"""Configurations as YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from echo_torch.errors import UserError
+from echo_torch.experiments.configuration import Configuration
+from echo_torch.files import check_regular
+
+if TYPE_CHECKING:
+    pass
+
+
+_MAX_CONFIG_BYTES = 2**20
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A mapping from a YAML file.
+
+    Raises:
+        UserError: If the file cannot be read, is not YAML, or is no mapping.
+    """
+    import yaml
+
+    try:
+        check_regular(path, _MAX_CONFIG_BYTES)
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        place = getattr(error, "problem_mark", None)
+        where = f" at line {place.line + 1}" if place else ""
+        raise UserError(f"{str(path)!r} is not valid YAML{where}; write lines such as 'lag: 3'.") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UserError(
+            f"{str(path)!r} must hold names and values, lines such as 'lag: 3'. Got {type(values).__name__}."
+        )
+    for name, value in values.items():
+        # Not shown: a few bytes of YAML can stand for more text than the memory holds.
+        if not isinstance(value, (str, int, float, bool, type(None))):
+            raise UserError(f"{str(path)!r} must give each name one value. Got a {type(value).__name__} for {name!r}.")
+    return values
+
+
+def to_yaml(configuration: Configuration) -> str:
+    """The configuration as YAML that `--config` takes back."""
+    import yaml
+
+    text: str = yaml.safe_dump(configuration.to_dict(), sort_keys=False)
+    return text

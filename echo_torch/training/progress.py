@@ -1,0 +1,76 @@
+"""One line while it trains."""
+
+from __future__ import annotations
+
+import time
+from typing import IO, Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar
+from tqdm import tqdm
+
+
+class Bar(ProgressBar):
+    """One line while it trains: share done, updates per second, time left, loss and accuracy.
+
+    Args:
+        label: What stands before it.
+        file: Where it is drawn; None: standard error.
+    """
+
+    REFRESH_SECONDS = 0.1
+
+    def __init__(self, label: str, file: IO[str] | None = None) -> None:
+        super().__init__()
+        self._label = label
+        self._file = file
+        self._bar: tqdm[Any] | None = None
+        self._next = 0.0
+
+    def disable(self) -> None:
+        """Lightning switches the bar off on all ranks but the first."""
+        self._label = ""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the line."""
+        if self._label:
+            total = trainer.max_steps if trainer.max_steps > 0 else None
+            self._bar = tqdm(
+                total=total,
+                initial=trainer.global_step,
+                desc=self._label,
+                unit=" updates",
+                file=self._file,
+                dynamic_ncols=True,
+                bar_format="{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} updates, {rate_noinv_fmt}, "
+                "{remaining} left{postfix}",
+            )
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Redraw, at most ten times a second: a redraw costs as much as an update."""
+        if self._bar is not None and (now := time.monotonic()) >= self._next:
+            self._next = now + self.REFRESH_SECONDS
+            self._draw(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the line."""
+        self._close(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the cursor on a line of its own."""
+        self._close(trainer)
+
+    def _draw(self, trainer: Trainer) -> None:
+        assert self._bar is not None
+        shown = trainer.callback_metrics
+        if "loss" in shown:
+            text = f"loss {shown['loss']:.3f}, accuracy {shown['accuracy']:.1%}"
+            self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update(trainer.global_step - self._bar.n)
+
+    def _close(self, trainer: Trainer) -> None:
+        if self._bar is not None:
+            self._draw(trainer)
+            self._bar.refresh()
+            self._bar.close()
+            self._bar = None
