@@ -15,7 +15,7 @@ from torch import nn
 
 from echo_torch.experiments.configuration import configure, count_parameters
 from echo_torch.inference.online import OnlineEcho, answer_lines
-from echo_torch.lab.plan import build_model, training_stream
+from echo_torch.lab.plan import Plan
 from echo_torch.models.encoding import count_asked, loss_sum, num_digits_of
 from echo_torch.models.state import detach_state
 
@@ -45,11 +45,11 @@ def stream(model: nn.Module, lines: list[str], num_lanes: int) -> float:
 def update_time(vocabulary_size: int, num_updates: int) -> float:
     """Seconds of one update of aligned lanes, in a plain loop with the project's parts."""
     configuration = configure("aligned", vocabulary_size=vocabulary_size, hidden_size=128)
-    model = build_model(configuration)
+    model = Plan(configuration).model()
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    state = model.initial_state(configuration.lanes)
+    state = model.initial_state(configuration.reading.lanes)
     times = []
-    for _, chunk in zip(range(num_updates), training_stream(configuration), strict=False):
+    for _, chunk in zip(range(num_updates), Plan(configuration).training(), strict=False):
         begin = time.perf_counter()
         logits, state = model(chunk.symbols, detach_state(state))
         loss = loss_sum(logits, chunk.targets, num_digits_of(model)) / count_asked(chunk.targets).clamp(min=1)
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=200)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model = build_model(configure("aligned"))
+    model = Plan(configure("aligned")).model()
     for num_lanes, num_steps, asked in ((1, 3000, 1.5), (256, 300, 1.3)):
         numbers = torch.randint(0, 100, (num_steps, num_lanes), generator=torch.Generator().manual_seed(1))
         lines = [" ".join(map(str, column)) + "\n" for column in numbers.tolist()]

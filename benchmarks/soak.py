@@ -25,9 +25,9 @@ from tqdm import tqdm
 from echo_torch.data.random_symbols import RandomSymbols
 from echo_torch.experiments.configuration import configure
 from echo_torch.lab.console import quiet_lightning
-from echo_torch.lab.plan import build_model
+from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
-from echo_torch.lab.runner import ChunkData, build_loggers, build_module, build_trainer, train
+from echo_torch.lab.runner import build_data, build_loggers, build_module, build_trainer, train
 from echo_torch.training.saving import SaveLast
 
 TENTHS = 10
@@ -92,8 +92,8 @@ def soak_training(run: RunDirectory, num_updates: int) -> list[tuple[float, floa
     watch = Watch(num_updates)
     with quiet_lightning():
         callbacks = [SaveLast(run.checkpoint, configuration.checkpoint_every, validate_every=every), watch]
-        trainer = build_trainer(configuration, callbacks, build_loggers(configuration, run))
-        trainer.fit(build_module(configuration, build_model(configuration)), ChunkData(configuration))
+        trainer = build_trainer(configuration, callbacks, build_loggers(Plan(configuration), run))
+        trainer.fit(build_module(configuration, Plan(configuration).model()), build_data(Plan(configuration)))
     return watch.rows
 
 

@@ -31,9 +31,9 @@ from torch import nn
 from echo_torch.diagnosis.audit import StateAudit
 from echo_torch.experiments.configuration import configure
 from echo_torch.lab.console import quiet_lightning
-from echo_torch.lab.plan import build_model, training_stream
+from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
-from echo_torch.lab.runner import ChunkData, build_loggers, build_module, build_trainer
+from echo_torch.lab.runner import build_data, build_loggers, build_module, build_trainer
 from echo_torch.training.progress import Bar
 from echo_torch.training.saving import SaveLast
 
@@ -43,7 +43,7 @@ def plain_loop(num_updates: int) -> float:
     torch.manual_seed(1)
     lstm, head = nn.LSTM(100, 50, batch_first=True), nn.Linear(50, 100)
     optimizer = torch.optim.Adam([*lstm.parameters(), *head.parameters()])
-    stream = training_stream(configure("lag"))
+    stream = Plan(configure("lag")).training()
     begin = time.perf_counter()
     state = None
     for chunk in itertools.islice(stream, num_updates):
@@ -67,13 +67,13 @@ def this_project(num_updates: int, *, dressed: bool = False, checkpoint_every: i
         if dressed:
             run.create()
             callbacks = [StateAudit(), SaveLast(run.checkpoint), Bar("lag", _terminal())]
-            loggers = build_loggers(configuration, run)
+            loggers = build_loggers(Plan(configuration), run)
         if checkpoint_every is not None:
             run.create()
             callbacks = [SaveLast(run.checkpoint, checkpoint_every)]
         trainer = build_trainer(configuration, callbacks, loggers)
-        module = build_module(configuration, build_model(configuration))
-        return _time_fit(trainer, module, ChunkData(configuration))
+        module = build_module(configuration, Plan(configuration).model())
+        return _time_fit(trainer, module, build_data(Plan(configuration)))
 
 
 class OrdinaryRecipe(pl.LightningModule):
@@ -108,7 +108,7 @@ def ordinary_recipe(num_updates: int) -> float:
         try:
             logger = pl.loggers.CSVLogger(folder)
             trainer = pl.Trainer(max_steps=num_updates, logger=logger, accelerator="cpu", enable_model_summary=False)
-            return _time_fit(trainer, OrdinaryRecipe(), ChunkData(configuration))
+            return _time_fit(trainer, OrdinaryRecipe(), build_data(Plan(configuration)))
         finally:
             sys.stdout = kept
 
@@ -116,7 +116,7 @@ def ordinary_recipe(num_updates: int) -> float:
 def share_of_data(num_updates: int) -> float:
     """Seconds to make and load the chunks of so many updates."""
     begin = time.perf_counter()
-    for _ in itertools.islice(training_stream(configure("lag")).loader(), num_updates):
+    for _ in itertools.islice(Plan(configure("lag")).training().loader(), num_updates):
         pass
     return time.perf_counter() - begin
 
@@ -125,15 +125,15 @@ def aligned(num_updates: int, num_audits: int = 0) -> float:
     """Training of `aligned`, 32 lanes; with ten audits, what one costs stands out of the noise."""
     configuration = configure("aligned", updates=num_updates, accelerator="cpu")
     with quiet_lightning():
-        module = build_module(configuration, build_model(configuration))
+        module = build_module(configuration, Plan(configuration).model())
         # Lightning wants callbacks that save something to be of different classes.
         audits = [type(f"Audit{n}", (StateAudit,), {})("raise") for n in range(num_audits)]
-        return _time_fit(build_trainer(configuration, audits), module, ChunkData(configuration))
+        return _time_fit(build_trainer(configuration, audits), module, build_data(Plan(configuration)))
 
 
 def resident_mib(num_sequences: int) -> float:
     """Memory of this process after reading so many sequences."""
-    stream = training_stream(configure("lag"))
+    stream = Plan(configure("lag")).training()
     for _ in itertools.islice(stream.loader(), num_sequences * 4):
         pass
     pages = int(Path("/proc/self/statm").read_text().split()[1]) if Path("/proc/self/statm").exists() else 0

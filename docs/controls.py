@@ -14,7 +14,7 @@ from torch import nn
 from echo_torch import Configuration, EchoLSTM, EchoModule, configure
 from echo_torch.lab.console import quiet_lightning
 from echo_torch.lab.finished import evaluation_result
-from echo_torch.lab.plan import build_model, training_stream
+from echo_torch.lab.plan import Plan
 from echo_torch.lab.runner import build_module, build_trainer
 from echo_torch.lab.tables import over_seeds, with_interval
 from echo_torch.models.encoding import NOT_ASKED
@@ -26,14 +26,14 @@ def train(configuration: Configuration, model: EchoLSTM) -> None:
     """The run's own recipe, on whatever weights of the model are to be trained."""
     module: EchoModule = build_module(configuration, model)
     with quiet_lightning():
-        build_trainer(configuration).fit(module, training_stream(configuration).loader())
+        build_trainer(configuration).fit(module, Plan(configuration).training().loader())
 
 
 def fit_head(configuration: Configuration, model: EchoLSTM) -> None:
     """Fit the head alone, to the end: a convex problem, so nothing hangs on a budget or a learning rate."""
     outputs, targets, state = [], [], model.initial_state(32)
     handle = model.lstm.register_forward_hook(lambda layer, inputs, output: outputs.append(output[0].flatten(0, 1)))
-    stream = training_stream(configuration)
+    stream = Plan(configuration).training()
     with torch.no_grad():
         for chunk in stream:
             _, state = model(chunk.symbols, state)
@@ -56,13 +56,13 @@ def fit_head(configuration: Configuration, model: EchoLSTM) -> None:
 def result(way: str, vocabulary_size: int, seed: int) -> dict[str, Any]:
     """What the evaluation finds, as in result.json."""
     c = configure("aligned", chunk=1, updates=8000, vocabulary_size=vocabulary_size, seed=seed, accelerator="cpu")
-    model = build_model(c)
+    model = Plan(c).model()
     model.lstm.requires_grad_(way == "all trained")
     if way == "head fitted":
         fit_head(c, model)
     else:
         train(c, model)
-    return evaluation_result(c, model)
+    return evaluation_result(Plan(c), model)
 
 
 def main() -> None:

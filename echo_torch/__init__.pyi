@@ -23,3 +23,5 @@ from .models import reset_state as reset_state
 from .training import EchoModule as EchoModule
 from .training import Evaluation as Evaluation
 from .training import evaluate as evaluate
+
+__version__: str

@@ -11,13 +11,13 @@ from echo_torch import Stamps, configure
 from echo_torch.diagnosis.audit import StateAudit, StateError, StateWarning
 from echo_torch.experiments.configuration import EXPERIMENTS
 from echo_torch.lab.console import quiet_lightning
-from echo_torch.lab.plan import build_model, training_stream
+from echo_torch.lab.plan import Plan
 from echo_torch.lab.runner import build_module
 
 
 def train_on(chunks, audit, configuration=None, **options):
     configuration = configuration or configure("aligned", vocabulary_size=100)
-    module = build_module(configuration, build_model(configuration))
+    module = build_module(configuration, Plan(configuration).model())
     return fit(module, chunks, audit, **options)
 
 
@@ -33,7 +33,7 @@ def fit(module, batches, audit, **options):
 
 
 def first(mode, number, **options):
-    return list(itertools.islice(training_stream(configure(mode, **options)), number))
+    return list(itertools.islice(Plan(configure(mode, **options)).training(), number))
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import torch
 
 from echo_torch import RunDirectory, configure
 from echo_torch.lab.console import quiet_lightning
-from echo_torch.lab.plan import build_model
-from echo_torch.lab.runner import ChunkData, build_module, build_trainer
+from echo_torch.lab.plan import Plan
+from echo_torch.lab.runner import build_data, build_module, build_trainer
 from echo_torch.training.metrics_file import MetricsFile
 from echo_torch.training.progress import Bar
 from echo_torch.training.saving import SaveLast, WholeCheckpoints
@@ -44,7 +44,7 @@ def test_bar_shows_what_it_should(tmp_path):
     configuration = configure("lag", updates=30, log_every=10, accelerator="cpu")
     with quiet_lightning():
         trainer = build_trainer(configuration, [Bar("lag", drawn)])
-        trainer.fit(build_module(configuration, build_model(configuration)), ChunkData(configuration))
+        trainer.fit(build_module(configuration, Plan(configuration).model()), build_data(Plan(configuration)))
     last = drawn.getvalue().strip().split("\r")[-1]
     for word in ("lag 100%", "30/30 updates", "updates/s", "left", "loss 4.", "accuracy "):
         assert word in last
@@ -61,6 +61,6 @@ def test_the_checkpoint_is_there_after_training_and_during_it(tmp_path):
         trainer = build_trainer(configuration, [SaveLast(run.checkpoint)])
         save = trainer.save_checkpoint
         trainer.save_checkpoint = lambda path: (seen.append(trainer.global_step), save(path))
-        trainer.fit(build_module(configuration, build_model(configuration)), ChunkData(configuration))
+        trainer.fit(build_module(configuration, Plan(configuration).model()), build_data(Plan(configuration)))
     assert seen == [500, 505]
     assert torch.load(run.checkpoint, weights_only=True)["global_step"] == 505

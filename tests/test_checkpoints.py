@@ -50,15 +50,15 @@ def run(finished, tmp_path):
 def test_two_generations(tmp_path):
     path = tmp_path / "last.ckpt"
     for number in range(3):
-        write_checkpoint({"number": number, "weights": torch.full((2,), float(number))}, path)
+        write_checkpoint({"global_step": number, "number": number, "weights": torch.full((2,), float(number))}, path)
     assert read_checkpoint(path)["number"] == 2
     assert read_checkpoint(path.with_name(PREVIOUS))["number"] == 1
     assert sorted(os.listdir(tmp_path)) == ["last.ckpt", PREVIOUS]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert newest_checkpoint(path) == path
+        assert newest_checkpoint(path).path == path
         path.unlink()  # what a kill between two renames leaves
-        assert newest_checkpoint(path) == path.with_name(PREVIOUS)
+        assert newest_checkpoint(path).path == path.with_name(PREVIOUS)
     assert newest_checkpoint(tmp_path / "none" / "last.ckpt") is None
 
 
@@ -82,7 +82,7 @@ def check_damage(run, damages):
         with pytest.raises(CheckpointError, match="its digest does not fit"):
             read_checkpoint(run.checkpoint)
         with pytest.warns(CheckpointWarning, match=r"cut or altered. The one before is used: .*previous.ckpt"):
-            assert newest_checkpoint(run.checkpoint) == older
+            assert newest_checkpoint(run.checkpoint).path == older
         count += 1
     run.checkpoint.write_bytes(whole)
     return count
@@ -282,7 +282,7 @@ def test_a_failing_save_leaves_the_last_good_checkpoint(run, monkeypatch, capfd)
     error = capfd.readouterr().err
     assert "The training has stopped; update 12 is saved in" in error
     assert run.checkpoint.read_bytes() == good
-    assert load_model(run)[0].updates == 40
+    assert load_model(run)[0].reading.updates == 40
 
 
 def test_the_directory_is_removed_under_the_run(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 from echo_torch import EXPERIMENTS, EchoPredictor, RunDirectory, configure, train
 from echo_torch.diagnosis.data_path import explain
-from echo_torch.lab.plan import build_reach, evaluation_stream
+from echo_torch.lab.plan import Plan
 from echo_torch.lab.report import conclusion_lines, cures_of, interferes
 
 pytestmark = pytest.mark.claims
@@ -65,7 +65,7 @@ def test_lag_4_ends_with_interference_named_and_a_cure_that_cures(tmp_path):
     predictors = {state: EchoPredictor.load(tmp_path / "run", state=state) for state in ("carried", "fresh")}
     assert EchoPredictor.load(tmp_path / "run").state == "carried"
     right = dict.fromkeys(predictors, 0)
-    source = evaluation_stream(predictors["fresh"].configuration).source
+    source = Plan(predictors["fresh"].configuration).evaluation().source
     for sequence in range(1000):
         symbols = source(np.array(sequence), np.arange(25)).tolist()
         for state, predictor in predictors.items():
@@ -78,7 +78,7 @@ def test_lag_4_ends_with_interference_named_and_a_cure_that_cures(tmp_path):
 @pytest.mark.parametrize("lag", [2, 3, 4])
 def test_every_cure_of_the_report_cures(tmp_path, lag):
     c = configure("lag", lag=lag)
-    cures = cures_of(c, build_reach(c))
+    cures = cures_of(c, Plan(c).reach())
     assert len(cures) == 3
     for cure in cures:
         assert accuracy_in(shown_by(cure.command, tmp_path)) >= 0.99, cure.flags
@@ -109,7 +109,7 @@ def test_a_horizon_that_holds_the_answer_is_not_necessary(tmp_path, seed):
     assert result["accuracy"] >= 0.9
     metrics = RunDirectory(tmp_path).read_metrics()
     c = configure("aligned", **options)
-    text = " ".join([explain(build_reach(c)), *conclusion_lines(c, build_reach(c), result, metrics)])
+    text = " ".join([explain(Plan(c).reach()), *conclusion_lines(c, Plan(c).reach(), result, metrics)])
     assert "luck" not in text
     assert "no gradient gets from a question" in text
 

@@ -130,7 +130,7 @@ def test_bad_input_of_reach(capfd, arguments):
     assert capfd.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", ["", "trian", "evaluate", "evaluate --run none", "evaluate --run ."])
+@pytest.mark.parametrize("arguments", ["--verbose", "trian", "evaluate", "evaluate --run none", "evaluate --run ."])
 def test_bad_commands(capfd, arguments):
     assert main(arguments.split()) == 2
     assert capfd.readouterr().err.count("\n") == 1

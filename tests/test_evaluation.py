@@ -6,7 +6,7 @@ import torch
 from echo_torch import EchoLSTM, LSTMState, evaluate
 from echo_torch.experiments.configuration import configure
 from echo_torch.intervals import wilson_interval
-from echo_torch.lab.plan import build_model, evaluate_model, evaluation_stream, training_stream
+from echo_torch.lab.plan import Plan
 from echo_torch.training.evaluation import answers, read, reset_at_every_chunk
 
 
@@ -27,13 +27,13 @@ class Oracle:
 
 
 def test_an_oracle_is_right_wherever_the_answer_was_read():
-    found = evaluate(Oracle(100), evaluation_stream(configure("lag")))
+    found = evaluate(Oracle(100), Plan(configure("lag")).evaluation())
     assert (found.correct, found.asked) == (20000, 20000)
     assert found.accuracy == 1
 
 
 def test_and_at_chance_where_it_was_not():
-    found = evaluate(Oracle(100), evaluation_stream(configure("stateful")))
+    found = evaluate(Oracle(100), Plan(configure("stateful")).evaluation())
     assert found.asked == 24000
     assert abs(found.correct - 240) < 4 * (24000 * 0.01 * 0.99) ** 0.5
 
@@ -42,10 +42,10 @@ def test_and_at_chance_where_it_was_not():
 @pytest.mark.parametrize("options", [{}, {"batch_size": 7}, {"carry": "keep", "cut": "sequence"}])
 def test_reading_sequences_side_by_side_changes_nothing(mode, options):
     configuration = configure(mode, **options)
-    model = build_model(configuration)
-    together = evaluate(model, evaluation_stream(configuration, num_sequences=20))
+    model = Plan(configuration).model()
+    together = evaluate(model, Plan(configuration).evaluation(num_sequences=20))
     apart = [0, 0, 0.0]
-    stream = evaluation_stream(configuration, num_sequences=1)
+    stream = Plan(configuration).evaluation(num_sequences=1)
     per_sequence = stream.num_chunks
     for number in range(20):
         stream.start, stream.num_chunks = number * per_sequence, (number + 1) * per_sequence
@@ -58,8 +58,8 @@ def test_reading_sequences_side_by_side_changes_nothing(mode, options):
 def test_the_state_is_reset_where_a_chunk_says_so():
     """One sequence after another gives what each gives alone."""
     configuration = configure("stateful")
-    model = build_model(configuration)
-    stream = training_stream(configuration)
+    model = Plan(configuration).model()
+    stream = Plan(configuration).training()
     chunks = list(itertools.islice(stream, 8))
     both = evaluate(model, chunks)
     alone = [evaluate(model, chunks[:4]), evaluate(model, chunks[4:])]
@@ -71,13 +71,13 @@ def test_the_state_is_reset_where_a_chunk_says_so():
 def test_chunks_of_a_sequence_are_told_apart(mode, options):
     """Against one sequence after another, its k-th chunk picked out by hand."""
     configuration = configure(mode, hidden_size=8, vocabulary_size=10, **options)
-    model = build_model(configuration)
-    stream = evaluation_stream(configuration, num_sequences=6)
+    model = Plan(configuration).model()
+    stream = Plan(configuration).evaluation(num_sequences=6)
     found = evaluate(model, stream)
-    per_sequence = evaluation_stream(configuration, num_sequences=1).num_chunks
+    per_sequence = Plan(configuration).evaluation(num_sequences=1).num_chunks
     expected = [[0, 0] for _ in range(per_sequence)]
     for number in range(6):
-        stream = evaluation_stream(configuration, num_sequences=1)
+        stream = Plan(configuration).evaluation(num_sequences=1)
         stream.start, stream.num_chunks = number * per_sequence, (number + 1) * per_sequence
         for place, (chunk, logits) in enumerate(read(model, stream)):
             expected[place][0] += int(logits.argmax(-1).eq(chunk.targets).sum())
@@ -88,18 +88,18 @@ def test_chunks_of_a_sequence_are_told_apart(mode, options):
 
 def test_lanes_tell_ten_chunks_apart_and_lose_none():
     configuration = configure("aligned", chunk=2)
-    model = build_model(configuration)
-    found, whole = evaluate_model(configuration, model), evaluate(model, evaluation_stream(configuration))
+    model = Plan(configuration).model()
+    found, whole = Plan(configuration).evaluate(model), evaluate(model, Plan(configuration).evaluation())
     assert len(found.by_chunk) == 10
     assert found.by_chunk[:9] == whole.by_chunk[:9]
     assert found.by_chunk[9] == tuple(map(sum, zip(*whole.by_chunk[9:], strict=True)))
     short = configure("aligned", chunk=2, reset_every=6, stagger=True)
-    assert len(evaluate_model(short, model).by_chunk) == 3
+    assert len(Plan(short).evaluate(model).by_chunk) == 3
 
 
 def test_a_reset_evaluation_asks_the_same_of_an_empty_state():
     """The oracle of lag 1 answers the first step of a chunk from its state, the others from the chunk."""
-    chunks = list(evaluation_stream(configure("aligned")))
+    chunks = list(Plan(configure("aligned")).evaluation())
     carried, reset = evaluate(Oracle(100), chunks), evaluate(Oracle(100), reset_at_every_chunk(chunks))
     assert (carried.accuracy, carried.asked) == (1, reset.asked)
     first_steps = sum(int((chunk.targets[:, 0] != -100).sum()) for chunk in chunks)
@@ -109,10 +109,10 @@ def test_a_reset_evaluation_asks_the_same_of_an_empty_state():
 
 def test_the_cut_of_training_is_none_of_an_evaluation():
     """Batch by batch and all of a sequence at once give the same answers."""
-    model = build_model(configure("lag", lag=4))
-    assert len(evaluate_model(configure("lag", lag=4, cut="sequence"), model).by_chunk) == 4
-    at_once = evaluate(model, itertools.islice(training_stream(configure("lag", lag=4, cut="sequence")), 50))
-    apart = evaluate(model, itertools.islice(training_stream(configure("lag", lag=4)), 200))
+    model = Plan(configure("lag", lag=4)).model()
+    assert len(Plan(configure("lag", lag=4, cut="sequence")).evaluate(model).by_chunk) == 4
+    at_once = evaluate(model, itertools.islice(Plan(configure("lag", lag=4, cut="sequence")).training(), 50))
+    apart = evaluate(model, itertools.islice(Plan(configure("lag", lag=4)).training(), 200))
     assert at_once.loss_sum == pytest.approx(apart.loss_sum, rel=1e-5)
 
 
@@ -129,8 +129,8 @@ def test_nothing_asked():
 
 def test_answers_come_in_the_order_of_the_steps():
     configuration = configure("lag", batch_size=7, cut="sequence")
-    expected, predicted = answers(Oracle(100), evaluation_stream(configuration, num_sequences=1))
-    stream = evaluation_stream(configuration, num_sequences=1)
+    expected, predicted = answers(Oracle(100), Plan(configuration).evaluation(num_sequences=1))
+    stream = Plan(configuration).evaluation(num_sequences=1)
     import numpy as np
 
     symbols = stream.source(np.array(0), np.arange(25)).tolist()
@@ -139,7 +139,7 @@ def test_answers_come_in_the_order_of_the_steps():
 
 def test_training_mode_and_gradients_are_left_alone():
     model = EchoLSTM(10, 4)
-    evaluate(model, evaluation_stream(configure("lag", vocabulary_size=10), num_sequences=1))
+    evaluate(model, Plan(configure("lag", vocabulary_size=10)).evaluation(num_sequences=1))
     assert all(parameter.grad is None for parameter in model.parameters())
 
 

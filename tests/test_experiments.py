@@ -6,8 +6,9 @@ import yaml
 
 from echo_torch import EXPERIMENTS, configure
 from echo_torch.cli import program as cli
-from echo_torch.experiments.configuration import OPTIONS, command_line, in_flags, replace
-from echo_torch.lab.plan import build_layout, num_updates, training_stream
+from echo_torch.cli.flags import words_of
+from echo_torch.experiments.configuration import OPTIONS, command_line, replace
+from echo_torch.lab.plan import Plan
 
 BAD_NUMBERS = ["0", "-1", "x", "", "1.5", "nan", "inf", "1e999", "9" * 5000, None, [], {}, True, 10**30]
 
@@ -20,16 +21,16 @@ def test_the_tutorials_sizes():
     }
     for mode, (sequences, batch_size, hidden_size, lag, window, chunks) in sizes.items():
         c = configure(mode)
-        assert (c.sequences, c.batch_size, c.hidden_size, c.lag, c.window) == (
+        assert (c.reading.sequences, c.reading.batch_size, c.hidden_size, c.reading.lag, c.reading.window) == (
             sequences,
             batch_size,
             hidden_size,
             lag,
             window,
         )
-        assert (c.length, c.vocabulary_size, c.learning_rate) == (25, 100, 1e-3)
-        assert build_layout(c).chunks_per_sequence == chunks
-        assert num_updates(c) == sequences * chunks
+        assert (c.reading.length, c.vocabulary_size, c.learning_rate) == (25, 100, 1e-3)
+        assert Plan(c).layout.chunks_per_sequence == chunks
+        assert Plan(c).num_updates == sequences * chunks
 
 
 @pytest.mark.parametrize("mode", EXPERIMENTS)
@@ -41,9 +42,9 @@ def test_a_configuration_survives_the_way_through_a_file(mode):
 
 
 def test_updates_replace_the_default_number_of_sequences():
-    assert configure("lag", updates=7).sequences is None
-    assert num_updates(configure("lag", updates=7)) == 7
-    assert num_updates(configure("lag", sequences=7)) == 28
+    assert configure("lag", updates=7).reading.sequences is None
+    assert Plan(configure("lag", updates=7)).num_updates == 7
+    assert Plan(configure("lag", sequences=7)).num_updates == 28
     with pytest.raises(ValueError, match="only one can be given"):
         configure("lag", updates=7, sequences=7)
 
@@ -113,20 +114,22 @@ def test_other_numbers_work(mode, options):
         with pytest.raises(ValueError, match="has no meaning in mode aligned"):
             configure(mode, **options)
         return
-    chunk = next(iter(training_stream(configure(mode, **options))))
+    chunk = next(iter(Plan(configure(mode, **options)).training()))
     assert chunk.symbols.max() < configure(mode, **options).vocabulary_size
 
 
 def test_length_5_works_where_a_window_fits():
-    assert configure("echo", length=5).length == configure("stateful", length=5).length == 5
+    assert configure("echo", length=5).reading.length == configure("stateful", length=5).reading.length == 5
 
 
 def test_sentences_for_the_command_line():
-    assert in_flags("`window_length` and `batch_size`, `lag`") == "--window and --batch-size, --lag"
+    say = words_of(["--window", "--batch-size", "--lags"], {"lag": "--lags", "symbols": "the input"})
+    words = [say(name) for name in ("window_length", "batch_size", "lag", "symbols", "hidden_size")]
+    assert words == ["--window", "--batch-size", "--lags", "the input", "hidden size"]
 
 
 def test_replace_checks_anew():
-    assert replace(configure("lag"), lag=2).lag == 2
+    assert replace(configure("lag"), lag=2).reading.lag == 2
     with pytest.raises(ValueError, match="smaller than"):
         replace(configure("lag"), lag=9)
 
@@ -150,4 +153,8 @@ def test_the_command_of_a_configuration_gives_it_back(capsys, mode, options):
     words = shlex.split(command_line(c))
     assert words[:3] == ["python", "-m", "echo_torch"]
     assert cli.main([*words[3:], "--print-config"]) == 0
-    assert configure(**yaml.safe_load(capsys.readouterr().out)) == c
+    assert configure(**without_format(yaml.safe_load(capsys.readouterr().out))) == c
+
+
+def without_format(values):
+    return {name: value for name, value in values.items() if name != "format"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from echo_torch import EXPERIMENTS, EchoLSTM, RandomSymbols, configure
 from echo_torch.data.framing import frame_masked, frame_prefixes, frame_sequence
 from echo_torch.data.random_symbols import missing
-from echo_torch.lab.plan import build_reach, evaluation_ceiling, evaluation_stream, num_updates, training_stream
+from echo_torch.lab.plan import Plan
 from echo_torch.models.encoding import Encoding, count_correct, loss_sum, most_likely, to_digits, top_symbols
 
 small = st.integers(1, 12)
@@ -46,7 +46,7 @@ def test_padding_does_not_touch_the_answer(length, batch_size, lag):
     c = configure("whole", length=length, batch_size=batch_size, lag=lag, vocabulary_size=10)
     sequence = torch.from_numpy(RandomSymbols(10)(np.array(0), np.arange(length)))
     asked = 0
-    for chunk in itertools.islice(training_stream(c), num_updates(c) // c.sequences):
+    for chunk in itertools.islice(Plan(c).training(), Plan(c).num_updates // c.reading.sequences):
         assert chunk.starts.all()
         logits, _ = model(chunk.symbols, model.initial_state(len(chunk.symbols)))
         for lane, column in (chunk.targets >= 0).nonzero().tolist():
@@ -62,7 +62,7 @@ def test_padding_does_not_touch_the_answer(length, batch_size, lag):
 def test_a_missing_symbol_is_missing_everywhere_and_asked_all_the_same(mode, share, seed):
     plain = configure(mode, seed=seed, vocabulary_size=10)
     lossy = configure(mode, seed=seed, vocabulary_size=10, missing=share)
-    for whole, chunk in itertools.islice(zip(training_stream(plain), training_stream(lossy), strict=False), 8):
+    for whole, chunk in itertools.islice(zip(Plan(plain).training(), Plan(lossy).training(), strict=False), 8):
         lost = torch.from_numpy(missing(seed, "training", chunk.sequence[:, None].numpy(), chunk.step.numpy(), share))
         assert torch.equal(chunk.symbols, whole.symbols.masked_fill(lost, -1))
         assert torch.equal(chunk.targets, whole.targets)
@@ -80,7 +80,7 @@ def test_what_is_missing_says_nothing_of_the_symbol():
 
 def test_whole_sequences_side_by_side():
     c = configure("sequence", batch_size=3, length=8)
-    chunks = list(itertools.islice(training_stream(c), 2))
+    chunks = list(itertools.islice(Plan(c).training(), 2))
     assert [chunk.sequence.tolist() for chunk in chunks] == [[0, 1, 2], [3, 4, 5]]
     assert all(chunk.symbols.shape == (3, 8) and chunk.starts.all() for chunk in chunks)
 
@@ -89,15 +89,15 @@ def test_the_share_that_is_missing_and_its_ceiling():
     lost = missing(1, "training", np.arange(1000)[:, None], np.arange(200), 0.3)
     assert abs(lost.mean() - 0.3) < 5 * (0.3 * 0.7 / lost.size) ** 0.5
     for mode in ("lag", "masked", "whole", "sequence", "aligned"):
-        assert build_reach(configure(mode, missing=0.3)).gap == 0
+        assert Plan(configure(mode, missing=0.3)).reach().gap == 0
         c = configure(mode, missing=0.3)
         read = asked = 0
-        for chunk in evaluation_stream(c):
+        for chunk in Plan(c).evaluation():
             asked += int((chunk.targets >= 0).sum())
             places = chunk.step[chunk.targets >= 0] - 1
             sequences = chunk.sequence[:, None].expand_as(chunk.step)[chunk.targets >= 0]
             read += int((~missing(1, "evaluation", sequences.numpy(), places.numpy(), 0.3)).sum())
-        assert evaluation_ceiling(c) == pytest.approx(read / asked + (1 - read / asked) / 100)
+        assert Plan(c).evaluation_ceiling() == pytest.approx(read / asked + (1 - read / asked) / 100)
 
 
 @settings(deadline=None, max_examples=60)
@@ -108,7 +108,7 @@ def test_every_length_works_or_says_why(mode, length, batch_size):
     except ValueError as error:
         assert length < 6 and "`length` must be at least" in str(error)  # noqa: PT017, PT018
         return
-    asked = sum(int((chunk.targets >= 0).sum()) for chunk in evaluation_stream(c, num_sequences=3))
+    asked = sum(int((chunk.targets >= 0).sum()) for chunk in Plan(c).evaluation(num_sequences=3))
     first = {"stateful": 1, "lag": 5, "echo": 0}.get(mode, 1)
     assert asked == 3 * (length - first)
 

@@ -5,7 +5,7 @@ import pytest
 from echo_torch import configure
 from echo_torch.diagnosis.data_path import reach
 from echo_torch.lab import figures
-from echo_torch.lab.plan import build_reach, training_stream
+from echo_torch.lab.plan import Plan
 
 
 @pytest.mark.parametrize("mode", ["lag", "masked", "whole", "sequence", "aligned"])
@@ -15,11 +15,11 @@ def test_the_drawing_says_what_reach_says(tmp_path, monkeypatch, mode):
     questions, cells = [], []
     monkeypatch.setattr(figures, "_draw_question", lambda axes, x, lane, asked, has_read: questions.append(has_read))
     monkeypatch.setattr(figures, "_draw_cell", lambda axes, x, lane, step, is_read: cells.append(is_read))
-    chunks = list(islice(training_stream(c), 2))
+    chunks = list(islice(Plan(c).training(), 2))
     figures.draw_reach(chunks, 1, tmp_path / "x.png")
     found = reach(chunks, 1)
     assert len(questions) == found.targets
     assert sum(questions) / len(questions) == pytest.approx(found.reachable_share)
     assert len(cells) == sum(int((chunk.step >= 0).sum()) for chunk in chunks)
     assert sum(cells) == sum(int((chunk.symbols >= 0).sum()) for chunk in chunks)
-    assert build_reach(c).gap == 0
+    assert Plan(c).reach().gap == 0

@@ -21,14 +21,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_checkpoints import with_digest
 
+import echo_torch.lab.finished
 from echo_torch import RunDirectory, configure, train
 from echo_torch.cli import main
 from echo_torch.data.own_symbols import open_series
 from echo_torch.errors import Interrupted, UserError
 from echo_torch.experiments.configuration import EXPERIMENTS, OPTIONS
-from echo_torch.lab import plan as builders
-from echo_torch.lab import runner, sweep
+from echo_torch.lab import comparison, grids, runner
 from echo_torch.lab.finished import load_model
+from echo_torch.lab.plan import Plan
 from echo_torch.lab.sweep import read_finished
 from echo_torch.training.checkpoints import CheckpointError, read_checkpoint
 
@@ -84,7 +85,13 @@ def nothing_is_computed(monkeypatch):
     def accepted(*args, **kwargs):
         raise Interrupted(2, "accepted")
 
-    for part, name in ((runner, "train"), (builders, "build_reach"), (sweep, "run_all"), (runner, "load_model")):
+    for part, name in (
+        (runner, "train_plan"),
+        (Plan, "reach"),
+        (comparison, "run_all"),
+        (grids, "run_all"),
+        (echo_torch.lab.finished, "load_weights"),
+    ):
         monkeypatch.setattr(part, name, accepted)
     return accepted
 
@@ -187,7 +194,6 @@ def small_values(mode):
 @given(chosen=st.sampled_from(list(EXPERIMENTS)).flatmap(small_values))
 def test_what_is_accepted_trains(monkeypatch, chosen):
     """Small ones, to the end: each finishes, its accuracy below its ceiling and its files whole."""
-    monkeypatch.setattr(builders, "EVALUATION_SEQUENCES", 10)
     mode, values = chosen
     arguments = ["train", "--mode", mode, "--updates", "4", "--run-dir", "trained", "--no-progress"]
     for name, value in values.items():

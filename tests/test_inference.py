@@ -2,6 +2,7 @@ import itertools
 import shlex
 import subprocess
 import sys
+from dataclasses import replace as with_fields
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from echo_torch.experiments.configuration import replace
 from echo_torch.inference import predictor as inference
 from echo_torch.inference.online import answer_lines
 from echo_torch.inference.predictor import guess_ahead
-from echo_torch.lab.plan import build_frames, build_model, evaluate_model, evaluation_stream
+from echo_torch.lab.plan import Plan
 from echo_torch.models.encoding import most_likely
 from echo_torch.training.evaluation import read
 
@@ -25,7 +26,7 @@ numbers = st.lists(st.integers(0, 9), min_size=7, max_size=30)
 
 def untrained(mode, state=None, **options):
     configuration = configure(mode, vocabulary_size=10, hidden_size=8, **options)
-    return EchoPredictor(configuration, build_model(configuration), state)
+    return EchoPredictor(configuration, Plan(configuration).model(), state)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_every_position_with_an_answer_gets_one(mode, symbols):
         for state in ("carried", "fresh"):
             assert [answer[:2] for answer in untrained(mode, state).answers(symbols)] == [a[:2] for a in answers]
     if mode in ("echo", "lag", "masked"):
-        frames = build_frames(predictor.configuration, len(symbols), num_dropped=0)
+        frames = with_fields(predictor.configuration.reading, num_dropped=0).frames(len(symbols))
         expected = [(int(s[-1]), int(a[-1])) for s, a in zip(*frames, strict=True) if a[-1] >= 0]
     else:
         expected = [(position, position - 1) for position in range(1, len(symbols))]
@@ -71,20 +72,20 @@ def test_predict_answers_as_the_evaluation_does(mode, options):
     for weight in predictor.model.parameters():
         torch.nn.init.normal_(weight, std=2)
     c = replace(predictor.configuration, lanes=5) if mode == "aligned" else predictor.configuration
-    stream = evaluation_stream(c, 50)
+    stream = Plan(c).evaluation(50)
     by_sequence = {}
     for chunk, logits in read(predictor.model, stream):
         for lane, column in (chunk.targets != -100).nonzero().tolist():
             said = by_sequence.setdefault(int(chunk.sequence[lane]), {})
             said[int(chunk.step[lane, column])] = int(logits[lane, column].argmax())
-    length = c.length or c.reset_every
+    length = c.reading.sequence_length
     differs = 0
     for sequence, said in list(by_sequence.items())[:20]:
         symbols = stream.source(np.array(sequence), np.arange(length)).tolist()
         found = {answer.position: answer.symbol for answer in predictor.answers(symbols)}
         assert {position: found[position] for position in said} == said
         if mode not in ("whole", "sequence"):
-            other = replace(c, **({"cut": "chunk"} if c.cut == "sequence" else {}))
+            other = replace(c, **({"cut": "chunk"} if c.reading.cut == "sequence" else {}))
             other = EchoPredictor(other, predictor.model, "fresh" if predictor.is_carried else "carried")
             differs += sum(a.symbol != found[a.position] for a in other.answers(symbols))
     assert (differs > 0) == (mode not in ("whole", "sequence"))
@@ -102,7 +103,7 @@ def test_the_last_answer_is_that_of_the_whole_list(mode, options):
 
 
 def test_digits_are_explained_too():
-    predictor = EchoPredictor(c := configure("lag", vocabulary_size=5000, hidden_size=8), build_model(c))
+    predictor = EchoPredictor(c := configure("lag", vocabulary_size=5000, hidden_size=8), Plan(c).model())
     assert len(predictor.explain(list(range(14)))) == 14
 
 
@@ -175,7 +176,7 @@ def test_a_trained_network_echoes_lists_and_lines(run, capsys):
     shown = capsys.readouterr().out.splitlines()
     assert "position 1, 3: in 100%" in shown[-2]
     right, asked = guess_ahead(predictor.configuration, predictor.model)
-    assert asked == evaluate_model(predictor.configuration, predictor.model).asked
+    assert asked == Plan(predictor.configuration).evaluate(predictor.model).asked
     assert abs(right / asked - 0.1) < 4 * (0.1 * 0.9 / asked) ** 0.5
 
 
@@ -240,7 +241,7 @@ def test_bad_input_of_predict(run, capfd, tmp_path, monkeypatch, arguments, word
 def test_a_large_one_hot_vocabulary_is_not_kept_as_a_table():
     """A hundred thousand vectors of a hundred thousand numbers would take 40 GB."""
     configuration = configure("aligned", vocabulary_size=100_000, encoding="one-hot", hidden_size=2)
-    online = OnlineEcho(build_model(configuration))
+    online = OnlineEcho(Plan(configuration).model())
     assert len(online.step([99_999])) == 1
 
 
@@ -255,7 +256,7 @@ def test_what_cannot_be_measured_is_refused(run, tmp_path):
         EchoPredictor.load(run).explain([1] * 1001)
     own = replace(configure("aligned"), data="numbers.txt")
     with pytest.raises(ValueError, match="trained on 'numbers"):
-        guess_ahead(own, build_model(own))
+        guess_ahead(own, Plan(own).model())
 
 
 def test_stream_without_standard_input(run):

@@ -9,7 +9,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 
 from echo_torch import EchoStream, configure
 from echo_torch.lab.console import quiet_lightning
-from echo_torch.lab.plan import build_layout, build_model
+from echo_torch.lab.plan import Plan
 from echo_torch.lab.runner import build_module, build_trainer
 
 MODES = ("echo", "stateful", "lag")
@@ -36,7 +36,7 @@ def configured(mode, reference):
 
 
 def model_from(reference, configuration, stage="initial"):
-    model = build_model(configuration)
+    model = Plan(configuration).model()
     weights = {name: torch.from_numpy(reference[f"{stage}/{name}"]) for name in (
         "kernel", "recurrent_kernel", "bias", "head_kernel", "head_bias")}  # fmt: skip
     model.load_state_dict(
@@ -58,7 +58,7 @@ def stream_of(reference, configuration):
     def source(sequence, step):
         return np.where(step < 0, -1, table[np.maximum(sequence, 0), np.maximum(step, 0)]).astype(np.int64)
 
-    return EchoStream(build_layout(configuration), source, num_chunks=len(reference["loss"]))
+    return EchoStream(Plan(configuration).layout, source, num_chunks=len(reference["loss"]))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -66,12 +66,12 @@ def test_forward(mode):
     reference = load(mode)
     configuration = configured(mode, reference)
     model = model_from(reference, configuration)
-    state = model.initial_state(configuration.batch_size)
+    state = model.initial_state(configuration.reading.batch_size)
     for number, chunk in enumerate(stream_of(reference, configuration)):
         if number == len(reference["forward/h"]):
             break
         if chunk.starts.all():
-            state = model.initial_state(configuration.batch_size)
+            state = model.initial_state(configuration.reading.batch_size)
         with torch.no_grad():
             logits, state = model(chunk.symbols, state)
         found = {"probabilities": logits[:, -1].softmax(-1), "h": state.hidden[0], "c": state.cell[0]}

@@ -20,6 +20,7 @@ from echo_torch import (
 from echo_torch.errors import UserError
 from echo_torch.lab import runner
 from echo_torch.lab.console import quiet_lightning
+from echo_torch.lab.plan import Plan
 from echo_torch.models.encoding import count_asked, loss_sum, most_likely
 from echo_torch.training.checkpoints import read_checkpoint
 from echo_torch.training.evaluation import evaluate, read
@@ -196,8 +197,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimiser(tmp_path, monkeypa
         return (logits * float("nan") if len(good) == 7 else logits), state
 
     models = []
-    build = runner.build_model
-    monkeypatch.setattr(runner, "build_model", lambda c: models.append(build(c)) or models[0])
+    build = Plan.model
+    monkeypatch.setattr(Plan, "model", lambda plan: models.append(build(plan)) or models[0])
     monkeypatch.setattr(EchoLSTM, "forward", poisoned)
     with pytest.raises(
         UserError, match=r"not finite at update 7, on sequence 1; .* Seed 1; no checkpoint was saved before"

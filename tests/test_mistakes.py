@@ -18,13 +18,13 @@ from echo_torch.diagnosis.audit import StateAudit, StateError
 from echo_torch.diagnosis.data_path import OTHER, reach
 from echo_torch.diagnosis.probing import FAULTS, hand_over, probe
 from echo_torch.lab.console import quiet_lightning
-from echo_torch.lab.plan import build_model, training_stream
+from echo_torch.lab.plan import Plan
 from echo_torch.lab.runner import build_module
 from echo_torch.models.state import reset_state
 
 
 def correct_chunks(number=12, **options):
-    return list(itertools.islice(training_stream(configure("aligned", lanes=4, **options)), number))
+    return list(itertools.islice(Plan(configure("aligned", lanes=4, **options)).training(), number))
 
 
 def make_model(**options):
@@ -40,7 +40,7 @@ def audit_of(chunks):
 
 
 def consecutive_windows_in_one_batch():
-    return list(itertools.islice(training_stream(configure("stateful")), 12))
+    return list(itertools.islice(Plan(configure("stateful")).training(), 12))
 
 
 def shuffled_batches():
@@ -134,7 +134,7 @@ def test_state_cut_or_filled_up_for_a_short_batch():
     from test_audit import fit
 
     with pytest.raises(StateError, match="The batch has 2 lanes but the carried state has 4"):
-        fit(Padding(build_model(configuration)), chunks, StateAudit("raise"))
+        fit(Padding(Plan(configuration).model()), chunks, StateAudit("raise"))
 
 
 def test_validation_state_leaks_into_training():
@@ -144,7 +144,7 @@ def test_validation_state_leaks_into_training():
 
     def run(module_class, policy):
         configuration = configure("aligned", lanes=4)
-        module = module_class(build_model(configuration))
+        module = module_class(Plan(configuration).model())
         audit = StateAudit(policy)
         loaders = [
             torch.utils.data.DataLoader(correct_chunks(), batch_size=None, collate_fn=lambda chunk: chunk)

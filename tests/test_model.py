@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from echo_torch import EchoLSTM, LSTMState
 from echo_torch.experiments.configuration import configure, count_parameters
-from echo_torch.lab.plan import build_model
+from echo_torch.lab.plan import Plan
 from echo_torch.models.networks import EchoGRU, EchoMLP, EchoRNN
 
 MODELS = {
@@ -90,7 +90,7 @@ def test_one_hot_is_the_meaning():
 )
 def test_parameters_are_counted_right(options):
     configuration = configure("lag", vocabulary_size=13, hidden_size=7, **options)
-    model = build_model(configuration)
+    model = Plan(configuration).model()
     assert count_parameters(configuration) == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 

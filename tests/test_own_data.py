@@ -10,7 +10,7 @@ from echo_torch import RunDirectory, configure, train
 from echo_torch.cli import main
 from echo_torch.data.own_symbols import OwnSymbols, open_series
 from echo_torch.errors import UserError
-from echo_torch.lab.plan import build_reach, evaluation_stream, training_stream
+from echo_torch.lab.plan import Plan
 
 MODES = ("echo", "stateful", "lag", "masked", "whole", "sequence", "aligned")
 
@@ -51,25 +51,25 @@ def test_pieces_hold_every_number_once_and_stay_in_their_series(tmp_path_factory
 def test_targets_are_the_echo_and_held_out_numbers_are_asked_once(table, mode):
     c = configure(mode, data=str(table), column="x", series="who", vocabulary_size=7)
     data = open_series(table, column="x", series="who")
-    for stream in (training_stream(c), evaluation_stream(c)):
+    for stream in (Plan(c).training(), Plan(c).evaluation()):
         source = stream.source
         asked = []
         for _, chunk in zip(range(60), stream, strict=False):
             for lane, column in (chunk.targets >= 0).nonzero().tolist():
                 begin, end = source.bounds(chunk.sequence[lane].numpy() % source.num_pieces)
-                place = int(begin) + int(chunk.step[lane, column]) - c.lag
+                place = int(begin) + int(chunk.step[lane, column]) - c.reading.lag
                 assert begin <= place < end
                 assert int(chunk.targets[lane, column]) == data.numbers[place]
                 asked.append(place)
     assert len(set(asked)) == len(asked)  # of the evaluation
     assert min(asked) >= 900
-    assert build_reach(c).ceiling is None
+    assert Plan(c).reach().ceiling is None
 
 
 def test_no_held_out_number_is_asked_twice_where_lanes_do_not_divide(table):
     """Twelve pieces on five lanes: three lanes have nothing to read in the third round."""
     c = configure("aligned", data=str(table), column="x", vocabulary_size=7, lanes=5, reset_every=9)
-    asked = sum(int((chunk.targets >= 0).sum()) for chunk in evaluation_stream(c))
+    asked = sum(int((chunk.targets >= 0).sum()) for chunk in Plan(c).evaluation())
     assert asked == 100 - 12
 
 
@@ -98,7 +98,10 @@ def test_the_command_line_infers_the_vocabulary(table, tmp_path, capfd, monkeypa
         (["--data", "empty"], ["holds no number"]),
         (["--data", "short"], ["too short", "numbers, and 6 are needed"]),
         (["--data", "words"], ["'words' line 2", "Got 'two'"]),
-        (["--data", "short", "--vocabulary-size", "3"], ["'short' line 4", "below it", "largest is 9"]),
+        (
+            ["--data", "short", "--vocabulary-size", "3"],
+            ["'short' line 4", "below 3", "largest is 9", "Make --vocabulary-size at least"],
+        ),
         (["--column", "x"], ["--column has an effect only together with --data"]),
         (["--data", "short", "--series", "x"], ["--series has an effect only together with --column"]),
     ],

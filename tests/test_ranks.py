@@ -16,7 +16,7 @@ from processes import files
 
 from echo_torch import EchoLSTM, RunDirectory, configure, train
 from echo_torch.errors import Interrupted, UserError
-from echo_torch.lab.plan import evaluation_stream
+from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import KilledError, run_ranks
 from echo_torch.ranks import gather, is_first_rank, launched_ranks, own_rank, sum_over_ranks
 from echo_torch.training.checkpoints import PREVIOUS, read_checkpoint
@@ -49,8 +49,8 @@ def test_the_shares_of_an_evaluation_add_up(mode, num_ranks):
     """Each target is counted once, lanes that do not divide among them."""
     torch.manual_seed(1)
     model = EchoLSTM(100, 8)
-    whole = evaluate(model, evaluation_stream(short(mode), 20))
-    parts = [evaluate(model, evaluation_stream(short(mode), 20, rank=r, num_ranks=num_ranks)) for r in range(num_ranks)]
+    whole = evaluate(model, Plan(short(mode)).evaluation(20))
+    parts = [evaluate(model, Plan(short(mode)).evaluation(20, rank=r, num_ranks=num_ranks)) for r in range(num_ranks)]
     assert sum(part.asked for part in parts) == whole.asked
     assert sum(part.correct for part in parts) == whole.correct
     total = Evaluation(whole.correct, whole.asked, sum(part.loss_sum for part in parts))
@@ -85,7 +85,7 @@ def own_name():
     ],
 )
 def test_when_one_fails_all_end(monkeypatch, what, error, message):
-    monkeypatch.setattr("echo_torch.ranks._GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("echo_torch.lab.processes._GRACE_SECONDS", 0.1)
     begin = time.monotonic()
     with pytest.raises(error, match=message):
         run_ranks(fail, (what,), 2)

@@ -10,7 +10,7 @@ from echo_torch import EXPERIMENTS, Chunk, configure
 from echo_torch.diagnosis.data_path import OTHER, explain, reach
 from echo_torch.diagnosis.stamps import Stamps
 from echo_torch.experiments.configuration import memory_length
-from echo_torch.lab.plan import build_reach, training_stream
+from echo_torch.lab.plan import Plan
 
 
 def brute_force(chunks, lag, vocabulary_size, max_lag=24):
@@ -62,7 +62,7 @@ def check(chunks, lag, vocabulary_size=100):
 
 
 def test_the_tutorials_two_experiments():
-    stateful, lag = build_reach(configure("stateful")), build_reach(configure("lag"))
+    stateful, lag = Plan(configure("stateful")).reach(), Plan(configure("lag")).reach()
     assert (stateful.gap, stateful.reachable_lags, stateful.ceiling) == (5, [0, 6, 12, 18], 0.01)
     assert (stateful.reachable_share, stateful.in_horizon_share) == (0, 0)
     assert (stateful.targets, stateful.chunks) == (480, 80)
@@ -71,22 +71,22 @@ def test_the_tutorials_two_experiments():
 
 
 def test_the_same_batches_reach_lag_6():
-    found = build_reach(configure("stateful", lag=6))
+    found = Plan(configure("stateful", lag=6)).reach()
     assert (found.reachable_share, found.in_horizon_share) == (18 / 19, 0)  # x(0) is asked for, but no row reads it
     assert found.ceiling == pytest.approx(18 / 19 + 1 / 1900)
-    uncut = build_reach(configure("stateful", lag=6, cut="sequence"))
+    uncut = Plan(configure("stateful", lag=6, cut="sequence")).reach()
     assert (uncut.reachable_share, uncut.in_horizon_share, uncut.gap) == (18 / 19, 18 / 19, 5)
 
 
 @pytest.mark.parametrize(("batch_size", "gap"), [(4, -1), (5, 0), (10, 5)])
 def test_lag_is_aligned_by_accident(batch_size, gap):
-    found = build_reach(configure("lag", batch_size=batch_size))
+    found = Plan(configure("lag", batch_size=batch_size)).reach()
     assert (found.gap, found.ceiling) == (gap, 1.0)
 
 
 @pytest.mark.parametrize(("chunk", "share"), [(1, 0.0), (2, 0.5), (5, 0.8)])
 def test_aligned_lanes(chunk, share):
-    found = build_reach(configure("aligned", chunk=chunk))
+    found = Plan(configure("aligned", chunk=chunk)).reach()
     assert (found.gap, found.reachable_share) == (0, 1.0)
     assert found.in_horizon_share == pytest.approx(share, abs=0.01)
 
@@ -102,7 +102,7 @@ def test_windows_against_the_brute_force(length, window, lag, batch_size, state)
         c = configure(mode, length=length, lag=lag, batch_size=batch_size, carry=state[0], cut=state[1], **options)
     except ValueError:
         return
-    check(list(itertools.islice(training_stream(c), 30)), lag)
+    check(list(itertools.islice(Plan(c).training(), 30)), lag)
 
 
 @settings(deadline=None, max_examples=60)
@@ -116,7 +116,7 @@ def test_lanes_against_the_brute_force(lanes, chunk, lag, reset_every, stagger, 
         configuration = configure("aligned", lanes=lanes, chunk=chunk, lag=lag, **options)
     except ValueError:
         return
-    check(list(itertools.islice(training_stream(configuration), 20)), lag)
+    check(list(itertools.islice(Plan(configuration).training(), 20)), lag)
 
 
 @st.composite
@@ -168,7 +168,7 @@ def test_a_users_own_loader():
 
 
 def test_only_so_many_chunks_are_looked_at():
-    stream = training_stream(configure("aligned"))
+    stream = Plan(configure("aligned")).training()
     assert reach(stream, 1).chunks == 200
     assert reach(stream, 1, max_chunks=3).chunks == 3
 
@@ -203,7 +203,7 @@ def test_bad_numbers():
 
 @pytest.mark.parametrize("mode", EXPERIMENTS)
 def test_the_sentence_follows_from_the_numbers(mode):
-    found = build_reach(configure(mode))
+    found = Plan(configure(mode)).reach()
     text = explain(found)
     assert ("never read" in text) == (found.reachable_share == 0)
     assert text.endswith(".")
@@ -239,6 +239,6 @@ NOT_ASKED = "Nothing is asked"
 )
 def test_each_sentence_stands_where_it_is_true_and_nowhere_else(options, sentences):
     c = configure(**options)
-    text = explain(build_reach(c), memory_length=memory_length(c), is_carried=c.carry == "keep")
+    text = explain(Plan(c).reach(), memory_length=memory_length(c), is_carried=c.reading.carry == "keep")
     parts = (NEVER, ALL_NEAR, IN_THE_WAY, SOME_NEAR, FAR, SOME, SHOWN, NOT_SHOWN, NOT_ASKED)
     assert [part for part in parts if part in text] == sentences

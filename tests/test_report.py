@@ -3,7 +3,7 @@ import pytest
 from echo_torch import configure
 from echo_torch.experiments.configuration import command_line, replace
 from echo_torch.intervals import wilson_interval
-from echo_torch.lab.plan import build_reach
+from echo_torch.lab.plan import Plan
 from echo_torch.lab.report import (
     ahead_line,
     answer_line,
@@ -22,7 +22,7 @@ from echo_torch.lab.report import (
 def result_of(c, by_chunk, reset_by_chunk=None, targets=5000):
     """The evaluation's part of result.json, from the accuracy of each chunk of a sequence, every one asked alike."""
     reset_by_chunk = by_chunk if reset_by_chunk is None else reset_by_chunk
-    result = {"ceiling": build_reach(c).ceiling, "chance": 1 / c.vocabulary_size, "loss": 1.0}
+    result = {"ceiling": Plan(c).reach().ceiling, "chance": 1 / c.vocabulary_size, "loss": 1.0}
     result |= {"targets": targets * len(by_chunk), "targets_by_chunk": [targets] * len(by_chunk)}
     for name, shares in (("accuracy", by_chunk), ("accuracy_reset", reset_by_chunk)):
         correct = sum(round(share * targets) for share in shares)
@@ -37,7 +37,7 @@ RISING = {"accuracy": [0.1] * 6 + [0.2] * 2 + [0.4] * 2, "targets": [2000.0] * 1
 
 def conclude(mode, by_chunk, reset_by_chunk=None, **options):
     c = configure(mode, **options)
-    return conclusion_lines(c, build_reach(c), result_of(c, by_chunk, reset_by_chunk), RISING)
+    return conclusion_lines(c, Plan(c).reach(), result_of(c, by_chunk, reset_by_chunk), RISING)
 
 
 LEARNED = "what could be learned was learned"
@@ -151,7 +151,7 @@ def test_interference_is_told_in_numbers_and_its_cures_are_commands():
     c = configure("lag", lag=4)
     text = conclude("lag", [0.966, 0.016, 0.080, 0.043], [0.966, 0.974, 0.966, 0.963], lag=4)[0]
     assert text.startswith("It answers 96.6% from an empty state and 4.6% after a hand-over, and 96.7% with the state")
-    cures = cures_of(c, build_reach(c))
+    cures = cures_of(c, Plan(c).reach())
     updates = "--updates 8000"
     assert [cure.flags for cure in cures] == [
         "--carry reset",
@@ -167,7 +167,7 @@ def test_interference_is_told_in_numbers_and_its_cures_are_commands():
 def test_the_flags_of_a_cure_can_be_added_to_the_run_they_mend():
     for options in ({"lag": 4}, {"lag": 4, "cut": "sequence", "updates": 1200}, {"lag": 2, "sequences": 300}):
         c = configure("lag", **options)
-        for cure in cures_of(c, build_reach(c)):
+        for cure in cures_of(c, Plan(c).reach()):
             words = cure.flags.replace("--", "").split()
             changes = {name.replace("-", "_"): value for name, value in zip(words[::2], words[1::2], strict=True)}
             changes |= {"sequences": None} if "updates" in changes else {}
@@ -176,9 +176,9 @@ def test_the_flags_of_a_cure_can_be_added_to_the_run_they_mend():
 
 def test_cures_that_are_none_are_left_out():
     long = configure("lag", lag=4, window=60, length=5000, sequences=1)  # without the cut a chunk would be too large
-    assert [cure.flags for cure in cures_of(long, build_reach(long))] == ["--carry reset"]
+    assert [cure.flags for cure in cures_of(long, Plan(long).reach())] == ["--carry reset"]
     for c in (configure("aligned", chunk=10, lag=5), configure("lag", carry="reset"), configure("whole")):
-        assert cures_of(c, build_reach(c)) == []
+        assert cures_of(c, Plan(c).reach()) == []
 
 
 def test_chunks_that_differ_by_more_than_sampling_get_a_line():
@@ -219,7 +219,7 @@ def test_no_trend_from_too_few_rows_or_without_questions():
 
 def test_no_ceiling_no_claim():
     c = configure("lag", lag=4)
-    found, result = build_reach(c), {**result_of(c, [0.5] * 4), "ceiling": None}
+    found, result = Plan(c).reach(), {**result_of(c, [0.5] * 4), "ceiling": None}
     lines = conclusion_lines(c, found, result, RISING)
     assert "not known" in lines[0]
     assert TREND in lines[1]
@@ -230,7 +230,7 @@ def test_no_ceiling_no_claim():
 def test_nothing_asked_nothing_concluded():
     c = configure("lag", lag=4)
     result = {**result_of(c, [0.5] * 4), "accuracy": None, "accuracy_reset": None}
-    assert conclusion_lines(c, build_reach(c), result, RISING) == ["Nothing was asked."]
+    assert conclusion_lines(c, Plan(c).reach(), result, RISING) == ["Nothing was asked."]
     assert result_lines(result, [], []) == ["accuracy: nothing was asked"]
     assert not interferes(result)
 

@@ -28,15 +28,15 @@ def test_choosing_a_name_makes_nothing(tmp_path):
 def test_an_empty_directory_is_taken_a_full_one_not(tmp_path):
     assert RunDirectory.new(tmp_path, "x").path == tmp_path
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"--run-dir must be new or empty.*Got"):
+    with pytest.raises(UserError, match=r"`run` must be new or empty.*Got"):
         RunDirectory.new(tmp_path, "x")
     with pytest.raises(UserError, match="which is a file"):
         RunDirectory.new(tmp_path / "file", "x")
     with pytest.raises(UserError, match="is a file"):
         RunDirectory.new(tmp_path / "file" / "below", "x")
-    with pytest.raises(UserError, match="--run-dir"):
+    with pytest.raises(UserError, match="`run` cannot be used"):
         RunDirectory.new("\0", "x").create()
-    with pytest.raises(UserError, match="--run-dir"):
+    with pytest.raises(UserError, match="`run` cannot be used"):
         RunDirectory.new(tmp_path / ("long" * 200), "x").create()
 
 
@@ -45,10 +45,10 @@ def test_configuration_in_a_file(tmp_path):
     run = RunDirectory(tmp_path)
     run.config.write_text(to_yaml(configuration))
     assert run.read_config() == configuration
-    run.config.write_text("mode: lag\nlag: 9\n")
-    with pytest.raises(UserError, match="not the configuration of a run: --lag must be smaller"):
+    run.config.write_text("format: 1\nmode: lag\nlag: 9\n")
+    with pytest.raises(UserError, match="not the configuration of a run: lag must be smaller"):
         run.read_config()
-    with pytest.raises(UserError, match="--run must be the directory of a finished run"):
+    with pytest.raises(UserError, match="`run` must be the directory of a finished run"):
         RunDirectory(tmp_path / "none").read_config()
 
 

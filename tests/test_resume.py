@@ -198,7 +198,7 @@ def test_from_a_checkpoint_elsewhere(tmp_path, monkeypatch):
         stop_at(patch, 7)
         with pytest.raises(StopError):
             train(configuration, run, resume=copy)
-    assert newest_checkpoint(run.checkpoint) == run.checkpoint
+    assert newest_checkpoint(run.checkpoint).path == run.checkpoint
     assert run.checkpoint.read_bytes() == copy.read_bytes()
     assert not run.checkpoint.with_name(PREVIOUS).exists()
     train(configuration, run, resume="auto")

@@ -8,8 +8,9 @@ from echo_torch import RunDirectory, configure, train
 from echo_torch.errors import UserError
 from echo_torch.experiments.configuration import EXPERIMENTS, replace
 from echo_torch.lab.finished import evaluation_result, load_model
-from echo_torch.lab.plan import build_model, evaluate_model, evaluation_stream
+from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import weights_sha256
+from echo_torch.lab.yaml_files import read_options
 from echo_torch.training.checkpoints import PREVIOUS, read_checkpoint, write_checkpoint
 from echo_torch.training.evaluation import evaluate, reset_at_every_chunk
 
@@ -18,14 +19,14 @@ from echo_torch.training.evaluation import evaluate, reset_at_every_chunk
 def test_a_result_asks_with_and_without_what_is_handed_over(options):
     """A network with weights so large that its answers hang on its state."""
     configuration = configure("aligned", vocabulary_size=10, hidden_size=8, **options)
-    model = build_model(configuration)
+    model = Plan(configuration).model()
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=2, generator=torch.Generator().manual_seed(weight.numel()))
-    result = evaluation_result(configuration, model)
-    by_hand = evaluate(model, reset_at_every_chunk(evaluation_stream(configuration)))
+    result = evaluation_result(Plan(configuration), model)
+    by_hand = evaluate(model, reset_at_every_chunk(Plan(configuration).evaluation()))
     assert result["accuracy_reset"] == by_hand.accuracy
     assert (result["accuracy_reset_low"], result["accuracy_reset_high"]) == by_hand.interval
-    assert (result["accuracy_reset"] == result["accuracy"]) == (configuration.carry == "reset")
+    assert (result["accuracy_reset"] == result["accuracy"]) == (configuration.reading.carry == "reset")
 
 
 def short(mode="lag", **options):
@@ -48,14 +49,15 @@ def test_what_a_run_leaves(tmp_path, mode):
     assert sum(result["targets_by_chunk"]) == result["targets"]
     num_chunks = {"echo": 25, "sequence": 1, "masked": 5, "whole": 5, "aligned": 10}.get(mode, 4)
     assert len(result["accuracy_by_chunk"]) == num_chunks
-    assert configure(**yaml.safe_load(run.config.read_text())) == configuration
+    assert configure(**read_options(run.config)) == configuration
+    assert yaml.safe_load(run.config.read_text())["format"] == result["format"] == 1
     metrics = run.read_metrics()
     assert metrics["update"][-1] == result["updates"]
     assert metrics["symbols"][-1] == (6400 if mode == "aligned" else 250)
     assert result["accuracy_low"] <= result["accuracy"] <= result["accuracy_high"]
     _, model = load_model(run)
     assert weights_sha256(model.state_dict()) == result["weights_sha256"]
-    evaluation = evaluate_model(configuration, model)
+    evaluation = Plan(configuration).evaluate(model)
     assert (evaluation.accuracy, evaluation.loss) == (result["accuracy"], result["loss"])
 
 
@@ -85,10 +87,10 @@ def test_clipping_bounds_the_gradient(tmp_path):
 def test_first_weights_come_from_the_seed_alone():
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    one = build_model(short())
+    one = Plan(short()).model()
     assert torch.equal(before, torch.get_rng_state())
-    assert weights_sha256(one.state_dict()) == weights_sha256(build_model(short()).state_dict())
-    assert weights_sha256(one.state_dict()) != weights_sha256(build_model(short(seed=2)).state_dict())
+    assert weights_sha256(one.state_dict()) == weights_sha256(Plan(short()).model().state_dict())
+    assert weights_sha256(one.state_dict()) != weights_sha256(Plan(short(seed=2)).model().state_dict())
 
 
 @pytest.mark.slow
@@ -103,7 +105,7 @@ def test_two_processes_train_as_one(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"devices": 6}, "--devices must be at most the number of lanes, 5"), ({"tensorboard": True}, "pip install")],
+    [({"devices": 6}, "`devices` must be at most the number of lanes, 5"), ({"tensorboard": True}, "pip install")],
 )
 def test_what_the_machine_cannot_do_leaves_nothing(tmp_path, monkeypatch, options, message):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -114,7 +116,7 @@ def test_what_the_machine_cannot_do_leaves_nothing(tmp_path, monkeypatch, option
 
 def test_no_cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="--accelerator cuda needs a CUDA device"):
+    with pytest.raises(UserError, match="`accelerator` cuda needs a CUDA device"):
         train(short(accelerator="cuda"), RunDirectory("never"))
 
 
@@ -124,7 +126,7 @@ def test_a_damaged_checkpoint(tmp_path, damage):
     train(short(), run)
     if damage is None:
         checkpoint = read_checkpoint(run.checkpoint)
-        smaller = build_model(replace(short(), hidden_size=3)).state_dict()
+        smaller = Plan(replace(short(), hidden_size=3)).model().state_dict()
         checkpoint["state_dict"] = {f"model.{name}": value for name, value in smaller.items()}
         write_checkpoint(checkpoint, run.checkpoint)
         run.checkpoint.with_name(PREVIOUS).unlink()

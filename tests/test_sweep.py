@@ -57,7 +57,7 @@ def test_a_damaged_or_foreign_run_is_refused_and_kept(tmp_path):
     with pytest.raises(UserError, match="damaged"):
         run_all(runs, tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="--run-dir cannot be used"):
+    with pytest.raises(UserError, match="`run` cannot be used"):
         run_all(runs, tmp_path / "file")
 
 
@@ -102,7 +102,7 @@ def test_interval_against_known_values():
 def test_every_arm_is_a_configuration():
     runs = comparison_runs(list(ARMS), 2)
     assert len(runs) == 2 * len(ARMS)
-    assert runs["stateful-lag6-uncut-seed2"].cut == "sequence"
+    assert runs["stateful-lag6-uncut-seed2"].reading.cut == "sequence"
     assert runs["stateful-uncut-seed1"].learning_rate == runs["stateful-lag6-uncut-seed1"].learning_rate == 3e-3
 
 
@@ -142,8 +142,8 @@ def test_the_grid_names_every_cell(tmp_path):
     runs = grid.runs()
     assert len(runs) == 16
     c = runs["lag1-chunk2-learningrate0.01-seed2"]
-    assert (c.lag, c.chunk, c.learning_rate, c.seed) == (1, 2, 0.01, 2)
-    results = {name: a_result(c.chunk / 10 + c.lag / 2) for name, c in runs.items()}
+    assert (c.reading.lag, c.reading.chunk, c.learning_rate, c.seed) == (1, 2, 0.01, 2)
+    results = {name: a_result(c.reading.chunk / 10 + c.reading.lag / 2) for name, c in runs.items()}
     write_metrics(tmp_path, results, [1.0] * 16)
     cells = grid.cells(results, tmp_path)
     assert cells[2]["accuracy_by_chunk"] == [None, 0.2]
@@ -158,7 +158,9 @@ def test_the_grid_names_every_cell(tmp_path):
 def test_lags_stand_side_by_side_carried_and_reset(tmp_path):
     grid = Grid("lag", {"lag": [4], "hidden_size": [50], "carry": ["keep", "reset"]}, 3, {"sequences": 100})
     runs = grid.runs()
-    results = {n: a_result(0.25 if c.carry == "keep" else 1.0, 20_000, accuracy_reset=0.96) for n, c in runs.items()}
+    results = {
+        n: a_result(0.25 if c.reading.carry == "keep" else 1.0, 20_000, accuracy_reset=0.96) for n, c in runs.items()
+    }
     write_metrics(tmp_path, runs, [0.5, 0.5, 0.5, 1.0, 1.0, 0.5])
     kept, reset = lags_table(grid.cells(results, tmp_path)).splitlines()[2:]
     assert kept == "| 4 | 50 | carried | 25.00% ± 0.35% | 96.00% | not within 100 | 1.0 | 7 |"

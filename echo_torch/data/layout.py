@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from echo_torch.data.framing import NO_STEP, Frames
 from echo_torch.data.random_symbols import Integers
+from echo_torch.errors import RuleError
 
 UNUSED_ROW = -1
 CARRIES = ("keep", "reset")
@@ -237,6 +238,15 @@ class LaneLayout:
         current = np.minimum((chunk + 1) * self._chunk_length, self._reset_every - begin)
         return num_sequences, int((whole + current).sum())
 
+    def chunks_to_ask(self, num_targets: int) -> int:
+        """After how many chunks so many targets were asked."""
+        asked, num_chunks = 0, 0
+        while asked < num_targets:
+            places = self.places(np.arange(num_chunks, num_chunks + 1))
+            asked += int((places.answer != NO_STEP).sum())
+            num_chunks += 1
+        return num_chunks
+
     def _sequence_of(self, index: Integers) -> tuple[Integers, Integers, Integers]:
         """For chunks (n, 1) and lanes: the lane's how-manieth sequence, which chunk of it, and its first step."""
         index = np.broadcast_to(index, (len(index), self._num_lanes))
@@ -255,13 +265,15 @@ class LaneLayout:
 def check_carry_and_cut(carry: str, cut: str) -> None:
     """Refuse unknown words, and a cut removed where there is no state to let a gradient through."""
     if carry not in CARRIES:
-        raise ValueError(f"`carry` must be one of {', '.join(CARRIES)}. Got {carry!r}.")
+        raise RuleError("carry", f"$carry must be one of {', '.join(CARRIES)}", repr(carry))
     if cut not in CUTS:
-        raise ValueError(f"`cut` must be one of {', '.join(CUTS)}. Got {cut!r}.")
+        raise RuleError("cut", f"$cut must be one of {', '.join(CUTS)}", repr(cut))
     if (carry, cut) == ("reset", "sequence"):
-        raise ValueError(
-            "`cut` can be 'sequence' only where `carry` is 'keep', because a gradient crosses from batch to batch "
-            "through the carried state alone. Got cut 'sequence' with carry 'reset'."
+        raise RuleError(
+            "cut",
+            "$cut can be 'sequence' only where $carry is 'keep'",
+            "cut 'sequence' with carry 'reset'",
+            reason="because a gradient crosses from batch to batch through the carried state alone",
         )
 
 

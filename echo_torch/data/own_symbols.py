@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import functools
 import hashlib
-import os
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
@@ -145,15 +144,7 @@ def open_series(path: str | Path, *, column: str | None = None, series: str | No
     Raises:
         UserError: As `read_rows`, or if there is no number.
     """
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise UserError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from None
-    return _open_series(str(path), column, series, status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=4)
-def _open_series(path: str, column: str | None, series: str | None, *stamp: int) -> Series:
+    path = str(path)
     begins = array("q")
     # Without a name, so that nothing is left behind whatever happens. TMPDIR says where.
     with tempfile.TemporaryFile() as file:

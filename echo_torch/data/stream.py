@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import count
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,14 @@ from echo_torch.data.random_symbols import Integers
 # that the memory stays in the cache.
 _SYMBOLS_PER_BLOCK = 2**14
 _SECONDS_AFTER_SIGTERM = 5
+
+
+class Source(Protocol):
+    """Where symbols come from."""
+
+    def __call__(self, sequence: Integers, step: Integers) -> Integers:
+        """The symbols of some places: int64 arrays that broadcast; -1 where there is none."""
+        ...
 
 
 class EchoStream(IterableDataset[Chunk]):
@@ -55,7 +63,7 @@ class EchoStream(IterableDataset[Chunk]):
     def __init__(
         self,
         layout: Layout,
-        source: Callable[[Integers, Integers], Integers],
+        source: Source,
         *,
         is_missing: Callable[[Integers, Integers], NDArray[np.bool_]] | None = None,
         num_chunks: int | None = None,

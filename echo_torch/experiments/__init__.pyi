@@ -1,8 +1,13 @@
-from .configuration import EXPERIMENTS as EXPERIMENTS
-from .configuration import OPTIONS as OPTIONS
+from .catalogue import EXPERIMENTS as EXPERIMENTS
+from .catalogue import Experiment as Experiment
 from .configuration import Configuration as Configuration
-from .configuration import Experiment as Experiment
-from .configuration import Option as Option
 from .configuration import command_line as command_line
 from .configuration import configure as configure
 from .configuration import replace as replace
+from .options import OPTIONS as OPTIONS
+from .options import Option as Option
+from .readings import Lanes as Lanes
+from .readings import Prefixes as Prefixes
+from .readings import Reading as Reading
+from .readings import Sequences as Sequences
+from .readings import Windows as Windows

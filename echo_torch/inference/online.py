@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from echo_torch.inference.predictor import slides
 from echo_torch.lab.finished import load_model
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.models.encoding import most_likely, num_digits_of
@@ -70,7 +69,7 @@ class OnlineEcho:
             UserError: If it holds no finished run.
         """
         configuration, model = load_model(RunDirectory(Path(run)))
-        return cls(model, num_lanes, window_length=configuration.window if slides(configuration) else None)
+        return cls(model, num_lanes, window_length=configuration.reading.online_window)
 
     def step(self, symbols: Sequence[int]) -> list[int]:
         """Read one number for each lane and answer each.

@@ -13,13 +13,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from echo_torch.data.chunk import NOT_ASKED, Chunk
-from echo_torch.data.framing import Frames
-from echo_torch.data.layout import LaneLayout, Layout, WindowLayout
 from echo_torch.data.random_symbols import Integers
 from echo_torch.data.stream import EchoStream
-from echo_torch.experiments.configuration import Configuration, given, suggest
+from echo_torch.errors import RuleError, plain, suggest
+from echo_torch.experiments.configuration import Configuration
 from echo_torch.lab.finished import load_model
-from echo_torch.lab.plan import build_frames, evaluation_stream
+from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.models.encoding import most_likely, num_digits_of, top_symbols
 from echo_torch.models.networks import EchoModel
@@ -72,15 +71,18 @@ class EchoPredictor:
     state: str | None = None
 
     def __post_init__(self) -> None:
-        c = self.configuration
-        usual = "carried" if c.carry == "keep" else "fresh"
+        reading = self.configuration.reading
+        usual = "carried" if reading.carry == "keep" else "fresh"
         state = usual if self.state is None else self.state
         if state not in STATES:
-            raise ValueError(f"`state` must be one of {', '.join(STATES)}. Got {state!r}{suggest(state, STATES)}.")
-        if state == "carried" and _reads_at_once(c):
-            raise ValueError(
-                f"`state` must be fresh in mode {c.mode}, because each of its rows holds all that it needs and "
-                "continues no other. Got 'carried'; leave it out."
+            raise RuleError("state", f"$state must be one of {', '.join(STATES)}", f"{state!r}{suggest(state, STATES)}")
+        if state == "carried" and not reading.continues:
+            raise RuleError(
+                "state",
+                f"$state must be fresh in mode {self.configuration.mode}",
+                "'carried'",
+                reason="because each of its rows holds all that it needs and continues no other",
+                way_out="leave it out",
             )
         object.__setattr__(self, "state", state)
 
@@ -137,7 +139,7 @@ class EchoPredictor:
             if top_k and said:
                 pairs = zip(*(part.tolist() for part in top_symbols(logits, top_k, num_digits)), strict=True)
                 top = [list(zip(*pair, strict=True)) for pair in pairs]
-            places = zip(positions.tolist(), (positions - self.configuration.lag).tolist(), strict=True)
+            places = zip(positions.tolist(), (positions - self.configuration.reading.lag).tolist(), strict=True)
             found += [Answer(*place, *rest) for place, *rest in zip(places, said, top, strict=True)]
         return found
 
@@ -159,9 +161,12 @@ class EchoPredictor:
         """
         checked = self._checked(symbols)
         if len(checked) > _MAX_EXPLAINED:
-            raise ValueError(
-                f"`symbols` must hold at most {_MAX_EXPLAINED} numbers to be explained, because each is replaced in "
-                f"turn. Got {len(checked)}; give the last ones."
+            raise RuleError(
+                "symbols",
+                f"$symbols must hold at most {_MAX_EXPLAINED} numbers to be explained",
+                len(checked),
+                reason="because each is replaced in turn",
+                way_out="give the last ones",
             )
         size = self.configuration.vocabulary_size
         last = self._last_answers(checked[None])[0]
@@ -180,19 +185,15 @@ class EchoPredictor:
     def _checked(self, symbols: Sequence[int]) -> Tensor:
         c = self.configuration
         values = torch.tensor(list(symbols), dtype=torch.int64) if len(symbols) else torch.zeros(0, dtype=torch.int64)
-        needed = max(c.window or 1, c.lag + 1) if c.framing == "windows" else c.lag + 1
+        needed, why = c.reading.list_needs
         if len(values) < needed:
-            reason = f"its windows have {c.window} steps" if c.window == needed else f"it echoes the one {c.lag} before"
-            raise ValueError(
-                f"`symbols` must hold at least {needed} numbers for this run, because {reason}. Got {len(values)}."
-            )
+            rule = f"$symbols must hold at least {needed} numbers for this run"
+            raise RuleError("symbols", rule, len(values), reason=f"because {why}")
         wrong = ((values < 0) | (values >= c.vocabulary_size)).nonzero()
         if len(wrong):
             place = int(wrong[0])
-            raise ValueError(
-                f"`symbols` must lie in 0..{c.vocabulary_size - 1}, the vocabulary of this run. "
-                f"Got {int(values[place])} at position {place}."
-            )
+            rule = f"$symbols must lie in 0..{c.vocabulary_size - 1}, the vocabulary of this run"
+            raise RuleError("symbols", rule, f"{int(values[place])} at position {place}")
         return values
 
     def _read(self, lists: Tensor, *, only_last: bool = False) -> Iterator[tuple[Chunk, Tensor]]:
@@ -212,30 +213,11 @@ class EchoPredictor:
             found: Integers = np.where(is_there, numbers[sequence * is_there, step * is_there], -1)
             return found
 
-        for layout in self._layouts(*lists.shape, only_last=only_last):
-            num_chunks = -(-lists.shape[1] // layout.num_steps)
-            if isinstance(layout, WindowLayout):
-                num_chunks = layout.num_chunks(len(lists))
+        reading = self.configuration.reading
+        for layout, num_chunks in reading.lists(
+            *lists.shape, is_carried=self.is_carried, rows_at_once=_ROWS_PER_BLOCK, only_last=only_last
+        ):
             yield from read(self.model, EchoStream(layout, source, num_chunks=num_chunks))
-
-    def _layouts(self, num_lists: int, length: int, *, only_last: bool) -> Iterator[Layout]:
-        c, carry = self.configuration, "keep" if self.is_carried else "reset"
-        if c.framing == "lanes" or _reads_at_once(c):
-            # A state that is carried on is the same whatever the chunks; long ones are quick.
-            in_chunks = not self.is_carried and c.framing == "lanes"
-            chunk = given(c.chunk) if in_chunks else min(length, max(1, _ROWS_PER_BLOCK // num_lists))
-            yield LaneLayout(num_lists, chunk, c.lag, carry="reset" if in_chunks else "keep")
-            return
-        frames = build_frames(c, length, num_dropped=0)
-        dropped, kept = _rows(frames, slice(c.windows_dropped)), _rows(frames, slice(c.windows_dropped, None))
-        batch_size = given(c.batch_size) if self.is_carried else max(1, _ROWS_PER_BLOCK // num_lists)
-        if only_last and len(kept.steps):
-            # The last window and those before it that handed their state on to it.
-            rows = slice((len(kept.steps) - 1) % batch_size, None, batch_size) if self.is_carried else slice(-1, None)
-            dropped, kept, batch_size = _rows(kept, slice(0)), _rows(kept, rows), 1
-        for part, way in ((dropped, "reset"), (kept, carry)):
-            if len(part.steps):
-                yield WindowLayout(part, length, batch_size, carry=way, sequences_at_once=num_lists)
 
     def _last_answers(self, lists: Tensor) -> Tensor:
         """The answers at the last position of several lists: (lists, positions) -> (lists,)."""
@@ -245,21 +227,6 @@ class EchoPredictor:
             lanes, _ = is_last.nonzero(as_tuple=True)
             answers[chunk.sequence[lanes]] = most_likely(logits[is_last], num_digits_of(self.model))
         return answers
-
-
-def _rows(frames: Frames, rows: slice) -> Frames:
-    return Frames(frames.steps[rows], frames.answers[rows])
-
-
-def _reads_at_once(configuration: Configuration) -> bool:
-    """Whether each row of a run holds its sequence from the beginning."""
-    return configuration.framing in ("whole", "sequence")
-
-
-def slides(configuration: Configuration) -> bool:
-    """Whether a run reads windows that hold the answer, one at a time, rather than carry a state on."""
-    c = configuration
-    return c.framing in ("windows", "masked") and (given(c.window) > 1 or c.carry == "reset")
 
 
 def guess_ahead(configuration: Configuration, model: EchoModel) -> tuple[int, int]:
@@ -273,13 +240,15 @@ def guess_ahead(configuration: Configuration, model: EchoModel) -> tuple[int, in
         (right, asked), over all questions after which another symbol follows.
 
     Raises:
-        ValueError: If the run was trained on a user's own data, of which nobody knows how far it can be guessed.
+        RuleError: If the run was trained on a user's own data, of which nobody knows how far it can be guessed.
     """
-    if configuration.data is not None:
-        raise ValueError(f"`ahead` measures random numbers, and this run was trained on {configuration.data!r}.")
+    plan = Plan(configuration)
+    if not plan.is_uniform:
+        rule = f"$ahead measures random numbers, and this run was trained on {plain(repr(configuration.data))}"
+        raise RuleError("ahead", rule)
     right = asked = 0
-    stream = evaluation_stream(configuration)
-    end = configuration.length or configuration.reset_every
+    stream = plan.evaluation()
+    end = configuration.reading.sequence_length
     for chunk, logits in read(model, stream):
         after = chunk.step + 1
         is_asked = chunk.targets != NOT_ASKED

@@ -1,4 +1,14 @@
+from .comparison import comparison_table as comparison_table
+from .comparison import run_comparison as run_comparison
 from .finished import load_model as load_model
+from .grids import Grid as Grid
+from .grids import lags_grid as lags_grid
+from .grids import lags_table as lags_table
+from .grids import map_grid as map_grid
+from .grids import map_table as map_table
+from .grids import run_lags as run_lags
+from .grids import run_map as run_map
+from .plan import Plan as Plan
 from .run_directory import RunDirectory as RunDirectory
 from .run_directory import weights_sha256 as weights_sha256
 from .runner import train as train

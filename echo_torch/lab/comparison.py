@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from echo_torch.errors import RuleError, plain, suggest
 from echo_torch.experiments.configuration import Configuration, configure
-from echo_torch.lab.plan import build_reach
+from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
+from echo_torch.lab.sweep import run_all
 from echo_torch.lab.tables import (
     _RESULTS,
     SEQUENCE_SYMBOLS,
@@ -17,6 +19,7 @@ from echo_torch.lab.tables import (
     _results,
     _time_to_skill,
     over_seeds,
+    write_table,
 )
 
 # Without the cut a sequence makes one update instead of four; this budget lets lag 6 get to its ceiling.
@@ -98,6 +101,48 @@ ARMS = {
 DEFAULT_ARMS = tuple(arm.name for arm in ARMS.values() if arm.is_default)
 
 
+def run_comparison(
+    arms: Sequence[str] = DEFAULT_ARMS,
+    num_seeds: int = 5,
+    folder: str | Path = "runs/compare",
+    *,
+    num_jobs: int | None = None,
+    progress: bool = False,
+) -> list[dict[str, Any]]:
+    """Train the arms that keep reach, horizon and carry apart; leave their runs, a table and figures in a folder.
+
+    Args:
+        arms: Names out of `ARMS`; one that is named twice counts once.
+        num_seeds: Seeds 1..num_seeds for every arm.
+        folder: Where everything goes. Finished runs there are kept, so an interrupted comparison goes on.
+        num_jobs: Processes; None: one for each core.
+        progress: Whether a progress bar is drawn on standard error.
+
+    Returns:
+        A row for each arm, as in comparison.json; `comparison_table` makes text of them.
+
+    Raises:
+        RuleError: If there is no such arm.
+        UserError: If the folder cannot be used.
+        Interrupted: At Ctrl-C and SIGTERM; finished runs stay.
+    """
+    folder, arms = Path(folder), list(dict.fromkeys(arms))
+    for arm in arms:
+        if arm not in ARMS:
+            rule = f"$arms must be out of {', '.join(ARMS)}"
+            raise RuleError("arms", rule, f"{arm!r}{plain(suggest(arm, ARMS))}")
+    results = run_all(comparison_runs(arms, num_seeds), folder, num_jobs=num_jobs, progress=progress)
+    rows = compare(arms, num_seeds, results, folder)
+    write_table(folder, "comparison", rows, comparison_table(rows))
+
+    from echo_torch.lab import figures
+
+    by_arm = {arm: [RunDirectory(folder / f"{arm}-seed{seed}") for seed in range(1, num_seeds + 1)] for arm in arms}
+    figures.draw_comparison(rows, by_arm, folder / "curves.png")
+    figures.draw_reach_by_horizon(rows, folder / "reach_by_horizon.png")
+    return rows
+
+
 def comparison_runs(arms: Sequence[str], num_seeds: int) -> dict[str, Configuration]:
     """The runs of a comparison by name: every arm with the seeds 1..num_seeds."""
     return {f"{arm}-seed{seed}": ARMS[arm].configuration(seed) for arm in arms for seed in range(1, num_seeds + 1)}
@@ -118,14 +163,14 @@ def compare(
 
 
 def _compare_arm(arm: Arm, num_seeds: int, results: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
-    found = build_reach(arm.configuration(1))
+    found = Plan(arm.configuration(1)).reach()
     names = [f"{arm.name}-seed{seed}" for seed in range(1, num_seeds + 1)]
     runs = [results[name] for name in names]
     metrics = RunDirectory(folder / names[0]).read_metrics()
     return {
         "arm": arm.name,
         "label": arm.label,
-        "cut": arm.configuration(1).cut,
+        "cut": arm.configuration(1).reading.cut,
         "gap": found.gap,
         "reachable_share": found.reachable_share,
         "in_horizon_share": found.in_horizon_share,

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from echo_torch.diagnosis.audit import StateWarning
-from echo_torch.experiments.configuration import in_flags
 from echo_torch.training.checkpoints import CheckpointWarning
 
 
@@ -24,7 +23,7 @@ def warnings_as_lines() -> Iterator[None]:
 
         def show_line(message: Any, category: type[Warning], *rest: Any) -> None:
             if issubclass(category, (StateWarning, CheckpointWarning)):
-                tqdm.write(f"warning: {in_flags(str(message))}", file=sys.stderr)
+                tqdm.write(f"warning: {message}", file=sys.stderr)
             else:
                 show(message, category, *rest)
 

@@ -24,7 +24,6 @@ from echo_torch.data.chunk import NOT_ASKED, Chunk
 from echo_torch.experiments.configuration import Configuration
 from echo_torch.files import whole_file
 from echo_torch.intervals import wilson_interval
-from echo_torch.lab.plan import MAX_CHUNKS_OF_A_LANE
 from echo_torch.lab.run_directory import RunDirectory
 
 
@@ -41,11 +40,12 @@ def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
     grid = figure.add_gridspec(2, 2, width_ratios=(1.7, 1))
     lower = figure.add_subplot(grid[1, 0])
     upper, right = figure.add_subplot(grid[0, 0], sharex=lower), figure.add_subplot(grid[:, 1])
-    drawn, label = _drawn(configuration, metrics)
+    column, label = configuration.reading.progress
+    drawn = metrics[column]
     upper.plot(drawn, metrics["accuracy"], color="C0", marker=_marker(metrics), label="training")
     lower.plot(drawn, metrics["loss"], color="C1", marker=_marker(metrics), label="training")
     if validation := run.read_validation():
-        checked, _ = _drawn(configuration, validation)
+        checked = validation[column]
         for axes, name in ((upper, "accuracy"), (lower, "loss")):
             axes.plot(checked, validation[name], "D", color="black", markersize=4, label="validation")
     upper.axhline(chance, color="0.4", linestyle="--", label=f"chance, 1/{configuration.vocabulary_size}")
@@ -59,8 +59,8 @@ def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
     draw_by_chunk(right, run.read_result())
-    if configuration.length is None:
-        right.set_xlabel(f"chunk since the reset ({MAX_CHUNKS_OF_A_LANE}: and all later)")
+    if (most := configuration.reading.max_chunks_told_apart) is not None:
+        right.set_xlabel(f"chunk since the reset ({most}: and all later)")
     figure.suptitle(_title(configuration))
     _save(figure, run.curve)
 
@@ -116,13 +116,6 @@ def draw_side_by_side(runs: Sequence[RunDirectory], path: str | Path) -> None:
     _save(figure, path)
 
 
-def _drawn(c: Configuration, metrics: dict[str, list[float]]) -> tuple[list[float], str]:
-    """The data used so far, and what the axis is called: sequences where their number means something."""
-    if c.length is None:
-        return metrics["symbols"], "fresh symbols drawn"
-    return metrics["sequences"], f"sequences of {c.length} symbols drawn"
-
-
 def _save(figure: Figure, path: str | Path) -> None:
     with whole_file(path) as file:
         figure.savefig(file, format="png", dpi=120)
@@ -134,7 +127,7 @@ def _marker(metrics: dict[str, list[float]]) -> str:
 
 
 def _title(c: Configuration) -> str:
-    return f"{c.mode}: lag {c.lag}, {c.vocabulary_size} symbols, seed {c.seed}"
+    return f"{c.mode}: lag {c.reading.lag}, {c.vocabulary_size} symbols, seed {c.seed}"
 
 
 _READ, _ASKED, _MISSING = "0.92", "#1b7837", "#b2182b"

@@ -1,35 +1,59 @@
-"""A finished run read back: its network, and the evaluation it repeats."""
+"""A run read back from its directory: its network, and the evaluation it repeats."""
 
 from __future__ import annotations
 
+import platform
+from importlib.metadata import version
 from typing import Any
 
-from echo_torch.errors import UserError
-from echo_torch.experiments.configuration import Configuration
-from echo_torch.lab.plan import (
-    build_model,
-    evaluate_model,
-    evaluation_ceiling,
-)
-from echo_torch.lab.resume import (
-    check_same,
-    check_weights,
-    configuration_of,
-)
+import numpy as np
+import torch
+
+from echo_torch.errors import RuleError, UserError, plain
+from echo_torch.experiments.configuration import Configuration, configure, differences
+from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.models.networks import EchoModel
 from echo_torch.models.state import RecurrentModel
-from echo_torch.training.checkpoints import newest_checkpoint, read_checkpoint
+from echo_torch.training.checkpoints import CHECKPOINT_KEY, FORMAT, RUN_KEY, Checkpoint, newest_checkpoint
 
 
-def evaluation_result(configuration: Configuration, model: RecurrentModel[Any]) -> dict[str, Any]:
+def load_model(run: RunDirectory) -> tuple[Configuration, EchoModel]:
+    """The configuration of a run and its network with the trained weights, on the CPU.
+
+    Raises:
+        UserError: If the directory holds no run, or its checkpoint cannot be read or belongs to another network.
+    """
+    plan = Plan(run.read_config())
+    return plan.configuration, load_weights(run, plan)
+
+
+def load_weights(run: RunDirectory, plan: Plan) -> EchoModel:
+    """The trained network of a run whose plan is there already.
+
+    Raises:
+        UserError: As `load_model`.
+    """
+    checkpoint = newest_checkpoint(run.checkpoint)
+    if checkpoint is None:
+        raise UserError(f"{str(run.path)!r} holds no checkpoint; the run ended before one was saved.")
+    model = plan.model()
+    saved, _ = configuration_of(checkpoint)
+    check_same(saved, plan.configuration, f"The checkpoint {str(checkpoint.path)!r}")
+    check_weights(model, checkpoint)
+    weights = checkpoint.take()["state_dict"].items()
+    model.load_state_dict({name.removeprefix("model."): value for name, value in weights})
+    return model
+
+
+def evaluation_result(plan: Plan, model: RecurrentModel[Any]) -> dict[str, Any]:
     """The part of result.json that an evaluation makes.
 
     The questions are asked twice: with the state carried as in training, and (`accuracy_reset`) reset at every chunk.
     """
-    found = evaluate_model(configuration, model)
+    found = plan.evaluate(model)
     # Where training resets it, both are the same.
-    reset = evaluate_model(configuration, model, is_reset=True) if configuration.carry == "keep" else found
+    reset = plan.evaluate(model, is_reset=True) if plan.configuration.reading.carry == "keep" else found
     low, high = found.interval or (None, None)
     reset_low, reset_high = reset.interval or (None, None)
     return {
@@ -37,8 +61,8 @@ def evaluation_result(configuration: Configuration, model: RecurrentModel[Any]) 
         "accuracy_low": low,
         "accuracy_high": high,
         "loss": found.loss,
-        "chance": 1 / configuration.vocabulary_size,
-        "ceiling": evaluation_ceiling(configuration),
+        "chance": 1 / plan.configuration.vocabulary_size,
+        "ceiling": plan.evaluation_ceiling(),
         "targets": found.asked,
         "accuracy_by_chunk": found.accuracy_by_chunk,
         "targets_by_chunk": [asked for _, asked in found.by_chunk],
@@ -49,21 +73,76 @@ def evaluation_result(configuration: Configuration, model: RecurrentModel[Any]) 
     }
 
 
-def load_model(run: RunDirectory) -> tuple[Configuration, EchoModel]:
-    """The configuration of a run and its network with the trained weights, on the CPU.
+def configuration_of(checkpoint: Checkpoint) -> tuple[Configuration, dict[str, str]]:
+    """The configuration and the versions that a checkpoint was written with.
 
     Raises:
-        UserError: If the directory holds no run, or its checkpoint cannot be read or belongs to another network.
+        UserError: If it is not one of a run, or of one in another format.
     """
-    configuration = run.read_config()
-    path = newest_checkpoint(run.checkpoint)
-    if path is None:
-        raise UserError(f"{str(run.path)!r} holds no checkpoint; the run ended before one was saved.")
-    checkpoint = read_checkpoint(path)
-    model = build_model(configuration)
-    saved, _ = configuration_of(checkpoint, path)
-    check_same(saved, configuration, f"The checkpoint {str(path)!r}")
-    check_weights(model, checkpoint, path)
-    weights = checkpoint["state_dict"].items()
-    model.load_state_dict({name.removeprefix("model."): value for name, value in weights})
-    return configuration, model
+    if RUN_KEY in checkpoint.contents and checkpoint.contents.get("format") != FORMAT:
+        raise UserError(
+            f"The checkpoint {str(checkpoint.path)!r} is of another version of this program, which wrote other files "
+            f"(format {checkpoint.contents.get('format', 'unknown')}, here {FORMAT}); train the run anew."
+        )
+    try:
+        note = checkpoint.contents[RUN_KEY]
+        carried = checkpoint.contents[CHECKPOINT_KEY]
+        if not isinstance(carried["cursor"], int) or carried["cursor"] != checkpoint.update:
+            raise ValueError("the stream's place is not that of the update")
+        versions = {name: str(note["versions"][name]) for name in current_versions()}
+        len(carried["ranks"])
+        return configure(**note["config"]), versions
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f"The checkpoint {str(checkpoint.path)!r} is not one of a run here: {error}.") from None
+
+
+def check_same(saved: Configuration, now: Configuration, what: str) -> None:
+    """Refuse to go on with another configuration than the saved one.
+
+    Args:
+        saved: Of the run that is to go on.
+        now: The one that is wanted.
+        what: Whose the saved one is, for the error.
+
+    Raises:
+        RuleError: If they differ in more than a training that is longer now.
+    """
+    if found := differences(saved, now):
+        changes = ", ".join(f"${name} was {plain(was)} and is {plain(new)}" for name, (was, new) in found.items())
+        raise RuleError(
+            next(iter(found)),
+            f"{plain(what)} cannot be continued with other options, or it would be another training: {changes}",
+            way_out="$sequences or $updates alone may grow",
+        )
+
+
+def check_weights(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint whose weights are not this network's in name, shape and type.
+
+    Raises:
+        UserError: If they are not.
+    """
+    needed = {f"model.{name}": kind_of(value) for name, value in model.state_dict().items()}
+    weights = checkpoint.contents.get("state_dict")
+    found = {name: kind_of(value) for name, value in weights.items()} if isinstance(weights, dict) else {}
+    if found != needed:
+        name = next(name for name in [*needed, *found] if needed.get(name) != found.get(name))
+        raise UserError(
+            f"The checkpoint {str(checkpoint.path)!r} belongs to another network: {name} must be "
+            f"{needed.get(name, 'absent')}. Got {found.get(name, 'none')}."
+        )
+
+
+def kind_of(value: Any) -> str:
+    """A tensor's type and shape in words; of anything else its type."""
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+def current_versions() -> dict[str, str]:
+    """What the bits of a result depend on, beside the machine."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "pytorch_lightning": version("pytorch-lightning"),
+        "numpy": np.__version__,
+    }

@@ -11,6 +11,7 @@ from typing import Any
 from echo_torch.experiments.configuration import Configuration, configure
 from echo_torch.intervals import mean_and_interval
 from echo_torch.lab.run_directory import RunDirectory
+from echo_torch.lab.sweep import run_all
 from echo_torch.lab.tables import (
     _RESULTS,
     SEQUENCE_SYMBOLS,
@@ -19,6 +20,7 @@ from echo_torch.lab.tables import (
     _time_to_skill,
     over_seeds,
     with_interval,
+    write_table,
 )
 
 
@@ -37,6 +39,11 @@ class Grid:
     axes: Mapping[str, Sequence[Any]]
     num_seeds: int
     options: Mapping[str, Any]
+
+    @property
+    def seeds_in_words(self) -> str:
+        """'1 seed', '3 seeds'."""
+        return f"{self.num_seeds} seed{'s' * (self.num_seeds > 1)}"
 
     def places(self) -> list[dict[str, Any]]:
         """Every combination, the first axis the slowest."""
@@ -76,6 +83,99 @@ class Grid:
             "seconds": mean_and_interval([run["seconds"] for run in runs])[0],
             "parameters": runs[0]["parameters"],
         }
+
+
+def run_map(
+    grid: Grid, folder: str | Path = "runs/map", *, num_jobs: int | None = None, progress: bool = False
+) -> list[dict[str, Any]]:
+    """Train a grid of lags, chunk lengths and learning rates; leave its runs, a table and figures in a folder.
+
+    Args:
+        grid: As `map_grid` makes it.
+        folder: Where everything goes. Finished runs there are kept, so an interrupted map goes on.
+        num_jobs: Processes; None: one for each core.
+        progress: Whether a progress bar is drawn on standard error.
+
+    Returns:
+        A row for each cell, as in map.json; `map_table` makes text of them.
+
+    Raises:
+        RuleError: If a cell breaks a rule.
+        UserError: If the folder cannot be used.
+        Interrupted: At Ctrl-C and SIGTERM; finished runs stay.
+    """
+    folder = Path(folder)
+    cells = grid.cells(run_all(grid.runs(), folder, num_jobs=num_jobs, progress=progress), folder)
+    write_table(folder, "map", cells, map_table(grid, cells))
+
+    from echo_torch.lab import figures
+
+    title = "aligned lanes, {vocabulary_size} symbols, hidden size {hidden_size}, {updates} updates".format(
+        **grid.options
+    )
+    title += f", {grid.seeds_in_words}"
+    figures.draw_map(grid.axes, cells, folder / "map.png", title=title)
+    figures.draw_map_seeds(grid.axes, cells, folder / "map_seeds.png", title=title)
+    return cells
+
+
+def map_grid(
+    lags: Sequence[int] = (0, 1, 2, 3, 5),
+    chunks: Sequence[int] = (1, 2, 3, 4, 5, 6, 10),
+    learning_rates: Sequence[float] = (0.001, 0.003, 0.01),
+    num_seeds: int = 1,
+    *,
+    vocabulary_size: int = 10,
+    hidden_size: int = 50,
+    updates: int = 4000,
+) -> Grid:
+    """The grid of `run_map`: aligned lanes over lags, chunk lengths and learning rates."""
+    axes = {"lag": lags, "chunk": chunks, "learning_rate": learning_rates}
+    options = {"vocabulary_size": vocabulary_size, "hidden_size": hidden_size, "updates": updates, "lanes": 32}
+    return Grid("aligned", axes, num_seeds, options)
+
+
+def run_lags(
+    grid: Grid, folder: str | Path = "runs/lags", *, num_jobs: int | None = None, progress: bool = False
+) -> list[dict[str, Any]]:
+    """Train mode lag over a grid of lags, hidden sizes and carries; leave runs, table and figure in a folder.
+
+    Args:
+        grid: As `lags_grid` makes it.
+        folder: As of `run_map`, like all that follow.
+        num_jobs: As of `run_map`.
+        progress: As of `run_map`.
+
+    Returns:
+        A row for each cell, as in lags.json; `lags_table` makes text of them.
+
+    Raises:
+        RuleError: If a cell breaks a rule.
+        UserError: If the folder cannot be used.
+        Interrupted: At Ctrl-C and SIGTERM; finished runs stay.
+    """
+    folder = Path(folder)
+    cells = grid.cells(run_all(grid.runs(), folder, num_jobs=num_jobs, progress=progress), folder)
+    write_table(folder, "lags", cells, lags_table(cells))
+
+    from echo_torch.lab import figures
+
+    title = f"mode lag, {grid.options['sequences']} sequences, {grid.seeds_in_words}"
+    figures.draw_lags(grid.axes, cells, folder / "lags.png", title=title)
+    return cells
+
+
+def lags_grid(
+    lags: Sequence[int] = (1, 2, 3, 4),
+    hidden_sizes: Sequence[int] = (25, 50, 100),
+    carries: Sequence[str] = ("keep", "reset"),
+    num_seeds: int = 3,
+    *,
+    sequences: int = 2000,
+) -> Grid:
+    """The grid of `run_lags`: mode lag over lags, hidden sizes, and the state carried or reset."""
+    axes: dict[str, Sequence[Any]] = {"lag": lags, "hidden_size": hidden_sizes, "carry": carries}
+    return Grid("lag", axes, num_seeds, {"sequences": sequences})
 
 
 def map_table(grid: Grid, cells: Sequence[dict[str, Any]]) -> str:

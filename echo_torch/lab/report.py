@@ -7,17 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from echo_torch.diagnosis.data_path import Reach
-from echo_torch.experiments.configuration import (
-    EXPERIMENTS,
-    OPTIONS,
-    Configuration,
-    command_line,
-    given,
-    memory_length,
-    replace,
-)
+from echo_torch.experiments.catalogue import EXPERIMENTS
+from echo_torch.experiments.configuration import Configuration, command_line, memory_length, replace
+from echo_torch.experiments.options import OPTIONS
 from echo_torch.intervals import wilson_interval
-from echo_torch.lab.plan import build_frames, build_reach, num_updates
+from echo_torch.lab.plan import Plan
 
 _AT_THE_CEILING = 0.01
 _FEW_CHUNKS = 10  # that are shown one by one
@@ -157,18 +151,18 @@ def cures_of(configuration: Configuration, found: Reach) -> list[Cure]:
         configuration: Of a run.
         found: The reach of its chunks.
     """
-    c = configuration
-    if c.carry != "keep" or "carry" not in (options := EXPERIMENTS[c.mode].options):
+    c, reading, options = configuration, configuration.reading, EXPERIMENTS[configuration.mode].options
+    if reading.carry != "keep":
         return []
-    same_updates = {"sequences": None, "updates": num_updates(c)}
-    cut = {"cut": "chunk"} if c.cut == "sequence" else {}
+    same_updates = {"updates": reading.num_updates}
+    cut = {"cut": "chunk"} if reading.cut == "sequence" else {}
     reset = replace(c, carry="reset", **cut)
     changes: list[tuple[str, dict[str, Any]]] = []
-    if build_reach(reset).reachable_share == found.reachable_share:
+    if Plan(reset).reach().reachable_share == found.reachable_share:
         changes.append(("each chunk holds its own answers", {"carry": "reset", **cut}))
-        if "batch_size" in options and (num_rows := len(build_frames(c, given(c.length)).steps)) > given(c.batch_size):
+        if one_batch := reading.one_batch_a_sequence():
             why = "one batch holds a sequence, so nothing is handed over"
-            changes.append((why, {"batch_size": num_rows, **cut, **same_updates}))
+            changes.append((why, {**one_batch, **cut, **same_updates}))
     if "cut" in options and not cut:
         changes.append(("the gradient crosses the hand-overs, as many updates", {"cut": "sequence", **same_updates}))
     cures = []
@@ -217,17 +211,10 @@ def state_line(configuration: Configuration, length: int, *, is_carried: bool) -
         length: Numbers in the list.
         is_carried: Whether the state is handed over.
     """
-    c = configuration
-    parts = {
-        "lanes": (f"chunk of {c.chunk}", f"chunk to chunk of {c.chunk}"),
-        "whole": ("list, read in one pass", ""),
-        "sequence": ("list, read in one pass", ""),
-    }
-    windows = f"windows of {c.window} in batches of {c.batch_size}"
-    fresh, carried = parts.get(c.framing, (f"window of {c.window}", f"batch to batch, {windows}"))
-    way = f"carried from {carried}" if is_carried else f"fresh for every {fresh}"
-    same = is_carried == (c.carry == "keep")
-    end = c.length or c.reset_every
+    reading = configuration.reading
+    fresh, handed = reading.state_words()
+    way = f"carried from {handed}" if is_carried else f"fresh for every {fresh}"
+    same, end = is_carried == (reading.carry == "keep"), reading.sequence_length
     longer = f", but for the reset after every {end} numbers" if is_carried and same and end and length > end else ""
     return f"state: {way}; {'as' if same else 'not as'} in the training of this run{longer}"
 

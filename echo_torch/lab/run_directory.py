@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echo_torch.errors import UserError
-from echo_torch.experiments.configuration import Configuration, configure, in_flags
+from echo_torch.errors import RuleError, UserError, plain
+from echo_torch.experiments.configuration import Configuration, configure
 from echo_torch.files import remove_unfinished, write_text
-from echo_torch.lab.yaml_files import read_yaml
+from echo_torch.lab.yaml_files import FORMAT, read_yaml
 
 try:
     import fcntl
@@ -99,7 +99,7 @@ class RunDirectory:
         try:
             _check_free(self.path)
         except OSError as error:
-            raise UserError(_cannot_use(self.path, error)) from None
+            raise cannot_use(self.path, error) from None
 
     def create(self) -> None:
         """Make the directory.
@@ -110,7 +110,7 @@ class RunDirectory:
         try:
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
-            raise UserError(_cannot_use(self.path, error)) from None
+            raise cannot_use(self.path, error) from None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -125,22 +125,25 @@ class RunDirectory:
         try:
             handle = os.open(self.path, os.O_RDONLY)
         except OSError as error:
-            raise UserError(_cannot_use(self.path, error)) from None
+            raise cannot_use(self.path, error) from None
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise UserError(f"Another process is training in --run-dir {str(self.path)!r}; wait for it.") from None
+                raise UserError(f"Another process is training in {str(self.path)!r}; wait for it.") from None
             yield
         finally:
             os.close(handle)
 
-    def rows_up_to(self, configuration: Configuration, updates: int, *, is_complete: bool) -> dict[Path, str]:
+    def rows_up_to(
+        self, updates: int, log_every: int, validate_every: int | None, *, is_complete: bool
+    ) -> dict[Path, str]:
         """What the tables held when a checkpoint was written.
 
         Args:
-            configuration: Of the training that is to go on.
             updates: Made when the checkpoint was written; 0: it begins anew.
+            log_every: Updates per row of metrics.csv.
+            validate_every: Updates per row of validation.csv; None: there is none.
             is_complete: Whether the training ends there. If not, the row of a rest is dropped: a longer one has none.
 
         Returns:
@@ -149,10 +152,9 @@ class RunDirectory:
         Raises:
             UserError: If a row is missing.
         """
-        c = configuration
-        rows = {self.metrics: _rows_up_to(self.metrics, updates, c.log_every, with_rest=is_complete)}
-        if c.validate_every is not None:
-            rows[self.validation] = _rows_up_to(self.validation, updates, c.validate_every, with_rest=False)
+        rows = {self.metrics: _rows_up_to(self.metrics, updates, log_every, with_rest=is_complete)}
+        if validate_every is not None:
+            rows[self.validation] = _rows_up_to(self.validation, updates, validate_every, with_rest=False)
         return rows
 
     def cut_back(self, rows: Mapping[Path, str]) -> None:
@@ -171,15 +173,23 @@ class RunDirectory:
         """The configuration of the run.
 
         Raises:
-            UserError: If there is none, or it is not one.
+            UserError: If there is none, or it is not one, or of another format.
         """
         if not self.path.is_dir():
-            raise UserError(f"--run must be the directory of a finished run. Got {str(self.path)!r}, which is none.")
+            raise RuleError("run", "$run must be the directory of a finished run", f"{str(self.path)!r}, which is none")
         values = read_yaml(self.config)
+        if (found := values.pop("format", None)) != FORMAT:
+            raise UserError(
+                f"{str(self.config)!r} is of another version of this program, which wrote other files (format "
+                f"{found or 'unknown'}, here {FORMAT}); train the run anew."
+            )
         try:
             return configure(**values)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{self.config} is not the configuration of a run: {in_flags(str(error))}") from None
+        except TypeError as error:  # there is no mode
+            raise UserError(f"{str(self.config)!r} is not the configuration of a run: {error}.") from None
+        except RuleError as error:
+            sentence = error.worded(lambda name: name)
+            raise UserError(f"{str(self.config)!r} is not the configuration of a run: {sentence}") from None
 
     def read_metrics(self) -> dict[str, list[float]]:
         """The columns of metrics.csv; an empty cell is nan."""
@@ -218,17 +228,22 @@ def weights_sha256(state_dict: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def check_new_file(path: str | Path, flag: str) -> None:
+def check_new_file(path: str | Path, name: str) -> None:
     """Refuse to overwrite a file, or to write one where no directory is.
 
+    Args:
+        path: The file.
+        name: Of the argument that names it.
+
     Raises:
-        UserError: If the file exists or its directory does not.
+        RuleError: If the file exists or its directory does not.
     """
     path = Path(path)
     if os.path.lexists(path):
-        raise UserError(f"{flag} must name a new file, because none is overwritten. Got {str(path)!r}, which exists.")
+        got = f"{str(path)!r}, which exists"
+        raise RuleError(name, f"${name} must name a new file", got, reason="because none is overwritten")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UserError(f"{flag} must name a file in a directory that can be written to. Got {str(path)!r}.")
+        raise RuleError(name, f"${name} must name a file in a directory that can be written to", repr(str(path)))
 
 
 def _read_table(path: Path) -> dict[str, list[float]]:
@@ -255,7 +270,8 @@ def _rows_up_to(path: Path, updates: int, every: int, *, with_rest: bool) -> str
     if [line.split(",")[0] for line in lines] != ["update", *expected] or not lines[-1].endswith("\n"):
         raise UserError(
             f"{str(path)!r} does not hold the rows up to update {updates}, where the checkpoint is, so it was changed "
-            "or lost and the run cannot be continued; begin anew with another --run-dir."
+            "or lost and the run cannot be continued.",
+            "Begin anew with another $run.",
         )
     return "".join(lines)
 
@@ -263,20 +279,24 @@ def _rows_up_to(path: Path, updates: int, every: int, *, with_rest: bool) -> str
 def _check_free(path: Path) -> None:
     if path.is_dir():
         if not all(entry.is_dir() for entry in path.rglob("*")):
-            raise UserError(
-                f"--run-dir must be new or empty, because a finished run is never overwritten. Got {str(path)!r}, "
-                "which holds files; choose another name, or continue a run with --resume auto."
+            raise RuleError(
+                "run",
+                "$run must be new or empty",
+                f"{str(path)!r}, which holds files",
+                reason="because a finished run is never overwritten",
+                way_out="choose another name, or continue a run with $resume auto",
             )
         parent = path
     elif os.path.lexists(path):
-        raise UserError(f"--run-dir must be a directory. Got {str(path)!r}, which is a file.")
+        raise RuleError("run", "$run must be a directory", f"{str(path)!r}, which is a file")
     else:
         parent = next(ancestor for ancestor in path.absolute().parents if ancestor.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         reason = "is not writable" if parent.is_dir() else "is a file"
-        raise UserError(f"--run-dir cannot be made there: {str(parent)!r} {reason}. Got {str(path)!r}.")
+        raise RuleError("run", f"$run cannot be made there: {plain(repr(str(parent)))} {reason}", repr(str(path)))
 
 
-def _cannot_use(path: Path, error: Exception) -> str:
+def cannot_use(path: str | Path, error: Exception) -> RuleError:
+    """The error of a directory that the system refuses."""
     reason = getattr(error, "strerror", None) or str(error)
-    return f"--run-dir cannot be used: {reason}. Got {str(path)!r}."
+    return RuleError("run", f"$run cannot be used: {plain(reason)}", repr(str(path)))

@@ -14,64 +14,54 @@ from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.loggers.logger import Logger
 
 from echo_torch.diagnosis.audit import StateAudit
-from echo_torch.errors import UserError
+from echo_torch.errors import RuleError, UserError
 from echo_torch.experiments.configuration import Configuration
 from echo_torch.lab.console import quiet_lightning, warnings_as_lines
-from echo_torch.lab.finished import evaluation_result
-from echo_torch.lab.plan import (
-    build_layout,
-    build_model,
-    evaluation_stream,
-    num_updates,
-    training_stream,
-)
+from echo_torch.lab.finished import check_weights, current_versions, evaluation_result
+from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import KilledError, run_ranks
 from echo_torch.lab.resume import (
     check_optimizer,
-    check_weights,
-    current_versions,
+    ends_in_a_sentence,
     find_start,
-    killed,
     note_for,
     prepare,
-    told,
+    process_was_killed,
     where_it_begins,
 )
 from echo_torch.lab.run_directory import RunDirectory, weights_sha256
+from echo_torch.lab.yaml_files import FORMAT
 from echo_torch.models.state import RecurrentModel
 from echo_torch.ranks import is_first_rank, launched_ranks
-from echo_torch.training.checkpoints import read_checkpoint
+from echo_torch.training.checkpoints import Checkpoint, load_checkpoint
 from echo_torch.training.metrics_file import MetricsFile
 from echo_torch.training.module import EchoModule
 from echo_torch.training.progress import Bar
 from echo_torch.training.saving import SaveLast, WholeCheckpoints
+from echo_torch.training.stream_data import StreamData
 
 
-def check_machine(configuration: Configuration) -> None:
+def check_machine(plan: Plan) -> None:
     """Refuse what this machine cannot do, before anything is made.
 
     Raises:
         UserError: If a device or a package is missing.
     """
-    if configuration.accelerator == "cuda":
+    c = plan.configuration
+    if c.accelerator == "cuda":
         if not torch.cuda.is_available():
-            raise UserError(
-                "--accelerator cuda needs a CUDA device, and PyTorch finds none here. Got cuda; use auto or cpu."
-            )
-        if (found := torch.cuda.device_count()) < configuration.devices:
-            raise UserError(f"--devices must be at most {found}, the CUDA devices here. Got {configuration.devices}.")
-    if (started := launched_ranks()) is not None and started != configuration.devices:
-        raise UserError(
-            f"--devices must be {started}, the number of processes that the launcher has started. Got "
-            f"{configuration.devices}."
-        )
-    if configuration.devices > (num_lanes := build_layout(configuration).num_lanes):
-        raise UserError(
-            f"--devices must be at most the number of lanes, {num_lanes}, because a lane stays whole on "
-            f"one device. Got {configuration.devices}."
-        )
-    if configuration.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise UserError("--tensorboard needs a package that is not installed: pip install 'echo-torch[tensorboard]'.")
+            rule = "$accelerator cuda needs a CUDA device, and PyTorch finds none here"
+            raise RuleError("accelerator", rule, "cuda", way_out="use auto or cpu")
+        if (found := torch.cuda.device_count()) < c.devices:
+            raise RuleError("devices", f"$devices must be at most {found}, the CUDA devices here", c.devices)
+    if (started := launched_ranks()) is not None and started != c.devices:
+        rule = f"$devices must be {started}, the number of processes that the launcher has started"
+        raise RuleError("devices", rule, c.devices)
+    if c.devices > (num_lanes := plan.layout.num_lanes):
+        rule = f"$devices must be at most the number of lanes, {num_lanes}"
+        raise RuleError("devices", rule, c.devices, reason="because a lane stays whole on one device")
+    if c.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise UserError("TensorBoard is not installed: pip install 'echo-torch[tensorboard]'.")
 
 
 def train(
@@ -82,6 +72,7 @@ def train(
     progress: bool = False,
     resume: str | Path | None = None,
     say: Callable[[str], None] = lambda line: None,
+    curve: bool = False,
 ) -> dict[str, Any]:
     """Train, evaluate and leave everything in the run directory.
 
@@ -96,6 +87,7 @@ def train(
         resume: "auto" continues the run in `run` from its latest checkpoint, or begins it where there is none; a path
             continues it from that checkpoint; None begins a new one, and the directory must be new or empty.
         say: Is told in a sentence where a resumed run begins.
+        curve: Whether curve.png is drawn: loss and accuracy over the training.
 
     Returns:
         What result.json holds.
@@ -105,72 +97,104 @@ def train(
             cannot be written or a number is not finite; then the last checkpoint is kept.
         Interrupted: At Ctrl-C and SIGTERM; it says how to go on.
     """
-    check_machine(configuration)
-    start = find_start(configuration, run, resume)
+    return train_plan(Plan(configuration), run, audit=audit, progress=progress, resume=resume, say=say, curve=curve)
+
+
+def train_plan(
+    plan: Plan,
+    run: RunDirectory,
+    *,
+    audit: str = "warn",
+    progress: bool = False,
+    resume: str | Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    curve: bool = False,
+) -> dict[str, Any]:
+    """As `train`, of a plan that is made already.
+
+    Args:
+        plan: What to compute.
+        run: As of `train`, like all that follow.
+        audit: As of `train`.
+        progress: As of `train`.
+        resume: As of `train`.
+        say: As of `train`.
+        curve: As of `train`.
+    """
+    check_machine(plan)
+    start = find_start(plan, run, resume)
     if is_first_rank():
         if resume is None:
             run.check_free()
         run.create()
     with run.locked() if is_first_rank() else contextlib.nullcontext():
-        made = prepare(configuration, run, start)
+        made = prepare(plan, run, start)
         if resume is not None:
-            say(where_it_begins(configuration, run, made))
-        if configuration.devices > 1 and launched_ranks() is None:
-            try:
-                run_ranks(_train_one_of_several, (configuration, run, start, audit, progress), configuration.devices)
-            except KilledError as error:
-                raise killed(run, str(error)) from None
-            return run.read_result()
-        return _train(configuration, run, start, audit, progress)
+            say(where_it_begins(run, made, plan.num_updates))
+        if plan.configuration.devices > 1 and launched_ranks() is None:
+            path = None if start is None else start.path
+            result = _train_in_processes(plan.configuration, run, path, audit, progress)
+        else:
+            result = _train(plan, run, start, audit, progress)
+        if curve and is_first_rank():
+            from echo_torch.lab.figures import draw_curve
+
+            draw_curve(run, plan.configuration)
+    return result
+
+
+def _train_in_processes(
+    configuration: Configuration, run: RunDirectory, start: Path | None, audit: str, progress: bool
+) -> dict[str, Any]:
+    try:
+        run_ranks(_train_one_of_several, (configuration, run, start, audit, progress), configuration.devices)
+    except KilledError as error:
+        raise process_was_killed(run, str(error)) from None
+    return run.read_result()
 
 
 def _train_one_of_several(
     configuration: Configuration, run: RunDirectory, start: Path | None, audit: str, progress: bool
 ) -> None:
     with warnings_as_lines():
-        _train(configuration, run, start, audit, progress)
+        checkpoint = None if start is None else load_checkpoint(start)
+        _train(Plan(configuration), run, checkpoint, audit, progress)
 
 
-def _train(
-    configuration: Configuration, run: RunDirectory, start: Path | None, audit: str, progress: bool
-) -> dict[str, Any]:
+def _train(plan: Plan, run: RunDirectory, start: Checkpoint | None, audit: str, progress: bool) -> dict[str, Any]:
     """Train and evaluate in this process, alone or as one of several; the first writes."""
-    torch.set_num_threads(configuration.threads)
-    model = build_model(configuration)
-    module = build_module(configuration, model)
+    c = plan.configuration
+    torch.set_num_threads(c.threads)
+    model = plan.model()
+    module = build_module(c, model)
     # The first rank speaks for all.
     check = StateAudit(audit if is_first_rank() or audit == "raise" else "count")
-    saver = SaveLast(
-        run.checkpoint,
-        configuration.checkpoint_every,
-        validate_every=configuration.validate_every,
-        note=note_for(configuration),
-    )
-    made = 0
+    note = note_for(plan)
+    saver = SaveLast(run.checkpoint, c.checkpoint_every, validate_every=c.validate_every, note=note)
+    path, made = None, 0
     if start is not None:
-        checkpoint = read_checkpoint(start)
-        made = int(checkpoint["global_step"])
-        check_weights(model, checkpoint, start)
-        check_optimizer(module, checkpoint, start)
+        path, made = start.path, start.update
+        check_weights(model, start)
+        check_optimizer(module, start)
     with quiet_lightning():
-        callbacks = [check, saver, *([Bar(configuration.mode)] if progress else [])]
-        trainer = build_trainer(configuration, callbacks, build_loggers(configuration, run, made))
-        with told(run, configuration, start, saver):
-            _fit(trainer, module, ChunkData(configuration), start)
+        callbacks = [check, saver, *([Bar(c.mode)] if progress else [])]
+        trainer = build_trainer(c, callbacks, build_loggers(plan, run, made), WholeCheckpoints(start))
+        with ends_in_a_sentence(run, c.seed, path, saver):
+            _fit(trainer, module, build_data(plan), path)
             seconds = saver.seconds
-            evaluation = evaluation_result(configuration, model)
-    updates = num_updates(configuration)
+            evaluation = evaluation_result(plan, model)
     result = {
-        "mode": configuration.mode,
-        "seed": configuration.seed,
+        "format": FORMAT,
+        "mode": c.mode,
+        "seed": c.seed,
         **evaluation,
-        "updates": updates,
+        "updates": plan.num_updates,
         "seconds": round(seconds, 3),
-        "updates_per_second": round(updates / seconds, 1),
+        "updates_per_second": round(plan.num_updates / seconds, 1),
         "gaps": {str(gap): number for gap, number in check.gaps.items()},
         "parameters": sum(weight.numel() for weight in module.parameters() if weight.requires_grad),
         "weights_sha256": weights_sha256(model.state_dict()),
-        "config": configuration.to_dict(),
+        "config": c.to_dict(),
         "versions": current_versions(),
     }
     if is_first_rank():
@@ -195,9 +219,14 @@ def build_module(configuration: Configuration, model: RecurrentModel[Any]) -> Ec
     return EchoModule(model, learning_rate=configuration.learning_rate, epsilon=epsilon)
 
 
-def build_loggers(configuration: Configuration, run: RunDirectory, made: int = 0) -> list[Logger]:
+def build_data(plan: Plan) -> StreamData:
+    """What training and validation read."""
+    return StreamData(plan.training, plan.evaluation, num_workers=plan.configuration.workers)
+
+
+def build_loggers(plan: Plan, run: RunDirectory, made: int = 0) -> list[Logger]:
     """What takes the rows of metrics, after so many updates."""
-    drawn = build_layout(configuration).drawn
+    configuration, drawn = plan.configuration, plan.layout.drawn
     loggers: list[Logger] = [MetricsFile(run.metrics, drawn)]
     if configuration.validate_every is not None:
         loggers.append(MetricsFile(run.validation, drawn, prefix="validation_"))
@@ -208,7 +237,10 @@ def build_loggers(configuration: Configuration, run: RunDirectory, made: int = 0
 
 
 def build_trainer(
-    configuration: Configuration, callbacks: Sequence[pl.Callback] = (), loggers: Sequence[Logger] = ()
+    configuration: Configuration,
+    callbacks: Sequence[pl.Callback] = (),
+    loggers: Sequence[Logger] = (),
+    checkpoints: WholeCheckpoints | None = None,
 ) -> pl.Trainer:
     """Lightning's Trainer for a configuration; by itself it writes and draws nothing."""
     several = configuration.devices > 1
@@ -216,7 +248,7 @@ def build_trainer(
         accelerator={"cuda": "gpu"}.get(configuration.accelerator, configuration.accelerator),
         devices=configuration.devices,
         strategy="ddp" if several else "auto",
-        max_steps=num_updates(configuration),
+        max_steps=configuration.reading.num_updates,
         gradient_clip_val=configuration.clip_norm,
         log_every_n_steps=configuration.log_every,
         val_check_interval=configuration.validate_every,
@@ -225,33 +257,9 @@ def build_trainer(
         num_sanity_val_steps=0,
         logger=list(loggers),
         callbacks=list(callbacks),
-        plugins=[WholeCheckpoints()],
+        plugins=[checkpoints or WholeCheckpoints()],
         enable_checkpointing=False,
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-
-
-class ChunkData(pl.LightningDataModule):
-    """Gives every rank its lanes: only when the loader is asked for is the rank known."""
-
-    def __init__(self, configuration: Configuration) -> None:
-        super().__init__()
-        self._configuration = configuration
-
-    def train_dataloader(self) -> Any:
-        """The training stream from where the module stands, or this rank's share of it."""
-        assert self.trainer is not None
-        start = getattr(self.trainer.lightning_module, "cursor", 0)
-        return training_stream(self._configuration, start=start, **self._shard()).loader(
-            num_workers=self._configuration.workers
-        )
-
-    def val_dataloader(self) -> Any:
-        """The evaluation's stream, or this rank's share of it."""
-        return evaluation_stream(self._configuration, **self._shard()).loader()
-
-    def _shard(self) -> dict[str, int]:
-        assert self.trainer is not None
-        return {"rank": self.trainer.global_rank, "num_ranks": self.trainer.world_size}

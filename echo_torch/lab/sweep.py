@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from echo_torch.errors import Interrupted, UserError
 from echo_torch.experiments.configuration import Configuration, configure
-from echo_torch.lab.plan import num_updates
 from echo_torch.lab.processes import end_with_parent
-from echo_torch.lab.run_directory import RunDirectory
+from echo_torch.lab.run_directory import RunDirectory, cannot_use
+from echo_torch.lab.yaml_files import FORMAT
 
 _POLL_SECONDS = 0.3
 _NEEDED = {
@@ -54,7 +54,7 @@ def run_all(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--run-dir cannot be used: {error.strerror}. Got {str(folder)!r}.") from None
+        raise cannot_use(folder, error) from None
     found = {name: read_finished(RunDirectory(folder / name), c) for name, c in runs.items()}
     to_do = {name: c for name, c in runs.items() if found[name] is None}
     if to_do:
@@ -81,12 +81,17 @@ def read_finished(run: RunDirectory, configuration: Configuration) -> dict[str, 
         missing = _NEEDED - set(result)
     except (ValueError, KeyError, TypeError, OSError):
         raise UserError(f"The finished run {str(run.path)!r} is damaged; move it away to do it again.") from None
+    if result.get("format") != FORMAT:
+        raise UserError(
+            f"The finished run {str(run.path)!r} is of another version of this program, which wrote other files "
+            f"(format {result.get('format', 'unknown')}, here {FORMAT}); move it away to do it again."
+        )
     if missing:
         raise UserError(f"The finished run {str(run.path)!r} has no {min(missing)!r}; move it away to do it again.")
     if not same:
         raise UserError(
-            f"{str(run.path)!r} holds a finished run with other options, and no finished run is overwritten. "
-            "Choose another --run-dir."
+            f"{str(run.path)!r} holds a finished run with other options, and no finished run is overwritten.",
+            "Choose another $run.",
         )
     return dict(result)
 
@@ -99,10 +104,10 @@ def _must_read(run: RunDirectory, configuration: Configuration) -> dict[str, Any
 
 
 def _run(to_do: Mapping[str, Configuration], folder: Path, num_jobs: int, progress: bool) -> None:
-    total = sum(num_updates(configuration) for configuration in to_do.values())
+    total = sum(configuration.reading.num_updates for configuration in to_do.values())
     bar = tqdm(total=total, unit=" updates", disable=not progress, dynamic_ncols=True, smoothing=0.05)
     # Long runs first, so that no core waits for one at the end.
-    names = sorted(to_do, key=lambda name: -num_updates(to_do[name]))
+    names = sorted(to_do, key=lambda name: -to_do[name].reading.num_updates)
     pool = ProcessPoolExecutor(
         min(num_jobs, len(to_do)),
         mp_context=multiprocessing.get_context("spawn"),

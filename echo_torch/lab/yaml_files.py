@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from echo_torch.errors import UserError
 from echo_torch.experiments.configuration import Configuration
 from echo_torch.files import check_regular
 
-if TYPE_CHECKING:
-    pass
-
-
+FORMAT = 1  # of config.yaml and result.json; checkpoints say theirs
 _MAX_CONFIG_BYTES = 2**20
 
 
@@ -44,9 +41,21 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return values
 
 
+def read_options(path: str | Path) -> dict[str, Any]:
+    """The mode and options in a YAML file of a person's own, or in the config.yaml of a run.
+
+    Raises:
+        UserError: As `read_yaml`, or if it says that it is of another format.
+    """
+    values = read_yaml(path)
+    if (found := values.pop("format", FORMAT)) != FORMAT:
+        raise UserError(f"{str(path)!r} is of format {found!r}, and this program reads format {FORMAT}; leave it out.")
+    return values
+
+
 def to_yaml(configuration: Configuration) -> str:
     """The configuration as YAML that `--config` takes back."""
     import yaml
 
-    text: str = yaml.safe_dump(configuration.to_dict(), sort_keys=False)
+    text: str = yaml.safe_dump({"format": FORMAT, **configuration.to_dict()}, sort_keys=False)
     return text

@@ -10,6 +10,7 @@ import hashlib
 import io
 import struct
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from echo_torch.errors import UserError
 from echo_torch.files import check_regular, whole_file
 
 PREVIOUS = "previous.ckpt"
+CHECKPOINT_KEY = "carried_state"  # what the module adds to Lightning's
+RUN_KEY = "run"  # what is said of the run
+FORMAT = 1  # of checkpoints, and of the other files of a run
 _MARK = b"sha256:"
 _COMMENT_LENGTH = len(_MARK) + 64
 
@@ -50,6 +54,26 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
     with whole_file(path, older=path.with_name(PREVIOUS)) as file:
         file.write(body)
         file.write(length + _MARK + _digest(body, length))
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint that was read, checked and parsed once, and is handed on.
+
+    Attributes:
+        path: Its file.
+        contents: What it holds, on the CPU; empty once it was taken.
+        update: Updates made when it was written.
+    """
+
+    path: Path
+    contents: dict[str, Any]
+    update: int
+
+    def take(self) -> dict[str, Any]:
+        """The contents, which are forgotten here: a training need not keep them beside its own."""
+        contents, self.contents = self.contents, {}
+        return contents
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -86,14 +110,27 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def newest_checkpoint(path: str | Path) -> Path | None:
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of a training.
+
+    Raises:
+        CheckpointError: As `read_checkpoint`, or if it does not say how many updates were made.
+    """
+    contents = read_checkpoint(path)
+    update = contents.get("global_step")
+    if not isinstance(update, int) or update < 0:
+        raise CheckpointError(f"The checkpoint {str(path)!r} does not say how many updates were made.")
+    return Checkpoint(Path(path), contents, update)
+
+
+def newest_checkpoint(path: str | Path) -> Checkpoint | None:
     """The latest of the two generations that can be read.
 
     Args:
         path: The latest one's file; the one before is `previous.ckpt` beside it.
 
     Returns:
-        Its path, None where there is none. Where the latest cannot be read, a CheckpointWarning says why.
+        The checkpoint, None where there is none. Where the latest cannot be read, a CheckpointWarning says why.
 
     Raises:
         CheckpointError: If there are some but none can be read.
@@ -103,13 +140,13 @@ def newest_checkpoint(path: str | Path) -> Path | None:
     reasons = []
     for file in found:
         try:
-            read_checkpoint(file)
+            checkpoint = load_checkpoint(file)
         except CheckpointError as error:
             reasons.append(str(error))
             continue
         if reasons:
             warnings.warn(f"{reasons[0]} The one before is used: {str(file)!r}.", CheckpointWarning, stacklevel=2)
-        return file
+        return checkpoint
     if found:
         raise CheckpointError(" ".join([*reasons, "No other is left, so the run must be done anew."]))
     return None

@@ -17,8 +17,7 @@ from echo_torch.data.chunk import Chunk
 from echo_torch.models.encoding import count_asked, count_correct, loss_sum, most_likely, num_digits_of
 from echo_torch.models.state import RecurrentModel, detach_state, reset_state
 from echo_torch.ranks import gather, own_rank, sum_over_ranks
-
-CHECKPOINT_KEY = "carried_state"
+from echo_torch.training.checkpoints import CHECKPOINT_KEY
 
 
 class LossError(RuntimeError):

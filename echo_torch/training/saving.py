@@ -13,10 +13,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from echo_torch.errors import Interrupted
-from echo_torch.training.checkpoints import read_checkpoint, write_checkpoint
+from echo_torch.training.checkpoints import FORMAT, RUN_KEY, Checkpoint, read_checkpoint, write_checkpoint
 from echo_torch.training.module import LossError
 
-RUN_KEY = "run"
 UPDATES_BETWEEN_QUESTIONS = 10
 
 
@@ -25,7 +24,14 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     Lightning's own way goes through the system's temporary folder; where that is another file system, a kill
     leaves a broken file under the final name. It also fetches URLs.
+
+    Args:
+        start: A checkpoint that was read already, from which the training goes on.
     """
+
+    def __init__(self, start: Checkpoint | None = None) -> None:
+        super().__init__()
+        self._start = start
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint under its final name when it is complete."""
@@ -34,7 +40,9 @@ class WholeCheckpoints(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint onto the CPU, whatever the arguments say."""
+        """Read a checkpoint onto the CPU, whatever the arguments say; one that was read before is not read again."""
+        if self._start is not None and self._start.contents and self._start.path == Path(path):
+            return self._start.take()
         return read_checkpoint(path)
 
 
@@ -80,6 +88,7 @@ class SaveLast(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put in the note."""
+        checkpoint["format"] = FORMAT
         checkpoint[RUN_KEY] = {**self._note, "seconds": self.seconds}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

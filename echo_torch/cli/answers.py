@@ -1,0 +1,110 @@
+"""The commands evaluate, predict and stream: a trained network at work."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from echo_torch.cli.flags import is_watched, whole_number
+from echo_torch.errors import RuleError, UserError
+from echo_torch.lab.run_directory import RunDirectory
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """The flags of evaluate."""
+    parser.add_argument("--run", metavar="DIR", required=True, help="the run directory")
+    parser.set_defaults(command=_evaluate)
+
+
+def add_predict(parser: argparse.ArgumentParser) -> None:
+    """The flags of predict."""
+    parser.add_argument("--run", metavar="DIR", required=True, help="the run directory")
+    parser.add_argument("symbols", metavar="N", nargs="*", help="the numbers, in the order of time")
+    parser.add_argument("--file", metavar="FILE", help="take the numbers from a text or CSV file")
+    parser.add_argument("--column", metavar="NAME", help="the column of a CSV file")
+    parser.add_argument(
+        "--state", metavar="{carried,fresh}", help="hand the state on, or begin empty (default: as the run was trained)"
+    )
+    parser.add_argument("--top", metavar="K", default="1", help="show the K most likely answers (default: 1)")
+    parser.add_argument("--explain", action="store_true", help="show what the last answer depends on")
+    parser.add_argument("--ahead", action="store_true", help="measure whether the run can tell the next random number")
+    parser.set_defaults(command=_predict, words={"symbols": "the input", "number": "every number of the input"})
+
+
+def add_stream(parser: argparse.ArgumentParser) -> None:
+    """The flags of stream."""
+    parser.add_argument("--run", metavar="DIR", required=True, help="the run directory")
+    parser.add_argument("--lanes", metavar="N", default="1", help="numbers per line, each its own stream (default: 1)")
+    parser.set_defaults(command=_stream)
+
+
+def _evaluate(parsed: argparse.Namespace) -> None:
+    run = RunDirectory(Path(parsed.run))
+    configuration = run.read_config()  # refuse a directory that holds no run before torch is loaded
+
+    from echo_torch.lab import finished, report
+    from echo_torch.lab.plan import Plan
+
+    plan = Plan(configuration)
+    model = finished.load_weights(run, plan)
+    result = finished.evaluation_result(plan, model)
+    for line in report.result_lines(result, *plan.example(model), always_by_chunk=True):
+        print(line)
+
+
+def _numbers_to_predict(parsed: argparse.Namespace) -> list[int]:
+    if parsed.column is not None and parsed.file is None:
+        raise RuleError("column", "$column needs $file: it names a column of a CSV file")
+    if parsed.file is None:
+        return [whole_number(text, "number", low=0, high=2**31 - 1) for text in parsed.symbols]
+    if parsed.symbols:
+        raise RuleError("file", "Numbers come from $file or from the command line, not from both")
+    from echo_torch.data.own_symbols import read_rows
+
+    return [row.symbol for row in read_rows(parsed.file, column=parsed.column)]
+
+
+def _predict(parsed: argparse.Namespace) -> None:
+    RunDirectory(Path(parsed.run)).read_config()  # refuse a directory that holds no run before torch is loaded
+    symbols, top_k = _numbers_to_predict(parsed), whole_number(parsed.top, "top")
+
+    from echo_torch.inference.predictor import EchoPredictor, guess_ahead
+    from echo_torch.lab import report
+
+    predictor = EchoPredictor.load(parsed.run, state=parsed.state)
+    # What can be refused is refused before anything is printed.
+    answers = predictor.answers(symbols, top_k=top_k) if symbols or not parsed.ahead else []
+    if parsed.ahead:
+        right, asked = guess_ahead(predictor.configuration, predictor.model)
+        print(report.ahead_line(right, asked, predictor.configuration.vocabulary_size))
+        if not symbols:
+            return
+    shares = predictor.explain(symbols, progress=is_watched()) if parsed.explain else []
+    print(report.state_line(predictor.configuration, len(symbols), is_carried=predictor.is_carried))
+    for answer in answers:
+        print(report.answer_line(answer.position, answer.of, symbols, answer.symbol, answer.top))
+    for line in report.explanation_lines(symbols, shares):
+        print(line)
+
+
+def _stream(parsed: argparse.Namespace) -> None:
+    RunDirectory(Path(parsed.run)).read_config()
+    num_lanes = whole_number(parsed.lanes, "lanes")
+
+    import torch
+
+    from echo_torch.inference.online import OnlineEcho, answer_lines
+
+    torch.set_num_threads(1)  # faster than two at these sizes
+    echo = OnlineEcho.load(parsed.run, num_lanes)
+    if sys.stdin is None:
+        raise UserError("The command stream reads standard input, which is closed.")
+    # Bytes that are no text are somebody's bad line, not the end of the stream.
+    sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]  # it is a TextIOWrapper
+    answer_lines(
+        echo,
+        sys.stdin,
+        say=lambda line: print(line, flush=True),
+        complain=lambda line: print(line, file=sys.stderr, flush=True),
+    )

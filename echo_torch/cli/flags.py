@@ -1,0 +1,88 @@
+"""Flags made from the options, and what they were given."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from echo_torch.experiments.catalogue import EXPERIMENTS
+from echo_torch.experiments.configuration import override
+from echo_torch.experiments.options import OPTIONS, Option
+from echo_torch.lab.yaml_files import read_options
+from echo_torch.ranks import launched_ranks
+
+# Python calls a number of steps *_length and a count num_*; a flag is shorter.
+_SHORT_NAMES = {"window_length": "window", "num_layers": "layers", "num_lanes": "lanes", "chunk_length": "chunk"}
+
+
+def words_of(flags: Sequence[str], words: Mapping[str, str]) -> Callable[[str], str]:
+    """What a command calls an argument: the word it has for it, or its flag, or, where it has none, the plain name.
+
+    Args:
+        flags: All flags of the command.
+        words: Its words for arguments that have no flag of their own name.
+    """
+
+    def say(name: str) -> str:
+        short = _SHORT_NAMES.get(name, name)
+        flag = "--" + short.replace("_", "-")
+        return words.get(name) or (flag if flag in flags else short.replace("_", " "))
+
+    return say
+
+
+def add_options(parser: argparse.ArgumentParser) -> dict[str, argparse._ArgumentGroup]:
+    """The flags of a configuration, made from the options, in their groups."""
+    modes = parser.add_argument_group("experiment")
+    modes.add_argument(
+        "--mode",
+        metavar="MODE",
+        default=argparse.SUPPRESS,
+        help="; ".join(f"{e.name}: {e.summary}" for e in EXPERIMENTS.values()) + " (default: lag)",
+    )
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for option in OPTIONS.values():
+        if option.group not in groups:
+            groups[option.group] = parser.add_argument_group(option.group)
+        add_option(groups[option.group], option)
+    modes.add_argument("--config", metavar="FILE", help="take options from a YAML file; flags override it")
+    return groups
+
+
+def add_option(group: argparse._ArgumentGroup, option: Option) -> None:
+    """The flag of one option."""
+    if option.kind is bool:
+        group.add_argument(option.flag, action="store_true", default=argparse.SUPPRESS, help=option.help)
+        return
+    metavar = {int: "N", float: "X", str: "NAME"}[option.kind]
+    if option.choices:
+        metavar = "{" + ",".join(option.choices) + "}"
+    group.add_argument(option.flag, metavar=metavar, default=argparse.SUPPRESS, help=option.help)
+
+
+def options_of(parsed: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """The mode and the options that were given, by flags and by a file."""
+    values = read_options(parsed.config) if parsed.config is not None else {}
+    flags = {name: getattr(parsed, name) for name in ("mode", *OPTIONS) if hasattr(parsed, name)}
+    values = override(values, flags)
+    mode = values.pop("mode", "lag")
+    if (num_ranks := launched_ranks()) is not None:
+        values.setdefault("devices", num_ranks)
+    return mode, values
+
+
+def whole_number(text: str, name: str, low: int = 1, high: int = 10_000) -> int:
+    """A whole number out of a flag that is no option of a run."""
+    return int(Option(name, int, None, "", "", low, high).check(text))  # type: ignore[arg-type]  # a number, as asked
+
+
+def draws(parsed: argparse.Namespace) -> bool:
+    """Whether a progress bar is wanted and there is somebody to see it."""
+    return not parsed.no_progress and is_watched()
+
+
+def is_watched() -> bool:
+    """Whether standard error is a terminal."""
+    return sys.stderr is not None and sys.stderr.isatty()

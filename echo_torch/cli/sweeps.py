@@ -1,0 +1,116 @@
+"""The commands compare, map and lags."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from echo_torch.cli.flags import draws, whole_number
+from echo_torch.errors import RuleError
+from echo_torch.experiments.options import OPTIONS
+
+
+def _add_sweep(parser: argparse.ArgumentParser, folder: str, **words: str) -> None:
+    parser.add_argument("--jobs", metavar="N", default=None, help="runs at a time (default: one for each core)")
+    parser.add_argument("--run-dir", metavar="DIR", default=folder, help=f"where the runs are kept (default: {folder})")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+    parser.set_defaults(words={"run": "--run-dir", **words})
+
+
+def add_compare(parser: argparse.ArgumentParser) -> None:
+    """The flags of compare."""
+    parser.add_argument("--seeds", metavar="N", default="5", help="seeds 1..N for every arm (default: 5)")
+    parser.add_argument(
+        "--arms", metavar="ARM", nargs="+", default=None, help="only these arms (default: the eleven of the comparison)"
+    )
+    _add_sweep(parser, "runs/compare")
+    parser.set_defaults(command=_compare)
+
+
+def add_map(parser: argparse.ArgumentParser) -> None:
+    """The flags of map."""
+    parser.add_argument("--lags", metavar="N", nargs="*", default=["0", "1", "2", "3", "5"], help="rows of the grid")
+    parser.add_argument(
+        "--chunks", metavar="N", nargs="*", default=["1", "2", "3", "4", "5", "6", "10"], help="its columns"
+    )
+    parser.add_argument(
+        "--learning-rates",
+        metavar="X",
+        nargs="+",
+        default=["0.001", "0.003", "0.01"],
+        help="a grid for each (default: 0.001 0.003 0.01)",
+    )
+    parser.add_argument("--seeds", metavar="N", default="1", help="seeds 1..N for every cell (default: 1)")
+    for name, default in (("vocabulary_size", "10"), ("hidden_size", "50"), ("updates", "4000")):
+        option = OPTIONS[name]
+        parser.add_argument(option.flag, metavar="N", default=default, help=f"{option.help} (default: {default})")
+    _add_sweep(parser, "runs/map", lag="--lags", chunk="--chunks", learning_rate="--learning-rates")
+    parser.set_defaults(command=_map)
+
+
+def add_lags(parser: argparse.ArgumentParser) -> None:
+    """The flags of lags."""
+    lags, sizes = ["1", "2", "3", "4"], ["25", "50", "100"]
+    parser.add_argument("--lags", metavar="N", nargs="+", default=lags, help="lags (default: 1 2 3 4)")
+    parser.add_argument("--hidden-sizes", metavar="N", nargs="+", default=sizes, help="widths (default: 25 50 100)")
+    parser.add_argument(
+        "--carry", metavar="WORD", nargs="+", default=["keep", "reset"], help="the state carried, reset (default: both)"
+    )
+    parser.add_argument("--seeds", metavar="N", default="3", help="seeds 1..N for every cell (default: 3)")
+    parser.add_argument("--sequences", metavar="N", default="2000", help="fresh sequences per run (default: 2000)")
+    _add_sweep(parser, "runs/lags", lag="--lags", hidden_size="--hidden-sizes")
+    parser.set_defaults(command=_lags)
+
+
+def _compare(parsed: argparse.Namespace) -> None:
+    seeds, jobs, folder = whole_number(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
+
+    from echo_torch.lab.comparison import DEFAULT_ARMS, comparison_table, run_comparison
+
+    arms = parsed.arms or DEFAULT_ARMS
+    rows = run_comparison(arms, seeds, folder, num_jobs=jobs, progress=draws(parsed))
+    print(comparison_table(rows))
+    print(f"{seeds * len(rows)} runs, table and figures: {folder}")
+
+
+def _map(parsed: argparse.Namespace) -> None:
+    if not parsed.lags or not parsed.chunks:
+        rule = "$lag and $chunk must each name a number, or the grid is empty"
+        raise RuleError("lag", rule, "an empty grid")
+    lags, chunks = _values(parsed.lags, "lag"), _values(parsed.chunks, "chunk")
+    rates = _values(parsed.learning_rates, "learning_rate")
+    seeds, jobs, folder = whole_number(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
+    options: dict[str, Any] = {
+        name: OPTIONS[name].check(getattr(parsed, name)) for name in ("vocabulary_size", "hidden_size", "updates")
+    }
+
+    from echo_torch.lab.grids import map_grid, map_table, run_map
+
+    grid = map_grid(lags, chunks, rates, seeds, **options)
+    cells = run_map(grid, folder, num_jobs=jobs, progress=draws(parsed))
+    print(map_table(grid, cells))
+    print(f"{seeds * len(cells)} runs, table and figures: {folder}")
+
+
+def _lags(parsed: argparse.Namespace) -> None:
+    axes = (_values(parsed.lags, "lag"), _values(parsed.hidden_sizes, "hidden_size"), _values(parsed.carry, "carry"))
+    seeds, jobs, folder = whole_number(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
+    sequences: Any = OPTIONS["sequences"].check(parsed.sequences)
+
+    from echo_torch.lab.grids import lags_grid, lags_table, run_lags
+
+    cells = run_lags(lags_grid(*axes, seeds, sequences=sequences), folder, num_jobs=jobs, progress=draws(parsed))
+    print(lags_table(cells))
+    print(f"{seeds * len(cells)} runs, table and figure: {folder}")
+
+
+def _jobs(parsed: argparse.Namespace) -> int | None:
+    return None if parsed.jobs is None else whole_number(parsed.jobs, "jobs", high=1024)
+
+
+def _values(texts: Sequence[str], name: str) -> list[Any]:
+    """Different values of one option in their order, from a flag that takes several."""
+    values: set[Any] = {OPTIONS[name].check(text) for text in texts}
+    return sorted(values)

@@ -1,0 +1,122 @@
+"""The commands train and reach."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from echo_torch.cli.flags import add_options, draws, options_of
+from echo_torch.errors import RuleError
+from echo_torch.experiments.configuration import (
+    Configuration,
+    configure_with_data,
+    count_parameters,
+    describe,
+    memory_length,
+)
+from echo_torch.lab.run_directory import RunDirectory, check_new_file
+from echo_torch.lab.yaml_files import to_yaml
+from echo_torch.ranks import is_first_rank
+
+
+def add_train(parser: argparse.ArgumentParser) -> None:
+    """The flags of train."""
+    output = add_options(parser)["output"]
+    output.add_argument("--run-dir", metavar="DIR", help="where the files go (default: a new one in runs/)")
+    output.add_argument(
+        "--resume",
+        metavar="auto|FILE",
+        help="continue the run in --run-dir from its latest checkpoint, or begin it; or from this checkpoint",
+    )
+    output.add_argument("--print-config", action="store_true", help="print the configuration and stop")
+    output.add_argument("--no-progress", action="store_true", help="no progress bar")
+    output.add_argument("--quiet", action="store_true", help="no output but errors")
+    parser.set_defaults(command=_train, words={"run": "--run-dir"})
+
+
+def add_reach(parser: argparse.ArgumentParser) -> None:
+    """The flags of reach."""
+    output = add_options(parser)["output"]
+    output.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    output.add_argument("--plot", metavar="FILE", help="draw which step each row reads, and what it is asked")
+    parser.set_defaults(command=_reach)
+
+
+def _train(parsed: argparse.Namespace) -> None:
+    mode, options = options_of(parsed)
+    configuration, series = configure_with_data(mode, options)
+    if parsed.print_config:
+        print(to_yaml(configuration), end="")
+        return
+    run = _run_directory(parsed, configuration)
+    is_quiet = parsed.quiet or not is_first_rank()
+    say: Callable[[str], None] = (lambda line: None) if is_quiet else (lambda line: print(line, flush=True))
+    say(f"asked: {describe(configuration)}")
+    say(f"chance: {1 / configuration.vocabulary_size:.2%} (1 of {configuration.vocabulary_size} symbols)")
+    say(f"parameters: {count_parameters(configuration):,} (hidden size {configuration.hidden_size})")
+
+    # Imported when the lines before are out: the plan brings torch, the runner Lightning.
+    from echo_torch.diagnosis.data_path import explain, reach_lines
+    from echo_torch.lab.plan import Plan
+
+    plan = Plan(configuration, series)
+    found = plan.reach()
+    for line in [*reach_lines(found), explain(found, **_of_network(configuration))]:
+        say(line)
+
+    from echo_torch.lab import console, finished, report, runner
+
+    progress, audit = not is_quiet and draws(parsed), "count" if is_quiet else "warn"
+    with console.warnings_as_lines():
+        result = runner.train_plan(plan, run, audit=audit, progress=progress, resume=parsed.resume, say=say, curve=True)
+    if is_quiet:
+        return
+    for line in report.result_lines(result, *plan.example(finished.load_weights(run, plan))):
+        say(line)
+    for line in report.conclusion_lines(configuration, found, result, run.read_metrics()):
+        say(line)
+    say(f"{result['updates']:,} updates in {result['seconds']:.1f} s; files: {run.path}")
+
+
+def _of_network(configuration: Configuration) -> dict[str, Any]:
+    """What `explain` cannot know from the data path alone."""
+    return {"memory_length": memory_length(configuration), "is_carried": configuration.reading.carry == "keep"}
+
+
+def _run_directory(parsed: argparse.Namespace, configuration: Configuration) -> RunDirectory:
+    if parsed.resume is not None:
+        if parsed.run_dir is None:
+            raise RuleError("resume", "$resume needs $run, the directory of the run that is to go on")
+        return RunDirectory(Path(parsed.run_dir))
+    if not is_first_rank():  # the first one chooses and writes
+        return RunDirectory(Path(parsed.run_dir or "runs"))
+    return RunDirectory.new(parsed.run_dir, f"{configuration.mode}-seed{configuration.seed}")
+
+
+def _reach(parsed: argparse.Namespace) -> None:
+    mode, options = options_of(parsed)
+    configuration, series = configure_with_data(mode, options)
+    if parsed.plot is not None:
+        check_new_file(parsed.plot, "plot")
+
+    # Not the runner: it would bring Lightning, which this need not wait for.
+    from echo_torch.diagnosis.data_path import explain, reach_lines
+    from echo_torch.lab.plan import Plan
+
+    plan = Plan(configuration, series)
+    found = plan.reach()
+    if parsed.json:
+        print(json.dumps(found.to_dict()))
+    else:
+        print(f"asked: {describe(configuration)}")
+        print("\n".join(reach_lines(found)))
+        print(explain(found, **_of_network(configuration)))
+    if parsed.plot is not None:
+        from echo_torch.lab.figures import draw_reach
+
+        lag = configuration.reading.lag
+        title = f"{configuration.mode}: at step t the row is asked for the symbol of step t - {lag}"
+        draw_reach(plan.first_chunks(), lag, parsed.plot, title=title)

@@ -1,0 +1,201 @@
+"""The options of a run, each declared once: its type, bounds, default, help and the reason of its bounds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from echo_torch.errors import RuleError, shorten, suggest
+
+Value: TypeAlias = "str | int | float | bool | None"
+
+ONE_HOT_UP_TO = 1_000  # symbols: beyond, an update takes longer than with digits, four times at 1,000
+
+
+@dataclass(frozen=True)
+class Option:
+    """One number or word of a configuration, and the flag of the same name.
+
+    Attributes:
+        name: Field of the configuration or of its reading, key in YAML; the flag is `--name` with hyphens.
+        kind: int, float, bool or str.
+        default: Its value where an experiment says nothing else.
+        group: Heading in the help.
+        help: What it is, in a line.
+        low: Smallest value allowed.
+        high: Largest value allowed.
+        choices: The words allowed.
+        reason: Why the bounds are where they are.
+        is_optional: Whether it may be absent, None.
+    """
+
+    name: str
+    kind: type
+    default: Value
+    group: str
+    help: str
+    low: int | float = -math.inf
+    high: int | float = math.inf
+    choices: tuple[str, ...] = ()
+    reason: str = ""
+    is_optional: bool = False
+
+    @property
+    def flag(self) -> str:
+        """The flag, as typed."""
+        return "--" + self.name.replace("_", "-")
+
+    def check(self, value: object) -> Value:
+        """A value in this option's type.
+
+        Args:
+            value: A number or word, or the text of one.
+
+        Returns:
+            The value; None stays None where the option may be absent.
+
+        Raises:
+            RuleError: If it breaks a rule.
+        """
+        if value is None and self.is_optional:
+            return None
+        if self.kind is str:
+            return self._check_word(value)
+        if self.kind is bool:
+            if not isinstance(value, bool):
+                raise RuleError(self.name, f"${self.name} must be true or false", repr(value))
+            return value
+        return self._check_number(value)
+
+    def _check_word(self, value: object) -> str:
+        if not self.choices:
+            if not isinstance(value, str) or not value or "\0" in value:
+                raise RuleError(self.name, f"${self.name} must be a name", shorten(repr(value)))
+            return value
+        if value not in self.choices:
+            rule = f"${self.name} must be one of {', '.join(self.choices)}"
+            raise RuleError(self.name, rule, f"{value!r}{suggest(value, self.choices)}")
+        return str(value)
+
+    def _check_number(self, value: object) -> int | float:
+        article = "a whole number" if self.kind is int else "a number"
+        try:
+            if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+                raise ValueError
+            number = _parse_int(value) if self.kind is int else float(value)
+        except (ValueError, OverflowError):
+            raise RuleError(self.name, f"${self.name} must be {article}", shorten(repr(value))) from None
+        if not self.low <= number <= self.high:  # also false for nan
+            low, high = (int(bound) if self.kind is int else bound for bound in (self.low, self.high))
+            reason = f"because {self.reason}" if self.reason else ""
+            rule = f"${self.name} must be {article} between {low} and {high}"
+            raise RuleError(self.name, rule, shorten(value), reason=reason)
+        return number
+
+
+def _parse_int(value: int | float | str) -> int:
+    if isinstance(value, float):
+        raise ValueError
+    return int(value)
+
+
+_BIG = 10**12
+_SEED_MAX = 2**63 - 1
+# In the order in which they stand in the help and in a YAML file.
+OPTIONS = {
+    option.name: option
+    for option in (
+        Option("seed", int, 1, "data", "which random data and first weights", 0, _SEED_MAX, reason="it has 63 bits"),
+        Option("sequences", int, 2000, "training", "train on so many fresh sequences", 1, _BIG, is_optional=True),
+        Option("updates", int, None, "training", "or: train for so many updates", 1, _BIG, is_optional=True),
+        Option("length", int, 25, "data", "steps in a sequence", 1, 10**6, reason="one sequence is held in memory"),
+        Option(
+            "vocabulary_size", int, 100, "data", "different symbols, 0..n-1", 2, 2**31,
+            reason="a symbol has 31 bits",
+        ),
+        Option("lag", int, 1, "data", "the target is the symbol so many steps ago", 0, 10**6),
+        Option("window", int, 5, "data", "steps per window", 1, 10**6),
+        Option("batch_size", int, 5, "data", "consecutive windows per batch", 1, 10**6),
+        Option("lanes", int, 32, "data", "sequences read side by side, each in its own row", 1, 10**6),
+        Option("chunk", int, 5, "data", "steps that a lane reads per update", 1, 10**6),
+        Option("data", str, None, "data", "train on the numbers of this text or CSV file", is_optional=True),
+        Option("column", str, None, "data", "the column of a CSV file that holds the numbers", is_optional=True),
+        Option(
+            "series", str, None, "data", "the column of a CSV file that tells independent series apart",
+            is_optional=True,
+        ),
+        Option(
+            "missing", float, 0.0, "data", "share of the symbols that cannot be read; their echo is asked all the same",
+            0, 0.99, reason="some symbol must be left",
+        ),
+        Option(
+            "reset_every", int, None, "state", "steps after which a lane begins a new sequence", 1, 10**6,
+            is_optional=True,
+        ),
+        Option("stagger", bool, False, "state", "let the lanes reset at different chunks"),
+        Option(
+            "model", str, "lstm", "model",
+            "the network: recurrent, or one that sees a window, or the current symbol alone",
+            choices=("lstm", "gru", "rnn", "mlp", "memoryless"),
+        ),
+        Option("hidden_size", int, 50, "model", "width of the state, or of the MLP's hidden layer", 1, 10**5),
+        Option("layers", int, 1, "model", "recurrent layers", 1, 1000),
+        Option(
+            "mlp_window", int, None, "model", "symbols that the MLP sees, the current one among them (default: 5)",
+            1, 10**4, is_optional=True,
+        ),
+        Option(
+            "encoding", str, None, "model",
+            f"a symbol as one vector, or as digits (default: one-hot up to {ONE_HOT_UP_TO:,} symbols)",
+            choices=("one-hot", "digits"), is_optional=True,
+        ),
+        Option("base", int, None, "model", "values that a digit can have (default: 10)", 2, 10**4, is_optional=True),
+        Option(
+            "init", str, "torch", "model", "first weights as PyTorch or as Keras draws them",
+            choices=("torch", "keras"),
+        ),
+        Option(
+            "learning_rate", float, 1e-3, "training", "Adam's step size", 1e-12, 1e3,
+            reason="outside these bounds nothing is learned",
+        ),
+        Option(
+            "clip_norm", float, None, "training", "scale longer gradients down to this norm", 1e-12, 1e12,
+            is_optional=True,
+        ),
+        Option(
+            "carry", str, "keep", "state", "hand the state to the next batch, or reset it", choices=("keep", "reset")
+        ),
+        Option(
+            "cut", str, "chunk", "state", "detach at every chunk, or let gradients through the whole sequence",
+            choices=("chunk", "sequence"),
+        ),
+        Option("accelerator", str, "auto", "machine", "where to train", choices=("auto", "cpu", "cuda")),
+        Option("devices", int, 1, "machine", "processes that share the lanes", 1, 1024),
+        Option("workers", int, 0, "machine", "loader processes; 0: make data in this one", 0, 256),
+        Option("threads", int, 1, "machine", "CPU threads; one is fastest at these sizes", 1, 1024),
+        Option(
+            "validate_every", int, None, "training",
+            "evaluate after so many updates, a row of validation.csv each (default: not)", 1, _BIG, is_optional=True,
+        ),
+        Option("log_every", int, 100, "output", "updates per row of metrics.csv", 1, _BIG),
+        Option("checkpoint_every", int, 500, "output", "updates per checkpoint (default: 500)", 1, _BIG),
+        Option("tensorboard", bool, False, "output", "write TensorBoard's files too"),
+    )
+}  # fmt: skip
+
+
+def option(name: str) -> Any:
+    """A dataclass field that holds an option, with the option's default."""
+    return dataclasses.field(default=OPTIONS[name].default)
+
+
+def option_names(kind: type) -> list[str]:
+    """Which fields of a dataclass are options."""
+    return [field.name for field in dataclasses.fields(kind) if field.name in OPTIONS]
+
+
+def steps(number: int) -> str:
+    """'1 step', '2 steps'."""
+    return f"{number} step{'' if number == 1 else 's'}"
