@@ -11,7 +11,7 @@ from pathlib import Path
 from echo_torch.cli import main
 
 SPAWN = multiprocessing.get_context("forkserver")
-PRELOADED = ["echo_torch.lab.runner", "echo_torch.lab.figures", "echo_torch.inference.predictor", "processes"]
+PRELOADED = ["echo_torch.lab.runner", "echo_torch.lab.figures", "echo_torch.inference.predictor", "support.processes"]
 SPAWN.set_forkserver_preload(PRELOADED)
 TIMES = {"seconds", "updates_per_second"}
 

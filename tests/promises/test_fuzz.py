@@ -1,6 +1,6 @@
 """Random and hostile input: never a traceback, a hang or a half-written file; a refusal is one sentence and code 2.
 
-FUZZ_EXAMPLES=20000 python -m pytest tests/test_fuzz.py -n 0 -s     more of it, and how much was tried
+FUZZ_EXAMPLES=20000 python -m pytest tests/promises/test_fuzz.py -n 0 -s     more of it, and how much was tried
 """
 
 import contextlib

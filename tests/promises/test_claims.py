@@ -16,7 +16,7 @@ from echo_torch.lab.plan import Plan
 from echo_torch.lab.report import conclusion_lines, cures_of, interferes
 
 pytestmark = pytest.mark.claims
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def trained(path, mode, **options):

@@ -1,8 +1,8 @@
-import contracts
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import contracts
 
 from echo_torch import EchoLSTM, LSTMState
 from echo_torch.experiments.configuration import configure, count_parameters

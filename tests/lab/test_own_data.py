@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from processes import files
+from support.processes import files
 
 from echo_torch import RunDirectory, configure, train
 from echo_torch.cli import main

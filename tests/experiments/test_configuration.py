@@ -158,3 +158,18 @@ def test_the_command_of_a_configuration_gives_it_back(capsys, mode, options):
 
 def without_format(values):
     return {name: value for name, value in values.items() if name != "format"}
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"mlp_window": 3}, "`mlp_window` has an effect only where `model` is mlp"),
+        ({"base": 3}, "`base` has an effect only where `encoding` is digits"),
+        ({"model": "mlp", "layers": 2}, "`layers` must be 1"),
+        ({"model": "gru", "init": "keras"}, "`init` can be keras only"),
+        ({"missing": 1}, "`missing` must be a number between 0 and 0.99"),
+    ],
+)
+def test_options_without_effect_are_refused(options, match):
+    with pytest.raises(ValueError, match=match):
+        configure("aligned", **options)

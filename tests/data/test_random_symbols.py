@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echo_torch import RandomSymbols, generate_sequence
-from echo_torch.data.random_symbols import symbol
+from echo_torch.data.random_symbols import missing, symbol
 
 
 def test_golden_values():
@@ -77,3 +77,12 @@ def test_bad_arguments(arguments, word):
         RandomSymbols(**arguments)
     with pytest.raises(ValueError, match="length"):
         generate_sequence(0)
+
+
+def test_what_is_missing_says_nothing_of_the_symbol():
+    """Else a network could guess what it cannot read."""
+    sequence, step = np.arange(2000)[:, None], np.arange(25)
+    lost = RandomSymbols(10)(sequence, step)[missing(1, "training", sequence, step, 0.3)]
+    counts = np.bincount(lost, minlength=10)
+    expected = lost.size / 10
+    assert ((counts - expected) ** 2 / expected).sum() < 33.7  # chi-square, 9 degrees of freedom, p = 0.0001

@@ -27,7 +27,7 @@ class LossList(DummyLogger):
 
 
 def load(mode):
-    with np.load(Path(__file__).parent / "data" / f"keras_{mode}.npz") as file:
+    with np.load(Path(__file__).parents[1] / "reference" / f"keras_{mode}.npz") as file:
         return dict(file)
 
 

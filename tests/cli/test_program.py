@@ -8,7 +8,7 @@ import yaml
 
 from echo_torch.cli import main
 
-TRAIN = Path(__file__).parent.parent / "train.py"
+TRAIN = Path(__file__).parents[2] / "train.py"
 QUICK = ["--sequences", "10", "--vocabulary-size", "10", "--no-progress", "--accelerator", "cpu"]
 
 

@@ -12,7 +12,7 @@ import zipfile
 
 import pytest
 import torch
-from processes import finish, start, wait_until
+from support.processes import finish, start, wait_until
 
 from echo_torch import RunDirectory, configure, train
 from echo_torch.cli import main

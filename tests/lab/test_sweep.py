@@ -18,7 +18,7 @@ from echo_torch.lab.grids import Grid, lags_table, map_table
 from echo_torch.lab.sweep import run_all
 from echo_torch.lab.tables import symbols_to_skill
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def tiny(seed=1, **options):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import TIMES, files, finish, kill_and_resume, start, wait_until
+from support.processes import TIMES, files, finish, kill_and_resume, start, wait_until
 
 from echo_torch import RunDirectory, configure, train
 from echo_torch.cli import main
@@ -21,7 +21,7 @@ from echo_torch.experiments.configuration import EXPERIMENTS, replace
 from echo_torch.training.checkpoints import PREVIOUS, newest_checkpoint, read_checkpoint, write_checkpoint
 from echo_torch.training.module import CHECKPOINT_KEY, EchoModule
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def short(mode="lag", **options):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import files
+from support.processes import files
 
 from echo_torch import EchoLSTM, RunDirectory, configure, train
 from echo_torch.errors import Interrupted, UserError
@@ -23,7 +23,7 @@ from echo_torch.training.checkpoints import PREVIOUS, read_checkpoint
 from echo_torch.training.evaluation import Evaluation, evaluate
 from echo_torch.training.module import CHECKPOINT_KEY
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def short(mode="lag", **options):

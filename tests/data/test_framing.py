@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echo_torch import frame_windows
+from echo_torch.data.framing import frame_masked, frame_prefixes, frame_sequence
 
 
 def test_the_docstrings_example():
@@ -50,3 +51,24 @@ def test_bad_numbers(arguments, word):
     length, window_length, lag, *dropped = arguments
     with pytest.raises(ValueError, match=rf"`{word}` must be at least .*Got"):
         frame_windows(length, window_length, lag, num_dropped=dropped[0] if dropped else 0)
+
+
+small = st.integers(1, 12)
+
+
+@settings(deadline=None, max_examples=50)
+@given(small, small, st.integers(0, 6))
+def test_frames_by_their_definition(length, window, lag):
+    masked, prefixes, whole = (
+        frame_masked(length, window, lag),
+        frame_prefixes(length, lag),
+        frame_sequence(length, lag),
+    )
+    for row in range(length):
+        answer = row - lag if row >= lag else -1
+        assert masked.steps[row].tolist() == [step if step >= 0 else -1 for step in range(row - window + 1, row + 1)]
+        assert masked.answers[row].tolist() == [-1] * (window - 1) + [answer]
+        assert prefixes.steps[row].tolist() == [*range(row + 1), *[-1] * (length - row - 1)]
+        assert prefixes.answers[row].tolist() == [answer if column == row else -1 for column in range(length)]
+        assert whole.answers[0, row] == answer
+    assert whole.steps.tolist() == [list(range(length))]
