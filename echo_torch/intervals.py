@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from math import sqrt
+from typing import Any
 
-Z_95 = 1.959964  # the normal distribution's 97.5 % point
+Z_95 = statistics.NormalDist().inv_cdf(0.975)
 
 
 def wilson_interval(correct: int, asked: int, z: float = Z_95) -> tuple[float, float]:
@@ -30,27 +31,26 @@ def wilson_interval(correct: int, asked: int, z: float = Z_95) -> tuple[float, f
     return (centre - half if correct else 0.0), (centre + half if correct < asked else 1.0)
 
 
-# Student's t at 97.5 % for 1, 2, ... degrees of freedom; beyond the table the normal value is near enough.
-_T_975: tuple[float, ...] = (
-    12.706,
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-    2.262,
-    2.228,
-    2.201,
-    2.179,
-    2.160,
-    2.145,
-    2.131,
-)
+def student_quantile(degrees: int, share: float = 0.975) -> float:
+    """Student's t below which a share lies.
 
+    >>> round(student_quantile(30), 4)
+    2.0423
 
-_T_975 += (2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045)
+    Args:
+        degrees: Degrees of freedom, at least 1.
+        share: 0.5 < share < 1.
+
+    Source:
+        Its two tails hold a regularised incomplete beta function: Abramowitz and Stegun (1964), 26.7.1.
+    """
+    import mpmath  # for tables over seeds alone; torch brings it, with sympy
+
+    def excess(t: Any) -> Any:
+        tails = mpmath.betainc(degrees / 2, 0.5, 0, degrees / (degrees + t**2), regularized=True)
+        return tails - 2 * (1 - share)
+
+    return float(mpmath.findroot(excess, (1.5, 3.0), solver="anderson"))
 
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
@@ -58,6 +58,4 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, None
-    degrees = len(values) - 1
-    factor = _T_975[degrees - 1] if degrees <= len(_T_975) else 1.96
-    return mean, factor * statistics.stdev(values) / len(values) ** 0.5
+    return mean, student_quantile(len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5

@@ -23,7 +23,7 @@ from echo_torch.data.random_symbols import Integers
 # Chunks are made many at a time, because one call of numpy costs as much as a thousand symbols, yet few enough
 # that the memory stays in the cache.
 _SYMBOLS_PER_BLOCK = 2**14
-_SECONDS_AFTER_SIGTERM = 5
+_SECONDS_AFTER_SIGTERM = 10  # a loaded machine takes long over an update
 
 
 class Source(Protocol):
