@@ -58,8 +58,8 @@ class RuleError(UserError, ValueError):
         """The sentence, as of `UserError`."""
         rule, reason, way_out = (fill_in(part, say) for part in (self.rule, self.reason, self.way_out))
         sentence = join(rule, reason, ", ")
-        ending = join(f" Got {self.got}" if self.got else "", way_out, "; " if self.got else " ")
-        return f"{sentence}.{ending}." if ending else f"{sentence}."
+        ending = join(f"Got {self.got}", way_out, "; ") if self.got else way_out[:1].upper() + way_out[1:]
+        return f"{sentence}. {ending}." if ending else f"{sentence}."
 
     def __reduce__(self) -> Any:  # it goes from process to process
         return _rule_error, (self.name, self.rule, self.got, self.reason, self.way_out)

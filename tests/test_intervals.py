@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -17,9 +18,9 @@ def test_student_as_it_is_printed(degrees, value):
 
 def test_student_falls_without_a_jump_to_the_normal_value():
     values = [student_quantile(degrees) for degrees in range(5, 120)]
-    steps = [one - other for one, other in zip(values, values[1:], strict=False)]
+    steps = [one - other for one, other in itertools.pairwise(values)]
     assert all(step > 0 for step in steps)
-    assert all(later < earlier for earlier, later in zip(steps, steps[1:], strict=False))
+    assert all(later < earlier for earlier, later in itertools.pairwise(steps))
     assert student_quantile(10**6) == pytest.approx(Z_95, abs=1e-5)
 
 

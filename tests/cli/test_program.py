@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import echo_torch
 from echo_torch.cli import main
 
 TRAIN = Path(__file__).parents[2] / "train.py"
@@ -134,6 +135,27 @@ def test_bad_input_of_reach(capfd, arguments):
 def test_bad_commands(capfd, arguments):
     assert main(arguments.split()) == 2
     assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_without_a_command_the_help_is_printed(capsys):
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert "COMMAND" in shown
+    assert "compare" in shown
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"echo-torch {echo_torch.__version__}\n"
+
+
+def test_a_flag_that_a_command_has_not_is_never_named(capsys):
+    assert main(["lags", "--lags", "5"]) == 2
+    assert capsys.readouterr().err.startswith("--lags must be smaller than window in mode lag")
+    assert main(["map", "--learning-rates", "0"]) == 2
+    assert capsys.readouterr().err.startswith("--learning-rates must be a number between")
 
 
 def test_help_and_errors_import_nothing_heavy():

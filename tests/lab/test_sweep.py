@@ -95,7 +95,7 @@ def test_an_interrupt_ends_all_processes_and_keeps_what_is_finished(tmp_path, nu
 
 def test_interval_against_known_values():
     mean, half = mean_and_interval([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert (mean, half) == (3.0, pytest.approx(2.776 * 2.5**0.5 / 5**0.5))
+    assert (mean, half) == (3.0, pytest.approx(2.776 * 2.5**0.5 / 5**0.5, rel=3e-4))
     assert mean_and_interval([0.5]) == (0.5, None)
 
 
@@ -178,7 +178,7 @@ def test_an_interval_over_seeds_is_never_narrower_than_sampling(tmp_path):
         return grid.cells(results, tmp_path)[0]["accuracy_half_interval"]
 
     assert half([0.2763, 0.2762, 0.2764]) == pytest.approx(0.00358, abs=2e-5)
-    assert half([0.1, 0.2, 0.3]) == pytest.approx(4.303 * 0.1 / 3**0.5)
+    assert half([0.1, 0.2, 0.3]) == pytest.approx(4.303 * 0.1 / 3**0.5, rel=3e-4)
 
 
 @pytest.mark.slow

@@ -1,0 +1,82 @@
+"""What holds for the whole house: public lists, what is imported when, what no library half may say."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import echo_torch
+from echo_torch import RunDirectory, configure, train
+
+PACKAGE = Path(echo_torch.__file__).parent
+WINGS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+NAMES = [
+    "Chunk", "Configuration", "EXPERIMENTS", "EchoLSTM", "EchoModule", "EchoPredictor", "EchoStream", "Evaluation",
+    "Frames", "LSTMState", "LaneLayout", "OnlineEcho", "RandomSymbols", "RunDirectory", "Stamps", "WindowLayout",
+    "configure", "detach_state", "evaluate", "frame_windows", "generate_sequence", "one_hot_decode", "one_hot_encode",
+    "reset_state", "train",
+]  # fmt: skip
+
+
+def test_the_front_door():
+    assert sorted(echo_torch.__all__) == sorted(NAMES)
+    assert all(getattr(echo_torch, name) is not None for name in NAMES)
+    assert set(NAMES) <= set(dir(echo_torch))
+    with pytest.raises(AttributeError, match="nonsense"):
+        echo_torch.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_a_wing_has_one_public_list(wing):
+    """Each name is there, from a module of that wing; none is hidden by a module of the same name."""
+    found = importlib.import_module(f"echo_torch.{wing}")
+    assert found.__all__
+    modules = {path.stem for path in (PACKAGE / wing).glob("*.py")}
+    for name in found.__all__:
+        assert name not in modules
+        value = getattr(found, name)
+        assert getattr(value, "__module__", f"echo_torch.{wing}").startswith(f"echo_torch.{wing}")
+
+
+def imported(program):
+    words = "('torch', 'numpy', 'pytorch_lightning', 'matplotlib', 'mpmath', 'torch.optim')"
+    program += f"\nimport sys; print([name for name in {words} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, input="1\n")
+    return ast.literal_eval(found.stdout.splitlines()[-1])
+
+
+def test_importing_the_package_costs_nothing():
+    names = ", ".join(f"echo_torch.{wing}" for wing in WINGS)
+    assert imported(f"import echo_torch, {names}") == []
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = RunDirectory(tmp_path_factory.mktemp("house") / "run")
+    train(configure("lag", updates=2, hidden_size=3, accelerator="cpu"), run)
+    return run.path
+
+
+@pytest.mark.parametrize(
+    "command", ["reach --mode lag", "predict --run {} 1 2 3 4 5 6", "evaluate --run {}", "stream --run {}"]
+)
+def test_what_needs_no_lightning_does_not_wait_for_it(run, command):
+    words = command.format(run).split()
+    found = imported(f"from echo_torch.cli import main; assert main({words!r}) == 0")
+    assert "pytorch_lightning" not in found
+    assert "mpmath" not in found
+
+
+def test_no_flag_stands_in_a_message_of_the_library_half():
+    """Flags are the command line's; the words of a command that is shown whole are data."""
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent.name == "cli":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise):
+                texts = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+                assert not [text for text in texts if re.search(r"(^|\s)--[a-z]", text)], (path, node.lineno)
