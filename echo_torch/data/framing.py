@@ -1,4 +1,4 @@
-"""A sequence cut into windows, and what each window is asked: the only arithmetic on lags."""
+"""A sequence cut into windows, and what each window is asked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ import numpy as np
 from echo_torch.data.random_symbols import Integers
 
 NO_STEP = -1
+
+
+def answer_steps(steps: Integers, lag: int, first: Integers | int = 0) -> Integers:
+    """Which step holds the answer at each step: the only arithmetic on lags.
+
+    Args:
+        steps: int64, any shape; -1 where nothing is read.
+        lag: How many steps back the answer lies.
+        first: The first step that was there to be read; broadcasts with `steps`.
+
+    Returns:
+        int64 of the same shape: `steps - lag`, -1 where that lies before `first`.
+    """
+    return np.where(steps - lag >= first, steps - lag, NO_STEP)
 
 
 class Frames(NamedTuple):
@@ -62,7 +76,7 @@ def frame_windows(length: int, window_length: int, lag: int, *, num_dropped: int
         )
     steps = num_dropped + np.arange(num_windows)[:, None] + np.arange(window_length)
     answers = np.full_like(steps, NO_STEP)
-    answers[:, -1] = np.maximum(steps[:, -1] - lag, NO_STEP)
+    answers[:, -1] = answer_steps(steps[:, -1], lag)
     return Frames(steps, answers)
 
 
@@ -93,7 +107,7 @@ def frame_masked(length: int, window_length: int, lag: int) -> Frames:
     _check_numbers(length, lag, window_length)
     steps = np.maximum(np.arange(length)[:, None] + np.arange(1 - window_length, 1), NO_STEP)
     answers = np.full_like(steps, NO_STEP)
-    answers[:, -1] = np.maximum(steps[:, -1] - lag, NO_STEP)
+    answers[:, -1] = answer_steps(steps[:, -1], lag)
     return Frames(steps, answers)
 
 
@@ -125,7 +139,7 @@ def frame_prefixes(length: int, lag: int) -> Frames:
     """
     _check_numbers(length, lag)
     steps = np.tile(np.arange(length), (length, 1))
-    answers = np.where(np.eye(length, dtype=bool), np.maximum(steps - lag, NO_STEP), NO_STEP)
+    answers = np.where(np.eye(length, dtype=bool), answer_steps(steps, lag), NO_STEP)
     return Frames(np.where(steps <= np.arange(length)[:, None], steps, NO_STEP), answers)
 
 
@@ -151,7 +165,7 @@ def frame_sequence(length: int, lag: int) -> Frames:
     """
     _check_numbers(length, lag)
     steps = np.arange(length)[None]
-    return Frames(steps, np.maximum(steps - lag, NO_STEP))
+    return Frames(steps, answer_steps(steps, lag))
 
 
 def _check_numbers(length: int, lag: int, window_length: int = 1) -> None:

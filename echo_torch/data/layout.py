@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from echo_torch.data.framing import NO_STEP, Frames
+from echo_torch.data.framing import NO_STEP, Frames, answer_steps
 from echo_torch.data.random_symbols import Integers
 from echo_torch.errors import RuleError
 
@@ -218,7 +218,7 @@ class LaneLayout:
         step = (begin + chunk * self._chunk_length)[:, :, None] + np.arange(self._chunk_length)
         if self._reset_every is not None:
             step = np.where(step < self._reset_every, step, NO_STEP)
-        answer = np.where(step - self._lag >= begin[:, :, None], step - self._lag, NO_STEP)
+        answer = answer_steps(step, self._lag, begin[:, :, None])
         return Places(
             sequence=number * self._num_lanes + np.arange(self._num_lanes),
             step=step,

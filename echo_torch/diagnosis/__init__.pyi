@@ -1,9 +1,10 @@
 from .audit import StateAudit as StateAudit
-from .audit import StateError as StateError
-from .audit import StateWarning as StateWarning
 from .data_path import Reach as Reach
 from .data_path import explain as explain
 from .data_path import reach as reach
+from .gaps import GapCounts as GapCounts
+from .gaps import StateError as StateError
+from .gaps import StateWarning as StateWarning
 from .probing import Probe as Probe
 from .probing import probe as probe
 from .stamps import Stamps as Stamps

@@ -40,10 +40,9 @@ class Experiment:
     @property
     def options(self) -> tuple[str, ...]:
         """The names of the options it uses, in the order of `OPTIONS`."""
-        return tuple(name for name in OPTIONS if name in self.reading_options or name not in _OF_READINGS)
+        of_readings = {name for experiment in EXPERIMENTS.values() for name in option_names(experiment.reading)}
+        return tuple(name for name in OPTIONS if name in self.reading_options or name not in of_readings)
 
-
-_OF_READINGS = {name for reading in (Windows, Prefixes, Sequences, Lanes) for name in option_names(reading)}
 
 EXPERIMENTS = {
     experiment.name: experiment

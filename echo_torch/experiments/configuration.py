@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from echo_torch.errors import RuleError, plain, shorten, suggest
 from echo_torch.experiments.catalogue import EXPERIMENTS, Experiment
-from echo_torch.experiments.options import ONE_HOT_UP_TO, OPTIONS, Value, option, option_names, steps
+from echo_torch.experiments.options import ONE_HOT_UP_TO, OPTIONS, Value, option, option_names, steps_in_words
 from echo_torch.experiments.readings import Reading
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def memory_length(configuration: Configuration) -> int | None:
 def describe(configuration: Configuration) -> str:
     """What is asked, in a sentence made from the numbers."""
     c, lag = configuration, configuration.reading.lag
-    asked = "the symbol just read" if lag == 0 else f"the symbol {steps(lag)} ago"
+    asked = "the symbol just read" if lag == 0 else f"the symbol {steps_in_words(lag)} ago"
     reading = c.reading.sentence() + (f", from {c.data}" if c.data else "")
     lost = f"; {c.missing:.0%} of the symbols are missing" if c.missing else ""
     return f"say {asked} (1 of {c.vocabulary_size}), reading {reading}{lost}"

@@ -168,7 +168,7 @@ OPTIONS = {
             "carry", str, "keep", "state", "hand the state to the next batch, or reset it", choices=("keep", "reset")
         ),
         Option(
-            "cut", str, "chunk", "state", "detach at every chunk, or let gradients through the whole sequence",
+            "cut", str, "chunk", "state", "where gradients are cut: at every chunk, or only where a sequence ends",
             choices=("chunk", "sequence"),
         ),
         Option("accelerator", str, "auto", "machine", "where to train", choices=("auto", "cpu", "cuda")),
@@ -196,6 +196,6 @@ def option_names(kind: type) -> list[str]:
     return [field.name for field in dataclasses.fields(kind) if field.name in OPTIONS]
 
 
-def steps(number: int) -> str:
+def steps_in_words(number: int) -> str:
     """'1 step', '2 steps'."""
     return f"{number} step{'' if number == 1 else 's'}"

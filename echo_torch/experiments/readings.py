@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from echo_torch.errors import RuleError
-from echo_torch.experiments.options import option, steps
+from echo_torch.experiments.options import option, steps_in_words
 
 if TYPE_CHECKING:
     from echo_torch.data.framing import Frames
@@ -436,7 +436,7 @@ class Sequences(_FromTheBeginning):
     def sentence(self) -> str:
         """As of `Reading`."""
         together = "" if self.batch_size == 1 else f", {self.batch_size} sequences at a time"
-        return f"the whole sequence of {steps(self.length)} in one pass{together}, asked at every step"
+        return f"the whole sequence of {steps_in_words(self.length)} in one pass{together}, asked at every step"
 
     def layout(self) -> WindowLayout:
         """As of `Reading`."""
@@ -483,7 +483,7 @@ class Lanes(Reading):
                 raise RuleError("stagger", rule)
         elif self.lag >= self.reset_every:
             rule = "$lag must be smaller than $reset_every, or no target has an answer"
-            raise RuleError("lag", rule, f"lag {self.lag} with a reset every {steps(self.reset_every)}")
+            raise RuleError("lag", rule, f"lag {self.lag} with a reset every {steps_in_words(self.reset_every)}")
 
     @property
     def num_updates(self) -> int:
@@ -512,7 +512,9 @@ class Lanes(Reading):
 
     def sentence(self) -> str:
         """As of `Reading`."""
-        return f"{self.lanes} lanes, {steps(self.chunk)} of each at a time, {_state_at_every_batch(self.carry)}"
+        return (
+            f"{self.lanes} lanes, {steps_in_words(self.chunk)} of each at a time, {_state_at_every_batch(self.carry)}"
+        )
 
     def state_words(self) -> tuple[str, str]:
         """As of `Reading`."""

@@ -1,3 +1,4 @@
+from .checkpoints import Checkpoint as Checkpoint
 from .checkpoints import CheckpointError as CheckpointError
 from .checkpoints import CheckpointWarning as CheckpointWarning
 from .checkpoints import read_checkpoint as read_checkpoint
@@ -5,8 +6,10 @@ from .checkpoints import write_checkpoint as write_checkpoint
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .metrics_file import MetricsFile as MetricsFile
+from .metrics_file import MetricsTable as MetricsTable
 from .module import EchoModule as EchoModule
 from .module import LossError as LossError
 from .progress import Bar as Bar
 from .saving import SaveLast as SaveLast
 from .saving import WholeCheckpoints as WholeCheckpoints
+from .stream_data import StreamData as StreamData

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from math import isfinite
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.trainer.states import TrainerFn
@@ -18,6 +16,7 @@ from echo_torch.models.encoding import count_asked, count_correct, loss_sum, mos
 from echo_torch.models.state import RecurrentModel, detach_state, reset_state
 from echo_torch.ranks import gather, own_rank, sum_over_ranks
 from echo_torch.training.checkpoints import CHECKPOINT_KEY
+from echo_torch.training.saved_state import pack, pack_rank, restore_random_state
 
 
 class LossError(RuntimeError):
@@ -88,7 +87,7 @@ class EchoModule(LightningModule):
         self.carry = None if restored["carry"] is None else self._state_from(restored["carry"])
         self._pooled = None if restored["pooled"] is None else restored["pooled"].to(self.device)
         # Not earlier: making the loader draws random numbers.
-        _restore_random_state(restored["random"], self.device)
+        restore_random_state(restored["random"], self.device)
 
     def training_step(self, chunk: Chunk, batch_idx: int) -> Tensor:
         """Read one chunk and return its loss: the mean over the targets that all ranks were asked.
@@ -151,12 +150,8 @@ class EchoModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put in what Lightning does not know, of all ranks: Lightning saves that of the first alone."""
-        own = {
-            "carry": None if self.carry is None else [field.cpu() for field in self.carry],
-            "pooled": None if self._pooled is None else self._pooled.cpu(),
-            "random": _random_state(self.device),
-        }
-        checkpoint[CHECKPOINT_KEY] = {"cursor": self.cursor, "ranks": gather(own)}
+        own = pack_rank(self.carry, self._pooled, self.device)
+        checkpoint[CHECKPOINT_KEY] = pack(self.cursor, gather(own))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what `on_save_checkpoint` put in, where a training is to go on.
@@ -229,25 +224,3 @@ class EchoModule(LightningModule):
         # Straight to the loggers: through `self.log` the last row would be lost, and the step be one too low.
         for logger in self.loggers:
             logger.log_metrics({**row, f"{prefix}targets": asked}, step=update)
-
-
-def _random_state(device: torch.device) -> dict[str, Any]:
-    """The global random states, as values that a checkpoint may hold."""
-    name, keys, position, has_gauss, gauss = cast("tuple[str, Any, int, int, float]", np.random.get_state(legacy=True))
-    state = {
-        "python": random.getstate(),
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
-        "torch": torch.get_rng_state(),
-    }
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def _restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    random.setstate(state["python"])
-    name, keys, position, has_gauss, gauss = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
-    torch.set_rng_state(state["torch"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)

@@ -8,7 +8,8 @@ import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from echo_torch import Stamps, configure
-from echo_torch.diagnosis.audit import StateAudit, StateError, StateWarning
+from echo_torch.diagnosis.audit import StateAudit
+from echo_torch.diagnosis.gaps import StateError, StateWarning
 from echo_torch.experiments.configuration import EXPERIMENTS
 from echo_torch.lab.console import quiet_lightning
 from echo_torch.lab.plan import Plan

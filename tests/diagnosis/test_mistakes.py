@@ -14,8 +14,9 @@ from test_audit import train_on
 from torch import nn
 
 from echo_torch import EchoLSTM, EchoModule, LSTMState, configure
-from echo_torch.diagnosis.audit import StateAudit, StateError
+from echo_torch.diagnosis.audit import StateAudit
 from echo_torch.diagnosis.data_path import OTHER, reach
+from echo_torch.diagnosis.gaps import StateError
 from echo_torch.diagnosis.probing import FAULTS, hand_over, probe
 from echo_torch.lab.console import quiet_lightning
 from echo_torch.lab.plan import Plan
