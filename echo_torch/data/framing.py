@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from echo_torch.data.random_symbols import Integers
+from echo_torch.errors import RuleError
 
 NO_STEP = -1
 
@@ -59,20 +60,22 @@ def frame_windows(length: int, window_length: int, lag: int, *, num_dropped: int
         Frames of `length - window_length + 1 - num_dropped` windows.
 
     Raises:
-        ValueError: If no window is left, or a number is negative.
+        RuleError: If no window is left, or a number is negative.
 
     Source:
         Brownlee (2017), "Echo Lag Observation".
     """
     _check_numbers(length, lag, window_length)
     if num_dropped < 0:
-        raise ValueError(f"`num_dropped` must be at least 0. Got {num_dropped}.")
+        raise RuleError("num_dropped", "$num_dropped must be at least 0", num_dropped)
     num_windows = length - window_length + 1 - num_dropped
     if num_windows < 1:
         dropped = f" after the first {num_dropped} dropped" if num_dropped else ""
-        raise ValueError(
-            f"`length` must be at least {window_length + num_dropped}, so that one window of {window_length} is left"
-            f"{dropped}. Got {length}."
+        raise RuleError(
+            "length",
+            f"$length must be at least {window_length + num_dropped}",
+            length,
+            reason=f"so that one window of {window_length} is left{dropped}",
         )
     steps = num_dropped + np.arange(num_windows)[:, None] + np.arange(window_length)
     answers = np.full_like(steps, NO_STEP)
@@ -99,7 +102,7 @@ def frame_masked(length: int, window_length: int, lag: int) -> Frames:
         Frames of `length` windows.
 
     Raises:
-        ValueError: If a number is too small.
+        RuleError: If a number is too small.
 
     Source:
         Brownlee (2017), "Extensions": mask missing data.
@@ -132,7 +135,7 @@ def frame_prefixes(length: int, lag: int) -> Frames:
         Frames of `length` rows of `length` columns.
 
     Raises:
-        ValueError: If a number is too small.
+        RuleError: If a number is too small.
 
     Source:
         Brownlee (2017), "Extensions": the entire sequence as time steps.
@@ -158,7 +161,7 @@ def frame_sequence(length: int, lag: int) -> Frames:
         Frames of one row of `length` columns.
 
     Raises:
-        ValueError: If a number is too small.
+        RuleError: If a number is too small.
 
     Source:
         Brownlee (2017), "Extensions": echo a lag sequence.
@@ -170,8 +173,8 @@ def frame_sequence(length: int, lag: int) -> Frames:
 
 def _check_numbers(length: int, lag: int, window_length: int = 1) -> None:
     if window_length < 1:
-        raise ValueError(f"`window_length` must be at least 1: a window reads something. Got {window_length}.")
+        raise RuleError("window_length", "$window_length must be at least 1: a window reads something", window_length)
     if lag < 0:
-        raise ValueError(f"`lag` must be at least 0: an echo cannot come before its symbol. Got {lag}.")
+        raise RuleError("lag", "$lag must be at least 0: an echo cannot come before its symbol", lag)
     if length < 1:
-        raise ValueError(f"`length` must be at least 1: a sequence has steps. Got {length}.")
+        raise RuleError("length", "$length must be at least 1: a sequence has steps", length)

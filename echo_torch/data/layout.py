@@ -82,7 +82,7 @@ class WindowLayout:
             It changes nothing about what any lane reads; evaluation uses it to be quick.
 
     Raises:
-        ValueError: If a number is below 1, a word is unknown, or the cut is removed without a carried state.
+        RuleError: If a number is below 1, a word is unknown, or the cut is removed without a carried state.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class WindowLayout:
         check_carry_and_cut(carry, cut)
         for name, number in (("batch_size", batch_size), ("sequences_at_once", sequences_at_once)):
             if number < 1:
-                raise ValueError(f"`{name}` must be at least 1: a chunk has lanes. Got {number}.")
+                raise RuleError(name, f"${name} must be at least 1: a chunk has lanes", number)
         self._sequences_at_once = sequences_at_once
         self._resets_every_chunk = carry == "reset"
         self._length = length
@@ -170,7 +170,7 @@ class LaneLayout:
         carry: "keep" resets the state where a sequence begins, "reset" at every chunk.
 
     Raises:
-        ValueError: If a number is out of range or a word is unknown.
+        RuleError: If a number is out of range or a word is unknown.
     """
 
     def __init__(
@@ -186,17 +186,18 @@ class LaneLayout:
         check_carry_and_cut(carry, "chunk")
         for name, number in (("num_lanes", num_lanes), ("chunk_length", chunk_length)):
             if number < 1:
-                raise ValueError(f"`{name}` must be at least 1: a chunk holds something. Got {number}.")
+                raise RuleError(name, f"${name} must be at least 1: a chunk holds something", number)
         if lag < 0:
-            raise ValueError(f"`lag` must be at least 0: an echo cannot come before its symbol. Got {lag}.")
+            raise RuleError("lag", "$lag must be at least 0: an echo cannot come before its symbol", lag)
         if reset_every is not None and reset_every < 1:
-            raise ValueError(f"`reset_every` must be at least 1: a sequence has steps. Got {reset_every}.")
+            raise RuleError("reset_every", "$reset_every must be at least 1: a sequence has steps", reset_every)
         first = np.zeros(num_lanes, dtype=np.int64) if first_steps is None else np.asarray(first_steps)
         end = np.inf if reset_every is None else reset_every
         if first.shape != (num_lanes,) or (first < 0).any() or (first >= end).any():
-            raise ValueError(
-                f"`first_steps` must hold for each of the {num_lanes} lanes a step of its first sequence. "
-                f"Got {first_steps!r}."
+            raise RuleError(
+                "first_steps",
+                f"$first_steps must hold for each of the {num_lanes} lanes a step of its first sequence",
+                repr(first_steps),
             )
         self._num_lanes, self._chunk_length, self._lag = num_lanes, chunk_length, lag
         self._reset_every, self._first_steps = reset_every, first

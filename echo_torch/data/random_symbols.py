@@ -12,6 +12,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from echo_torch.errors import RuleError
+
 Integers: TypeAlias = NDArray[np.int64]
 
 SPLITS = ("training", "evaluation")
@@ -42,12 +44,14 @@ def symbol(seed: int, split: str, sequence: ArrayLike, step: ArrayLike, vocabula
         int64 array of the broadcast shape, values 0..vocabulary_size-1.
 
     Raises:
-        ValueError: If the split is unknown or the seed or the vocabulary size is out of range.
+        RuleError: If the split is unknown or the seed or the vocabulary size is out of range.
     """
     if not 1 <= vocabulary_size <= MAX_VOCABULARY_SIZE:
-        raise ValueError(
-            f"`vocabulary_size` must be between 1 and {MAX_VOCABULARY_SIZE}, so that a product with half a hash "
-            f"fits into 64 bits. Got {vocabulary_size}."
+        raise RuleError(
+            "vocabulary_size",
+            f"$vocabulary_size must be between 1 and {MAX_VOCABULARY_SIZE}",
+            vocabulary_size,
+            reason="so that a product with half a hash fits into 64 bits",
         )
     bits = _hash(seed, split, sequence, step)
     with np.errstate(over="ignore"):
@@ -76,10 +80,10 @@ def missing(seed: int, split: str, sequence: ArrayLike, step: ArrayLike, share: 
         bool array of the broadcast shape.
 
     Raises:
-        ValueError: If the split is unknown, or the seed or the share is out of range.
+        RuleError: If the split is unknown, or the seed or the share is out of range.
     """
     if not 0 <= share < 1:
-        raise ValueError(f"`share` must be at least 0 and below 1: some symbol must be left. Got {share}.")
+        raise RuleError("share", "$share must be at least 0 and below 1: some symbol must be left", share)
     bits = _hash(seed, split, sequence, step)
     with np.errstate(over="ignore"):
         bits = _mix(bits + _WEYL)  # one round more than the symbol of the same place
@@ -117,7 +121,7 @@ def generate_sequence(
         Brownlee (2017), `generate_sequence`.
     """
     if length < 1:
-        raise ValueError(f"`length` must be at least 1: a sequence has steps. Got {length}.")
+        raise RuleError("length", "$length must be at least 1: a sequence has steps", length)
     values: list[int] = symbol(seed, split, sequence, np.arange(length), vocabulary_size).tolist()
     return values
 
@@ -179,9 +183,9 @@ class RandomSymbols:
 def _hash(seed: int, split: str, sequence: ArrayLike, step: ArrayLike) -> NDArray[np.uint64]:
     """64 bits for every place."""
     if split not in SPLITS:
-        raise ValueError(f"`split` must be one of {', '.join(SPLITS)}. Got {split!r}.")
+        raise RuleError("split", f"$split must be one of {', '.join(SPLITS)}", repr(split))
     if not 0 <= seed < 2**64:
-        raise ValueError(f"`seed` must fit into 64 bits, 0 <= seed < 2**64. Got {seed}.")
+        raise RuleError("seed", "$seed must fit into 64 bits, 0 <= seed < 2**64", seed)
     with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is what the hash is made of
         key = _mix(np.asarray([seed], dtype=np.uint64))
         key = _mix(key + _WEYL * np.uint64(1 + SPLITS.index(split)))

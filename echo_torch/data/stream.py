@@ -19,6 +19,7 @@ from echo_torch.data.chunk import NOT_ASKED, Chunk
 from echo_torch.data.framing import NO_STEP
 from echo_torch.data.layout import UNUSED_ROW, Layout, Places
 from echo_torch.data.random_symbols import Integers
+from echo_torch.errors import RuleError
 
 # Chunks are made many at a time, because one call of numpy costs as much as a thousand symbols, yet few enough
 # that the memory stays in the cache.
@@ -57,7 +58,7 @@ class EchoStream(IterableDataset[Chunk]):
         num_ranks: Processes that share the lanes.
 
     Raises:
-        ValueError: If a number is out of range.
+        RuleError: If a number is out of range.
     """
 
     def __init__(
@@ -73,11 +74,13 @@ class EchoStream(IterableDataset[Chunk]):
     ) -> None:
         super().__init__()
         if start < 0:
-            raise ValueError(f"`start` must be at least 0: chunks are counted from 0. Got {start}.")
+            raise RuleError("start", "$start must be at least 0: chunks are counted from 0", start)
         if num_chunks is not None and num_chunks < 0:
-            raise ValueError(f"`num_chunks` must be at least 0, or None for a stream without end. Got {num_chunks}.")
+            raise RuleError(
+                "num_chunks", "$num_chunks must be at least 0, or None for a stream without end", num_chunks
+            )
         if not 0 <= rank < num_ranks:
-            raise ValueError(f"`rank` must be one of 0..{num_ranks - 1}, for `num_ranks`={num_ranks}. Got {rank}.")
+            raise RuleError("rank", f"$rank must be one of 0..{num_ranks - 1}, for $num_ranks={num_ranks}", rank)
         self.layout = layout
         self.source = source
         self.is_missing = is_missing

@@ -38,7 +38,7 @@ class StateAudit(Callback):
         num_faults: How often something was wrong, lanes counted one by one; of all processes as `gaps`.
 
     Raises:
-        ValueError: If the policy is unknown.
+        RuleError: If the policy is unknown.
         StateError: From the training, under the policy "raise".
     """
 

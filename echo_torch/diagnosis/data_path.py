@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from echo_torch.data.random_symbols import Integers
 from echo_torch.diagnosis.stamps import Stamps, _checked_stamps, stamps_of_chunk
+from echo_torch.errors import RuleError
 
 OTHER = "other"  # the gap of a hand-over into another sequence
 DEFAULT_MAX_LAG = 24
@@ -83,12 +84,12 @@ def reach(
         The gaps, reachable lags, shares and ceiling over the chunks looked at.
 
     Raises:
-        ValueError: If a number is out of range, there are no chunks, or stamps have the wrong shape.
-        TypeError: If stamps are not integers and booleans.
+        RuleError: If a number is out of range, there are no chunks, or stamps have the wrong shape.
+        RuleError: If stamps are not integers and booleans.
     """
     for name, number, low in (("lag", lag, 0), ("max_lag", max_lag, 0), ("max_chunks", max_chunks, 1)):
         if number < low:
-            raise ValueError(f"`{name}` must be at least {low}. Got {number}.")
+            raise RuleError(name, f"${name} must be at least {low}", number)
     columns, num_chunks = _follow(islice(chunks, max_chunks), stamps)
     reads, asks = columns.where(columns.is_read), columns.where(columns.is_asked)
     gaps = _count_gaps(columns.where(columns.step >= 0))
@@ -225,7 +226,7 @@ def _follow(chunks: Iterable[Any], stamps: Callable[[Any], Stamps]) -> tuple[_Co
         pieces.append((*spread, step.ravel(), time, is_read.ravel(), is_asked.ravel()))
         num_chunks, num_visits, clock = num_chunks + 1, num_visits + num_lanes, clock + num_steps
     if not pieces:
-        raise ValueError("`chunks` must hold at least one chunk. Got none.")
+        raise RuleError("chunks", "$chunks must hold at least one chunk", "none")
     return _Columns._make(np.concatenate(field) for field in zip(*pieces, strict=True)), num_chunks
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from echo_torch.errors import RuleError
 from echo_torch.models.state import RecurrentModel, detach_state, reset_state
 
 FAULTS = {
@@ -83,14 +84,16 @@ def probe(
         The faults found, and which lanes moved.
 
     Raises:
-        ValueError: If a number is too small to tell anything.
+        RuleError: If a number is too small to tell anything.
     """
     if vocabulary_size < 2:
-        raise ValueError(f"`vocabulary_size` must be at least 2, or no symbol can be changed. Got {vocabulary_size}.")
+        raise RuleError(
+            "vocabulary_size", "$vocabulary_size must be at least 2, or no symbol can be changed", vocabulary_size
+        )
     if num_lanes is not None and num_lanes < 2:
-        raise ValueError(f"`num_lanes` must be at least 2, or there is no other lane to touch. Got {num_lanes}.")
+        raise RuleError("num_lanes", "$num_lanes must be at least 2, or there is no other lane to touch", num_lanes)
     if num_steps is not None and num_steps < 1:
-        raise ValueError(f"`num_steps` must be at least 1. Got {num_steps}.")
+        raise RuleError("num_steps", "$num_steps must be at least 1", num_steps)
     num_lanes = num_lanes or max(3, int(model.initial_state(1)[0].shape[-1]))
     bench = _Bench(model, carry, vocabulary_size, num_lanes, num_steps or num_lanes, device)
     lanes = tuple(dict.fromkeys((0, num_lanes // 2, num_lanes - 1)))

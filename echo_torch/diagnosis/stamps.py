@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from echo_torch.data.chunk import NOT_ASKED
 from echo_torch.data.random_symbols import Integers
+from echo_torch.errors import RuleError
 
 
 class Stamps(NamedTuple):
@@ -45,16 +46,18 @@ def checked_places(stamps: Stamps) -> tuple[Integers, Integers, NDArray[np.bool_
     """Step, sequence and starts as arrays of the right types and shapes, what is None filled in.
 
     Raises:
-        TypeError: If it is no `Stamps`, or a field is not of integers or booleans.
-        ValueError: If a field has the wrong shape.
+        RuleError: If it is no `Stamps`, or a field is not of integers or booleans.
+        RuleError: If a field has the wrong shape.
     """
     if not isinstance(stamps, Stamps):
-        raise TypeError(f"`stamps` must return a Stamps for each batch. Got {type(stamps).__name__}.")
+        raise RuleError("stamps", "$stamps must return a Stamps for each batch", type(stamps).__name__)
     step = np.asarray(stamps.step)
     if step.ndim != 2 or not step.size:
-        raise ValueError(
-            "`stamps` must return `step` with two axes, (lanes, steps), neither empty: one position for each column "
-            f"of each row. Got shape {step.shape}."
+        raise RuleError(
+            "stamps",
+            "$stamps must return $step with two axes, (lanes, steps), neither empty",
+            f"shape {step.shape}",
+            reason="because there is one position for each column of each row",
         )
     lanes = step.shape[:1]
     sequence = np.zeros(lanes, np.int64) if stamps.sequence is None else stamps.sequence
@@ -80,10 +83,10 @@ def _checked(name: str, values: ArrayLike, kind: type, shape: tuple[int, ...]) -
     array = np.asarray(values)
     if array.shape != shape:
         axes = "(lanes,)" if len(shape) == 1 else "(lanes, steps)"
-        raise ValueError(
-            f"`stamps` must return `{name}` of shape {axes} = {shape}, to fit its `step`. Got shape {array.shape}."
+        raise RuleError(
+            "stamps", f"$stamps must return ${name} of shape {axes} = {shape}, to fit its $step", f"shape {array.shape}"
         )
     if (array.dtype == np.bool_) != (kind is np.bool_) or array.dtype.kind not in "iub":
         word = "booleans" if kind is np.bool_ else "integers"
-        raise TypeError(f"`stamps` must return `{name}` as {word}. Got dtype {array.dtype}.")
+        raise RuleError("stamps", f"$stamps must return ${name} as {word}", f"dtype {array.dtype}")
     return array if array.dtype == kind else array.astype(kind)

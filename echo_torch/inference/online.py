@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from echo_torch.errors import RuleError
 from echo_torch.lab.finished import load_model
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.models.encoding import most_likely, num_digits_of
@@ -43,12 +44,12 @@ class OnlineEcho:
             from there.
 
     Raises:
-        ValueError: If there is no lane.
+        RuleError: If there is no lane.
     """
 
     def __init__(self, model: EchoModel, num_lanes: int = 1, *, window_length: int | None = None) -> None:
         if num_lanes < 1:
-            raise ValueError(f"`num_lanes` must be at least 1. Got {num_lanes}.")
+            raise RuleError("num_lanes", "$num_lanes must be at least 1", num_lanes)
         self.model = model.eval()
         self.num_lanes = num_lanes
         self._num_digits = num_digits_of(model)
@@ -81,16 +82,16 @@ class OnlineEcho:
             One answer for each lane.
 
         Raises:
-            ValueError: If there is not one number for each lane, or one is not in the vocabulary; nothing is read then.
+            RuleError: If there is not one number for each lane, or one is not in the vocabulary; nothing is read then.
         """
         if len(symbols) != self.num_lanes:
-            raise ValueError(
-                f"`symbols` must hold one number for each of the {self.num_lanes} lanes. Got {len(symbols)}."
+            raise RuleError(
+                "symbols", f"$symbols must hold one number for each of the {self.num_lanes} lanes", len(symbols)
             )
         low, high = min(symbols), max(symbols)
         if low < -1 or high >= self.model.vocabulary_size:
             wrong = low if low < -1 else high
-            raise ValueError(f"`symbols` must lie in 0..{self.model.vocabulary_size - 1}. Got {wrong}.")
+            raise RuleError("symbols", f"$symbols must lie in 0..{self.model.vocabulary_size - 1}", wrong)
         with torch.inference_mode():
             column = torch.from_numpy(np.array(symbols, dtype=np.int64)).unsqueeze(1)
             if self._window_length is None:
@@ -149,8 +150,8 @@ def answer_lines(
                 continue
             is_named = all(map(named.__contains__, words))
             answers = echo.step([named[word] if is_named else _number(word) for word in words])
-        except ValueError as error:
-            complain(f"line {number}: {error}")
+        except RuleError as error:
+            complain(f"line {number}: {error.worded(lambda name: 'the line')}")
             continue
         say(" ".join([names[answer] if answer < len(names) else str(answer) for answer in answers]))
 
@@ -158,5 +159,5 @@ def answer_lines(
 def _number(word: str) -> int:
     # Not int() alone: it also takes signs, underscores and digits of other scripts.
     if not (word.isascii() and word.isdigit() and len(word) <= _MAX_DIGITS):
-        raise ValueError(f"every entry must be a whole number >= 0. Got {word[:30]!r}.")
+        raise RuleError("symbols", "every entry must be a whole number >= 0", repr(word[:30]))
     return int(word)

@@ -63,7 +63,7 @@ class EchoPredictor:
             an empty state. None takes what the run's training does, and becomes that word.
 
     Raises:
-        ValueError: If the state is neither, or carried where no row of the run continues another.
+        RuleError: If the state is neither, or carried where no row of the run continues another.
     """
 
     configuration: Configuration
@@ -96,7 +96,7 @@ class EchoPredictor:
 
         Raises:
             UserError: If it holds no finished run.
-            ValueError: As of the class.
+            RuleError: As of the class.
         """
         return cls(*load_model(RunDirectory(Path(run))), state)
 
@@ -115,7 +115,7 @@ class EchoPredictor:
             One integer for each of `answers(symbols)`.
 
         Raises:
-            ValueError: If there are too few numbers, or one is not in the vocabulary.
+            RuleError: If there are too few numbers, or one is not in the vocabulary.
         """
         return [answer.symbol for answer in self.answers(symbols, top_k=0)]
 
@@ -127,7 +127,7 @@ class EchoPredictor:
             top_k: So many symbols with probabilities for each answer; 0: none.
 
         Raises:
-            ValueError: As in `predict`.
+            RuleError: As in `predict`.
         """
         num_digits = num_digits_of(self.model)
         found: list[Answer] = []
@@ -157,7 +157,7 @@ class EchoPredictor:
             For each position the share of replacements that changed the answer, 0..1.
 
         Raises:
-            ValueError: As in `predict`.
+            RuleError: As in `predict`.
         """
         checked = self._checked(symbols)
         if len(checked) > _MAX_EXPLAINED:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from echo_torch.data.chunk import NOT_ASKED
 from echo_torch.data.random_symbols import count_digits
+from echo_torch.errors import RuleError
 
 
 def one_hot_encode(symbols: Sequence[int] | Tensor, vocabulary_size: int = 100) -> Tensor:
@@ -28,8 +29,8 @@ def one_hot_encode(symbols: Sequence[int] | Tensor, vocabulary_size: int = 100) 
         float32 of shape (*symbols.shape, vocabulary_size).
 
     Raises:
-        TypeError: If the symbols are not integers.
-        ValueError: If a symbol lies outside the vocabulary.
+        RuleError: If the symbols are not integers.
+        RuleError: If a symbol lies outside the vocabulary.
 
     Source:
         Brownlee (2017), `one_hot_encode`.
@@ -57,15 +58,18 @@ def one_hot_decode(vectors: Tensor) -> list[int]:
         One integer for each step.
 
     Raises:
-        ValueError: If `vectors` has not two axes.
+        RuleError: If `vectors` has not two axes.
 
     Source:
         Brownlee (2017), `one_hot_decode`.
     """
     if vectors.ndim != 2:
-        raise ValueError(
-            "`vectors` must have two axes, (steps, vocabulary_size), because one sequence is decoded at a time. "
-            f"Got shape {tuple(vectors.shape)}. Take one lane: `vectors[lane]`."
+        raise RuleError(
+            "vectors",
+            "$vectors must have two axes, (steps, vocabulary_size)",
+            f"shape {tuple(vectors.shape)}",
+            reason="because one sequence is decoded at a time",
+            way_out="take one lane: `vectors[lane]`",
         )
     decoded: list[int] = most_likely(vectors).tolist()
     return decoded
@@ -85,7 +89,7 @@ class Encoding:
         base: Values that a digit can have, at least 2; None: as many as there are symbols, one digit.
 
     Raises:
-        ValueError: If a number is too small.
+        RuleError: If a number is too small.
     """
 
     vocabulary_size: int
@@ -93,11 +97,13 @@ class Encoding:
 
     def __post_init__(self) -> None:
         if self.vocabulary_size < 1:
-            raise ValueError(
-                f"`vocabulary_size` must be at least 1: a network has no empty part. Got {self.vocabulary_size}."
+            raise RuleError(
+                "vocabulary_size",
+                "$vocabulary_size must be at least 1: a network has no empty part",
+                self.vocabulary_size,
             )
         if self.base is not None and self.base < 2:
-            raise ValueError(f"`base` must be at least 2: a digit tells something apart. Got {self.base}.")
+            raise RuleError("base", "$base must be at least 2: a digit tells something apart", self.base)
 
     @property
     def num_digits(self) -> int:
@@ -217,23 +223,24 @@ def check_symbols(symbols: Tensor, vocabulary_size: int) -> None:
         vocabulary_size: Number of different symbols.
 
     Raises:
-        TypeError: If the symbols are not integers.
-        ValueError: If a symbol is below -1 or not below vocabulary_size.
+        RuleError: If the symbols are not integers.
+        RuleError: If a symbol is below -1 or not below vocabulary_size.
     """
     if symbols.is_floating_point() or symbols.is_complex() or symbols.dtype == torch.bool:
-        raise TypeError(
-            f"`symbols` must be integers, the symbols themselves, not vectors or shares. Got dtype {symbols.dtype}. "
-            "One-hot vectors become symbols with `one_hot_decode`."
+        raise RuleError(
+            "symbols",
+            "$symbols must be integers, the symbols themselves, not vectors or shares",
+            f"dtype {symbols.dtype}",
+            way_out="one-hot vectors become symbols with $one_hot_decode",
         )
     if symbols.numel() == 0:
         return
     low, high = (int(bound) for bound in torch.aminmax(symbols))
     if low < -1 or high >= vocabulary_size:
         wrong = low if low < -1 else high
-        raise ValueError(
-            f"`symbols` must lie in 0..{vocabulary_size - 1} (or be -1, nothing is read), because the network has "
-            f"one input for each symbol. Got {wrong}. Make `vocabulary_size` at least {max(wrong + 1, 1)} or change "
-            "the data."
-            if wrong >= 0
-            else f"`symbols` must lie in 0..{vocabulary_size - 1} (or be -1, nothing is read). Got {wrong}."
-        )
+        rule = f"$symbols must lie in 0..{vocabulary_size - 1} (or be -1, nothing is read)"
+        if wrong < 0:
+            raise RuleError("symbols", rule, wrong)
+        reason = "because the network has one input for each symbol"
+        way_out = f"make $vocabulary_size at least {wrong + 1} or change the data"
+        raise RuleError("symbols", rule, wrong, reason=reason, way_out=way_out)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from echo_torch.errors import RuleError
 from echo_torch.models.encoding import Encoding, check_symbols
 from echo_torch.models.state import HiddenState, LSTMState, WindowState
 
@@ -53,8 +54,8 @@ class EchoModel(nn.Module, ABC):
             encoding's digits. And the state after the last step.
 
         Raises:
-            TypeError: If the symbols are not integers or the state is of another model.
-            ValueError: If a symbol lies outside the vocabulary, a shape is wrong, or the state belongs to another
+            RuleError: If the symbols are not integers or the state is of another model.
+            RuleError: If a symbol lies outside the vocabulary, a shape is wrong, or the state belongs to another
                 number of lanes.
         """
         self._check(symbols, state)
@@ -70,7 +71,7 @@ class EchoModel(nn.Module, ABC):
     def initial_state(self, num_lanes: int) -> Any:
         """The state of lanes that have read nothing yet: zeros."""
         if num_lanes < 1:
-            raise ValueError(f"`num_lanes` must be at least 1. Got {num_lanes}.")
+            raise RuleError("num_lanes", "$num_lanes must be at least 1", num_lanes)
         shape = self._state_shape(num_lanes)
         return self.state_type(*(self.head.weight.new_zeros(shape) for _ in self.state_type._fields))
 
@@ -86,31 +87,35 @@ class EchoModel(nn.Module, ABC):
 
     def _check(self, symbols: Tensor, state: Any) -> None:
         if symbols.ndim != 2 or not symbols.shape[1]:
-            raise ValueError(
-                "`symbols` must have two axes, (lanes, steps), with at least one step. "
-                f"Got shape {tuple(symbols.shape)}. One sequence is one lane: `symbols.unsqueeze(0)`."
+            raise RuleError(
+                "symbols",
+                "$symbols must have two axes, (lanes, steps), with at least one step",
+                f"shape {tuple(symbols.shape)}",
+                way_out="one sequence is one lane: `symbols.unsqueeze(0)`",
             )
         if not isinstance(state, self.state_type):
-            raise TypeError(
-                f"`state` must be of type {self.state_type.__name__}, because its tensors are told apart by name. Got "
-                f"{type(state).__name__}. Start with `model.initial_state(lanes)`, or wrap the tensors in "
-                f"{self.state_type.__name__}."
+            raise RuleError(
+                "state",
+                f"$state must be of type {self.state_type.__name__}",
+                type(state).__name__,
+                reason="because its tensors are told apart by name",
+                way_out=f"start with `model.initial_state(lanes)`, or wrap the tensors in {self.state_type.__name__}",
             )
         num_lanes = symbols.shape[0]
         expected = self._state_shape(num_lanes)
         for name, field in state._asdict().items():
             if field.shape == expected:
                 continue
+            rule, reason = f"$state must have the shape {self._state_axes} = {expected}", ""
             if field.ndim == 3 and field.shape[1] != num_lanes:
-                rule = (
-                    f"`state` belongs to {field.shape[1]} lanes but `symbols` has {num_lanes}; "
-                    "a state is never padded or cut to fit."
-                )
-            else:
-                rule = f"`state` must have the shape {self._state_axes} = {expected}."
-            raise ValueError(
-                f"{rule} Got state.{name} of shape {tuple(field.shape)} and symbols of shape {tuple(symbols.shape)}. "
-                f"Start again with `model.initial_state({num_lanes})`."
+                rule = f"$state belongs to {field.shape[1]} lanes but $symbols has {num_lanes}"
+                reason = "and a state is never padded or cut to fit"
+            raise RuleError(
+                "state",
+                rule,
+                f"state.{name} of shape {tuple(field.shape)} and symbols of shape {tuple(symbols.shape)}",
+                reason=reason,
+                way_out=f"start again with `model.initial_state({num_lanes})`",
             )
 
 
@@ -162,7 +167,7 @@ class EchoLSTM(_Recurrent):
         base: Symbols are written in digits of this base, see `Encoding`; None: one-hot.
 
     Raises:
-        ValueError: If a size is below 1 or `init` is unknown.
+        RuleError: If a size is below 1 or `init` is unknown.
     """
 
     state_type = LSTMState
@@ -180,7 +185,7 @@ class EchoLSTM(_Recurrent):
         base: int | None = None,
     ) -> None:
         if init not in INITS:
-            raise ValueError(f"`init` must be one of {', '.join(INITS)}. Got {init!r}.")
+            raise RuleError("init", f"$init must be one of {', '.join(INITS)}", repr(init))
         super().__init__(vocabulary_size, hidden_size, num_layers, base=base)
         if init == "keras":
             _init_as_keras(self)
@@ -225,7 +230,7 @@ class EchoMLP(EchoModel):
         base: As of `EchoLSTM`.
 
     Raises:
-        ValueError: If a size is below 1.
+        RuleError: If a size is below 1.
     """
 
     state_type = WindowState
@@ -253,7 +258,7 @@ class EchoMLP(EchoModel):
 def _check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
-            raise ValueError(f"`{name}` must be at least 1: a network has no empty part. Got {size}.")
+            raise RuleError(name, f"${name} must be at least 1: a network has no empty part", size)
 
 
 @torch.no_grad()

@@ -12,6 +12,8 @@ from typing import NamedTuple, Protocol, TypeVar, cast
 import torch
 from torch import Tensor
 
+from echo_torch.errors import RuleError
+
 
 class LSTMState(NamedTuple):
     """What an LSTM remembers.
@@ -78,15 +80,17 @@ def reset_state(state: State, starts: Tensor) -> State:
         A state of the same shapes; the very same object where no lane is reset.
 
     Raises:
-        TypeError: If `starts` is not bool.
-        ValueError: If `starts` is not one value for each lane.
+        RuleError: If `starts` is not bool.
+        RuleError: If `starts` is not one value for each lane.
     """
     if starts.dtype != torch.bool:
-        raise TypeError(f"`starts` must be bool, true where a lane is reset. Got dtype {starts.dtype}.")
+        raise RuleError("starts", "$starts must be bool, true where a lane is reset", f"dtype {starts.dtype}")
     num_lanes = state[0].shape[1]
     if starts.shape != (num_lanes,):
-        raise ValueError(
-            f"`starts` must hold one value for each of the state's {num_lanes} lanes. Got shape {tuple(starts.shape)}."
+        raise RuleError(
+            "starts",
+            f"$starts must hold one value for each of the state's {num_lanes} lanes",
+            f"shape {tuple(starts.shape)}",
         )
     if not starts.any():
         return state

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from echo_torch.data.chunk import NOT_ASKED, Chunk
+from echo_torch.errors import RuleError
 from echo_torch.intervals import wilson_interval
 from echo_torch.models.encoding import loss_sum, most_likely, num_digits_of
 from echo_torch.models.state import RecurrentModel, reset_state
@@ -66,10 +67,10 @@ def evaluate(model: RecurrentModel[Any], chunks: Iterable[Chunk], *, max_chunks:
         The pooled counts.
 
     Raises:
-        ValueError: If `max_chunks` is below 1.
+        RuleError: If `max_chunks` is below 1.
     """
     if max_chunks is not None and max_chunks < 1:
-        raise ValueError(f"`max_chunks` must be at least 1, or None for all chunks. Got {max_chunks}.")
+        raise RuleError("max_chunks", "$max_chunks must be at least 1, or None for all chunks", max_chunks)
     total, num_digits = torch.zeros((), dtype=torch.float64), num_digits_of(model)
     by_chunk = torch.zeros((0, 2), dtype=torch.int64)
     for (chunk, logits), place in _with_places(read(model, chunks)):

@@ -12,6 +12,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from echo_torch.data.chunk import Chunk
+from echo_torch.errors import RuleError
 from echo_torch.models.encoding import count_asked, count_correct, loss_sum, most_likely, num_digits_of
 from echo_torch.models.state import RecurrentModel, detach_state, reset_state
 from echo_torch.ranks import gather, own_rank, sum_over_ranks
@@ -157,16 +158,18 @@ class EchoModule(LightningModule):
         """Keep what `on_save_checkpoint` put in, where a training is to go on.
 
         Raises:
-            ValueError: If it was written by another number of ranks, or by a model with another state.
+            RuleError: If it was written by another number of ranks, or by a model with another state.
         """
         if self._trainer is None or self._trainer.state.fn != TrainerFn.FITTING or CHECKPOINT_KEY not in checkpoint:
             return
         saved = checkpoint[CHECKPOINT_KEY]
         num_ranks = self.trainer.world_size
         if len(saved["ranks"]) != num_ranks:
-            raise ValueError(
-                f"`devices` must be as when the checkpoint was written, because each rank carries its own lanes. Got "
-                f"{num_ranks}, and a checkpoint of {len(saved['ranks'])}."
+            raise RuleError(
+                "devices",
+                "$devices must be as when the checkpoint was written",
+                f"{num_ranks}, and a checkpoint of {len(saved['ranks'])}",
+                reason="because each rank carries its own lanes",
             )
         own = saved["ranks"][own_rank()]
         if own["carry"] is not None:
@@ -178,13 +181,13 @@ class EchoModule(LightningModule):
         """The model's state with these values.
 
         Raises:
-            ValueError: If they are not of its shapes.
+            RuleError: If they are not of its shapes.
         """
         num_lanes = fields[0].shape[1] if fields and fields[0].ndim > 1 else 0
         template = self.model.initial_state(num_lanes)
         found, needed = ([(tuple(f.shape), f.dtype) for f in state] for state in (fields, template))
         if found != needed:
-            raise ValueError(f"`carry` of the checkpoint must be a state of this model, {needed}. Got {found}.")
+            raise RuleError("carry", f"$carry of the checkpoint must be a state of this model, {needed}", found)
         make = getattr(template, "_make", tuple)
         return make(field.to(old.device) for field, old in zip(fields, template, strict=True))
 

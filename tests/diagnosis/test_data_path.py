@@ -178,15 +178,15 @@ def test_only_so_many_chunks_are_looked_at():
     [
         (Stamps(np.zeros(3, int)), ValueError, r"`step` with two axes.*Got shape \(3,\)"),
         (Stamps(np.zeros((0, 3), int)), ValueError, "neither empty"),
-        (Stamps(np.zeros((2, 3))), TypeError, "`step` as integers. Got dtype float64"),
+        (Stamps(np.zeros((2, 3))), ValueError, "`step` as integers. Got dtype float64"),
         (
             Stamps(np.zeros((2, 3), int), sequence=np.zeros(3, int)),
             ValueError,
             r"`sequence` of shape \(lanes,\) = \(2,\)",
         ),
-        (Stamps(np.zeros((2, 3), int), starts=np.zeros(2, int)), TypeError, "`starts` as booleans"),
+        (Stamps(np.zeros((2, 3), int), starts=np.zeros(2, int)), ValueError, "`starts` as booleans"),
         (Stamps(np.zeros((2, 3), int), is_read=np.zeros((3, 2), bool)), ValueError, "`is_read`.*Got shape"),
-        ((np.zeros((2, 3), int),), TypeError, "must return a Stamps.*Got tuple"),
+        ((np.zeros((2, 3), int),), ValueError, "must return a Stamps.*Got tuple"),
     ],
 )
 def test_bad_stamps(stamps, error, message):

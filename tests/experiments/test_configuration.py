@@ -61,7 +61,7 @@ def test_bad_whole_numbers(name, value):
     if OPTIONS[name].low == 0 and value == "0":
         return
     mode = "lag" if name in EXPERIMENTS["lag"].options else "aligned"
-    with pytest.raises((ValueError, TypeError), match=rf"^`{name}` must be a whole number.*Got") as caught:
+    with pytest.raises(ValueError, match=rf"^`{name}` must be a whole number.*Got") as caught:
         configure(mode, **{name: value})
     assert len(str(caught.value)) < 250
 
@@ -69,7 +69,7 @@ def test_bad_whole_numbers(name, value):
 @pytest.mark.parametrize("value", ["0", "-1", "x", "nan", "inf", math.nan, 1e300, [], True])
 @pytest.mark.parametrize("name", ["learning_rate", "clip_norm"])
 def test_bad_numbers(name, value):
-    with pytest.raises((ValueError, TypeError), match=rf"^`{name}` must be a number.*Got"):
+    with pytest.raises(ValueError, match=rf"^`{name}` must be a number.*Got"):
         configure("lag", **{name: value})
 
 
@@ -103,7 +103,7 @@ def test_bad_numbers(name, value):
     ],
 )
 def test_rules(mode, options, message):
-    with pytest.raises((ValueError, TypeError), match=message):
+    with pytest.raises(ValueError, match=message):
         configure(mode, **options)
 
 

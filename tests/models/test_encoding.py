@@ -41,7 +41,7 @@ def test_symbols_outside_the_vocabulary(symbols):
 
 @pytest.mark.parametrize("symbols", [[0.5], [True], torch.zeros(2, 3)])
 def test_symbols_that_are_no_integers(symbols):
-    with pytest.raises(TypeError, match=r"`symbols` must be integers.*Got"):
+    with pytest.raises(ValueError, match=r"`symbols` must be integers.*Got"):
         one_hot_encode(symbols, 3)
 
 

@@ -130,7 +130,7 @@ def test_symbols_are_checked(model):
     state = model.initial_state(2)
     with pytest.raises(ValueError, match=r"0\.\.10.*Got 11"):
         model(torch.tensor([[11], [0]]), state)
-    with pytest.raises(TypeError, match="must be integers"):
+    with pytest.raises(ValueError, match="must be integers"):
         model(torch.zeros(2, 3), state)
     with pytest.raises(ValueError, match=r"two axes, \(lanes, steps\).*Got shape \(3,\)"):
         model(torch.zeros(3, dtype=torch.int64), state)
@@ -140,9 +140,9 @@ def test_symbols_are_checked(model):
 
 def test_state_is_checked(model):
     symbols = draw_symbols(6, 20)
-    with pytest.raises(ValueError, match=r"`state` belongs to 8 lanes but `symbols` has 6; .* Got state.hidden of"):
+    with pytest.raises(ValueError, match=r"`state` belongs to 8 lanes but `symbols` has 6, .* Got state.hidden of"):
         model(symbols, model.initial_state(8))
-    with pytest.raises(TypeError, match="must be of type LSTMState"):
+    with pytest.raises(ValueError, match="must be of type LSTMState"):
         model(symbols, tuple(model.initial_state(6)))
     wide = LSTMState(torch.zeros(2, 6, 6), torch.zeros(2, 6, 7))
     with pytest.raises(ValueError, match=r"\(layers, lanes, hidden_size\) = \(2, 6, 6\). Got state.cell"):

@@ -51,7 +51,7 @@ def test_plain_tuples_are_states_too():
 
 def test_bad_starts():
     state = OneField(torch.ones(1, 2, 3))
-    with pytest.raises(TypeError, match=r"`starts` must be bool.*Got dtype torch.int64"):
+    with pytest.raises(ValueError, match=r"`starts` must be bool.*Got dtype torch.int64"):
         reset_state(state, torch.tensor([1, 0]))
     with pytest.raises(ValueError, match=r"each of the state's 2 lanes.*Got shape \(3,\)"):
         reset_state(state, torch.tensor([True, False, True]))
