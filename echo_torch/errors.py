@@ -21,7 +21,7 @@ class UserError(Exception):
         self.message = message
         self.way_out = way_out
 
-    def worded(self, say: Callable[[str], str]) -> str:
+    def wording(self, say: Callable[[str], str]) -> str:
         """The sentence, each argument in the words of whoever reads it.
 
         Args:
@@ -30,7 +30,7 @@ class UserError(Exception):
         return join(self.message, fill_in(self.way_out, say))
 
     def __str__(self) -> str:
-        return self.worded(in_python)
+        return self.wording(in_python)
 
 
 class RuleError(UserError, ValueError):
@@ -54,7 +54,7 @@ class RuleError(UserError, ValueError):
         super().__init__(rule, way_out)
         self.name, self.rule, self.reason, self.got = name, rule, reason, str(got)
 
-    def worded(self, say: Callable[[str], str]) -> str:
+    def wording(self, say: Callable[[str], str]) -> str:
         """The sentence, as of `UserError`."""
         rule, reason, way_out = (fill_in(part, say) for part in (self.rule, self.reason, self.way_out))
         sentence = join(rule, reason, ", ")
@@ -78,12 +78,12 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(number, message, way_out)
         self.number, self.message, self.way_out = number, message, way_out
 
-    def worded(self, say: Callable[[str], str]) -> str:
+    def wording(self, say: Callable[[str], str]) -> str:
         """The sentences, as of `UserError`."""
         return join(self.message, fill_in(self.way_out, say))
 
     def __str__(self) -> str:
-        return self.worded(in_python)
+        return self.wording(in_python)
 
 
 def in_python(name: str) -> str:

@@ -20,7 +20,7 @@ def test_a_rule_is_worded_where_it_is_read():
     assert str(ERROR) == (
         "`lag` must be smaller than `window`, so that it fits. Got lag 5 with $window; change `window`."
     )
-    assert ERROR.worded(flags) == (
+    assert ERROR.wording(flags) == (
         "--lag must be smaller than --window, so that it fits. Got lag 5 with $window; change --window."
     )
     assert (ERROR.name, ERROR.reason, ERROR.got) == ("lag", "so that it fits", "lag 5 with $window")
@@ -31,7 +31,7 @@ def test_parts_that_are_not_there_leave_nothing():
     assert str(RuleError("a", "$a must be 1", 2)) == "`a` must be 1. Got 2."
     assert str(RuleError("a", "$a must be 1", way_out="leave it out")) == "`a` must be 1. Leave it out."
     assert str(UserError("No.")) == "No."
-    assert UserError("No.", "Use $run.").worded(flags) == "No. Use --run."
+    assert UserError("No.", "Use $run.").wording(flags) == "No. Use --run."
 
 
 def test_it_is_a_value_error_for_wrong_types_too():
@@ -45,11 +45,11 @@ def test_it_is_a_value_error_for_wrong_types_too():
 @given(st.text())
 def test_what_a_user_wrote_is_never_a_template(text):
     error = RuleError("run", f"$run cannot be {plain(text)}", text, way_out=f"not {plain(text)}")
-    assert error.worded(flags) == f"--run cannot be {text}." + (f" Got {text}; not {text}." if text else " Not .")
+    assert error.wording(flags) == f"--run cannot be {text}." + (f" Got {text}; not {text}." if text else " Not .")
 
 
 def test_errors_go_from_process_to_process():
     for error in (ERROR, UserError("No.", "Use $run."), Interrupted(2, "Stopped.", "Use $run.")):
         copy = pickle.loads(pickle.dumps(error))
         assert type(copy) is type(error)
-        assert copy.worded(flags) == error.worded(flags)
+        assert copy.wording(flags) == error.wording(flags)

@@ -49,10 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except UserError as error:
         if is_first_rank():  # one of several processes speaks for all
-            _complain(error.worded(say))
+            _complain(error.wording(say))
         return EXIT_BAD_INPUT
     except KeyboardInterrupt as error:
-        number, sentence = (error.number, error.worded(say)) if isinstance(error, Interrupted) else (signal.SIGINT, "")
+        number, sentence = (error.number, error.wording(say)) if isinstance(error, Interrupted) else (signal.SIGINT, "")
         if is_first_rank():
             _complain(sentence or "Interrupted.")
         return EXIT_SIGNAL + number

@@ -47,7 +47,7 @@ def add_reach(parser: argparse.ArgumentParser) -> None:
 
 def _train(parsed: argparse.Namespace) -> None:
     mode, options = options_of(parsed)
-    configuration, series = configure_with_data(mode, options)
+    configuration, numbers = configure_with_data(mode, options)
     if parsed.print_config:
         print(to_yaml(configuration), end="")
         return
@@ -62,7 +62,7 @@ def _train(parsed: argparse.Namespace) -> None:
     from echo_torch.diagnosis.data_path import explain, reach_lines
     from echo_torch.lab.plan import Plan
 
-    plan = Plan(configuration, series)
+    plan = Plan(configuration, numbers)
     found = plan.reach()
     for line in [*reach_lines(found), explain(found, **_of_network(configuration))]:
         say(line)
@@ -98,7 +98,7 @@ def _run_directory(parsed: argparse.Namespace, configuration: Configuration) -> 
 
 def _reach(parsed: argparse.Namespace) -> None:
     mode, options = options_of(parsed)
-    configuration, series = configure_with_data(mode, options)
+    configuration, numbers = configure_with_data(mode, options)
     if parsed.plot is not None:
         check_new_file(parsed.plot, "plot")
 
@@ -106,7 +106,7 @@ def _reach(parsed: argparse.Namespace) -> None:
     from echo_torch.diagnosis.data_path import explain, reach_lines
     from echo_torch.lab.plan import Plan
 
-    plan = Plan(configuration, series)
+    plan = Plan(configuration, numbers)
     found = plan.reach()
     if parsed.json:
         print(json.dumps(found.to_dict()))

@@ -10,7 +10,7 @@ from .layout import Layout as Layout
 from .layout import Places as Places
 from .layout import WindowLayout as WindowLayout
 from .own_symbols import OwnSymbols as OwnSymbols
-from .own_symbols import open_series as open_series
+from .own_symbols import open_numbers as open_numbers
 from .own_symbols import read_rows as read_rows
 from .random_symbols import Missing as Missing
 from .random_symbols import RandomSymbols as RandomSymbols

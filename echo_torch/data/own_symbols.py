@@ -112,7 +112,7 @@ HELD_OUT = 10  # one number in so many, the last ones of the file, is for evalua
 _BUFFERED_NUMBERS = 2**16
 
 
-class Series(NamedTuple):
+class OwnNumbers(NamedTuple):
     """All numbers of a file, on disk in four bytes each.
 
     Attributes:
@@ -133,7 +133,7 @@ class Series(NamedTuple):
         return digest.hexdigest()
 
 
-def open_series(path: str | Path, *, column: str | None = None, series: str | None = None) -> Series:
+def open_numbers(path: str | Path, *, column: str | None = None, series: str | None = None) -> OwnNumbers:
     """Read a file once and keep its numbers where any of them is had at once.
 
     Args:
@@ -155,7 +155,7 @@ def open_series(path: str | Path, *, column: str | None = None, series: str | No
         if not count:
             raise UserError(f"{path!r} holds no number.")
         numbers = np.memmap(file, dtype=np.int32, mode="r", shape=(count,))
-    return Series(numbers, np.frombuffer(begins, dtype=np.int64), largest)
+    return OwnNumbers(numbers, np.frombuffer(begins, dtype=np.int64), largest)
 
 
 def _write_numbers(file: IO[bytes], begins: array[int], rows: Iterable[Row]) -> tuple[int, int]:
@@ -191,7 +191,7 @@ class OwnSymbols:
         piece_length: Steps in a piece; the last one of a series may have fewer.
     """
 
-    data: Series
+    data: OwnNumbers
     split: str
     piece_length: int
 

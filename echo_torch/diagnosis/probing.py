@@ -137,7 +137,7 @@ class _Bench:
         shape = (2, num_lanes, num_steps)
         self.first, self.second = torch.randint(vocabulary_size, shape, generator=draw).to(device)
 
-    def changed(self, symbols: Tensor, lane: int, step: int) -> Tensor:
+    def change(self, symbols: Tensor, lane: int, step: int) -> Tensor:
         symbols = symbols.clone()
         symbols[lane, step] = (symbols[lane, step] + 1) % self.vocabulary_size
         return symbols
@@ -155,7 +155,7 @@ class _Bench:
         before = self.outputs(self.first, self.second)
         middle = self.second.shape[1] // 2
         differences = [
-            (self.outputs(self.first, self.changed(self.second, lane, middle)) != before).any(dim=-1) for lane in lanes
+            (self.outputs(self.first, self.change(self.second, lane, middle)) != before).any(dim=-1) for lane in lanes
         ]
         backwards = any(bool(moved[lane, :middle].any()) for moved, lane in zip(differences, lanes, strict=True))
         return torch.stack([moved.any(dim=1) for moved in differences]).cpu(), backwards
@@ -163,7 +163,7 @@ class _Bench:
     def move_across(self, lanes: tuple[int, ...]) -> Tensor:
         """Which lanes a symbol of the chunk before moves."""
         before = self.outputs(self.first, self.second)
-        moved = [self.outputs(self.changed(self.first, lane, -1), self.second) != before for lane in lanes]
+        moved = [self.outputs(self.change(self.first, lane, -1), self.second) != before for lane in lanes]
         return torch.stack([difference.flatten(1).any(dim=1) for difference in moved]).cpu()
 
     def move_after_reset(self, lanes: tuple[int, ...]) -> tuple[bool, bool]:
@@ -174,7 +174,7 @@ class _Bench:
             starts = torch.zeros(self.num_lanes, dtype=torch.bool)
             starts[lane] = True
             before = self.outputs(self.first, self.second, starts)
-            after = self.outputs(self.changed(self.first, lane, -1), self.second, starts)
+            after = self.outputs(self.change(self.first, lane, -1), self.second, starts)
             incomplete |= bool((after[lane] != before[lane]).any())
             hits_others |= bool((before != kept)[~starts].any())
         return incomplete, hits_others

@@ -38,7 +38,7 @@ def stamps_of_chunk(chunk: Any) -> Stamps:
 
 
 def places_of_chunk(chunk: Any) -> Stamps:
-    """The same without symbols and targets, which may be on another device: where its rows stand."""
+    """Where the rows of a `Chunk` stand, without its symbols and targets, which may be on another device."""
     return Stamps(chunk.step, chunk.sequence, chunk.starts)
 
 
@@ -63,9 +63,9 @@ def checked_places(stamps: Stamps) -> tuple[Integers, Integers, NDArray[np.bool_
     sequence = np.zeros(lanes, np.int64) if stamps.sequence is None else stamps.sequence
     starts = np.zeros(lanes, np.bool_) if stamps.starts is None else stamps.starts
     return (
-        _checked("step", step, np.int64, step.shape),
-        _checked("sequence", sequence, np.int64, lanes),
-        _checked("starts", starts, np.bool_, lanes),
+        _check_field("step", step, np.int64, step.shape),
+        _check_field("sequence", sequence, np.int64, lanes),
+        _check_field("starts", starts, np.bool_, lanes),
     )
 
 
@@ -75,11 +75,11 @@ def _checked_stamps(
     step, sequence, starts = checked_places(stamps)
     is_read = np.ones(step.shape, np.bool_) if stamps.is_read is None else stamps.is_read
     is_asked = np.ones(step.shape, np.bool_) if stamps.is_asked is None else stamps.is_asked
-    is_read = _checked("is_read", is_read, np.bool_, step.shape) & (step >= 0)
-    return step, sequence, starts, is_read, _checked("is_asked", is_asked, np.bool_, step.shape)
+    is_read = _check_field("is_read", is_read, np.bool_, step.shape) & (step >= 0)
+    return step, sequence, starts, is_read, _check_field("is_asked", is_asked, np.bool_, step.shape)
 
 
-def _checked(name: str, values: ArrayLike, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
+def _check_field(name: str, values: ArrayLike, kind: type, shape: tuple[int, ...]) -> NDArray[Any]:
     array = np.asarray(values)
     if array.shape != shape:
         axes = "(lanes,)" if len(shape) == 1 else "(lanes, steps)"

@@ -16,7 +16,7 @@ from echo_torch.experiments.options import ONE_HOT_UP_TO, OPTIONS, Value, option
 from echo_torch.experiments.readings import Reading
 
 if TYPE_CHECKING:
-    from echo_torch.data.own_symbols import Series
+    from echo_torch.data.own_symbols import OwnNumbers
 
 MAX_PARAMETERS = 200_000_000  # with Adam's two moments and the gradients 3.2 GB
 MAX_CHUNK_NUMBERS = 200_000_000  # activations of one chunk kept for the gradient, 0.8 GB
@@ -130,7 +130,7 @@ def _grows(before: Any, after: Any) -> bool:
     return bool((after or 0) > (before or 0))
 
 
-def configure_with_data(mode: str, options: Mapping[str, Any]) -> tuple[Configuration, Series | None]:
+def configure_with_data(mode: str, options: Mapping[str, Any]) -> tuple[Configuration, OwnNumbers | None]:
     """A configuration whose vocabulary is inferred from its own data where it is not given, and the data, opened once.
 
     Raises:
@@ -139,10 +139,10 @@ def configure_with_data(mode: str, options: Mapping[str, Any]) -> tuple[Configur
     """
     if not isinstance(options.get("data"), str) or options.get("vocabulary_size") is not None:
         return configure(mode, **options), None
-    from echo_torch.data.own_symbols import open_series
+    from echo_torch.data.own_symbols import open_numbers
 
-    series = open_series(options["data"], column=options.get("column"), series=options.get("series"))
-    return configure(mode, **{**options, "vocabulary_size": max(2, series.largest + 1)}), series
+    numbers = open_numbers(options["data"], column=options.get("column"), series=options.get("series"))
+    return configure(mode, **{**options, "vocabulary_size": max(2, numbers.largest + 1)}), numbers
 
 
 def replace(configuration: Configuration, **changes: Any) -> Configuration:
@@ -210,11 +210,11 @@ def memory_length(configuration: Configuration) -> int | None:
 
 def describe(configuration: Configuration) -> str:
     """What is asked, in a sentence made from the numbers."""
-    c, lag = configuration, configuration.reading.lag
+    lag, missing = configuration.reading.lag, configuration.missing
     asked = "the symbol just read" if lag == 0 else f"the symbol {steps_in_words(lag)} ago"
-    reading = c.reading.sentence() + (f", from {c.data}" if c.data else "")
-    lost = f"; {c.missing:.0%} of the symbols are missing" if c.missing else ""
-    return f"say {asked} (1 of {c.vocabulary_size}), reading {reading}{lost}"
+    reading = configuration.reading.sentence() + (f", from {configuration.data}" if configuration.data else "")
+    lost = f"; {missing:.0%} of the symbols are missing" if missing else ""
+    return f"say {asked} (1 of {configuration.vocabulary_size}), reading {reading}{lost}"
 
 
 def _check_name(name: str, value: object, experiment: Experiment) -> None:

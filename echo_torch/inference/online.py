@@ -151,7 +151,7 @@ def answer_lines(
             is_named = all(map(named.__contains__, words))
             answers = echo.step([named[word] if is_named else _number(word) for word in words])
         except RuleError as error:
-            complain(f"line {number}: {error.worded(lambda name: 'the line')}")
+            complain(f"line {number}: {error.wording(lambda name: 'the line')}")
             continue
         say(" ".join([names[answer] if answer < len(names) else str(answer) for answer in answers]))
 

@@ -13,12 +13,12 @@ from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.lab.sweep import run_all
 from echo_torch.lab.tables import (
-    _RESULTS,
+    RESULT_COLUMNS,
     SEQUENCE_SYMBOLS,
-    _markdown,
-    _results,
-    _time_to_skill,
+    markdown_table,
     over_seeds,
+    result_cells,
+    time_to_skill,
     write_table,
 )
 
@@ -61,7 +61,7 @@ class Arm:
     is_default: bool = True
 
     def configuration(self, seed: int) -> Configuration:
-        """Its configuration with a seed."""
+        """The configuration of this arm with a seed."""
         return configure(self.mode, seed=seed, accelerator="cpu", **self.options)
 
 
@@ -176,7 +176,7 @@ def _compare_arm(arm: Arm, num_seeds: int, results: dict[str, dict[str, Any]], f
         "in_horizon_share": found.in_horizon_share,
         "ceiling": found.ceiling,
         **over_seeds(runs),
-        **_time_to_skill([RunDirectory(folder / name) for name in names]),
+        **time_to_skill([RunDirectory(folder / name) for name in names]),
         "updates": runs[0]["updates"],
         "sequences": metrics["symbols"][-1] / SEQUENCE_SYMBOLS,
         "chance": runs[0]["chance"],
@@ -185,10 +185,12 @@ def _compare_arm(arm: Arm, num_seeds: int, results: dict[str, dict[str, Any]], f
 
 def comparison_table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as a markdown table."""
-    names = ("arm", "gap", "reachable", "in horizon", "ceiling", *_RESULTS, "updates", "sequences")
+    names = ("arm", "gap", "reachable", "in horizon", "ceiling", *RESULT_COLUMNS, "updates", "sequences")
     lines = []
     for row in rows:
         shares = (f"{row[name]:.1%}" for name in ("reachable_share", "in_horizon_share", "ceiling"))
         gap = "several" if row["gap"] is None else str(row["gap"])
-        lines.append([row["label"], gap, *shares, *_results(row), f"{row['updates']:,}", f"{row['sequences']:,.0f}"])
-    return _markdown(names, lines)
+        lines.append(
+            [row["label"], gap, *shares, *result_cells(row), f"{row['updates']:,}", f"{row['sequences']:,.0f}"]
+        )
+    return markdown_table(names, lines)

@@ -13,12 +13,12 @@ from echo_torch.intervals import mean_and_interval
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.lab.sweep import run_all
 from echo_torch.lab.tables import (
-    _RESULTS,
+    RESULT_COLUMNS,
     SEQUENCE_SYMBOLS,
-    _markdown,
-    _results,
-    _time_to_skill,
+    markdown_table,
     over_seeds,
+    result_cells,
+    time_to_skill,
     with_interval,
     write_table,
 )
@@ -78,7 +78,7 @@ class Grid:
         return {
             **place,
             **over_seeds(runs),
-            **_time_to_skill(directories),
+            **time_to_skill(directories),
             "sequences": directories[0].read_metrics()["symbols"][-1] / SEQUENCE_SYMBOLS,
             "seconds": mean_and_interval([run["seconds"] for run in runs])[0],
             "parameters": runs[0]["parameters"],
@@ -187,7 +187,7 @@ def map_table(grid: Grid, cells: Sequence[dict[str, Any]]) -> str:
         for rate in grid.axes["learning_rate"]
         for lag in grid.axes["lag"]
     ]
-    return _markdown(["learning rate", "lag", *(f"chunk {chunk}" for chunk in chunks)], lines)
+    return markdown_table(["learning rate", "lag", *(f"chunk {chunk}" for chunk in chunks)], lines)
 
 
 def lags_table(cells: Sequence[dict[str, Any]]) -> str:
@@ -198,10 +198,10 @@ def lags_table(cells: Sequence[dict[str, Any]]) -> str:
             str(cell["lag"]),
             str(cell["hidden_size"]),
             words[cell["carry"]],
-            *_results(cell),
+            *result_cells(cell),
             f"{cell['seconds']:.1f}",
             f"{cell['parameters']:,}",
         ]
         for cell in cells
     ]
-    return _markdown(["lag", "hidden size", "state", *_RESULTS, "seconds", "parameters"], lines)
+    return markdown_table(["lag", "hidden size", "state", *RESULT_COLUMNS, "seconds", "parameters"], lines)

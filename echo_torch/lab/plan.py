@@ -10,7 +10,7 @@ import torch
 
 from echo_torch.data.chunk import Chunk
 from echo_torch.data.layout import Layout
-from echo_torch.data.own_symbols import Series
+from echo_torch.data.own_symbols import OwnNumbers
 from echo_torch.data.random_symbols import Missing
 from echo_torch.data.stream import EchoStream
 from echo_torch.diagnosis.data_path import DEFAULT_MAX_CHUNKS, DEFAULT_MAX_LAG, Reach, reach
@@ -29,7 +29,7 @@ class Plan:
 
     Args:
         configuration: Of the run.
-        series: Its own data, where they are open already.
+        numbers: Its own data, where they are open already.
 
     Attributes:
         configuration: Of the run.
@@ -38,9 +38,9 @@ class Plan:
         UserError: Where the user's own data are first used, if they cannot be read or do not fit.
     """
 
-    def __init__(self, configuration: Configuration, series: Series | None = None) -> None:
+    def __init__(self, configuration: Configuration, numbers: OwnNumbers | None = None) -> None:
         self.configuration = configuration
-        self._symbols = symbols_of(configuration, series)
+        self._symbols = symbols_of(configuration, numbers)
 
     @property
     def num_updates(self) -> int:

@@ -60,7 +60,7 @@ def run_ranks(function: Callable[..., None], arguments: Sequence[Any], num_ranks
     context = multiprocessing.get_context("spawn")
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(num_ranks)}
     processes, reports = [], []
-    with _ctrl_c_ignored():  # they inherit that: Ctrl-C reaches all processes of a terminal, and this one hands it on
+    with _ignore_ctrl_c():  # they inherit that: Ctrl-C reaches all processes of a terminal, and this one hands it on
         for rank in range(num_ranks):
             receiver, sender = context.Pipe(duplex=False)
             environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(num_ranks)}
@@ -115,7 +115,7 @@ def _wait_for(processes: Sequence[Any]) -> int | None:
 
 
 @contextlib.contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
+def _ignore_ctrl_c() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -151,12 +151,12 @@ def cures_of(configuration: Configuration, found: Reach) -> list[Cure]:
         configuration: Of a run.
         found: The reach of its chunks.
     """
-    c, reading, options = configuration, configuration.reading, EXPERIMENTS[configuration.mode].options
+    reading, options = configuration.reading, EXPERIMENTS[configuration.mode].options
     if reading.carry != "keep":
         return []
     same_updates = {"updates": reading.num_updates}
     cut = {"cut": "chunk"} if reading.cut == "sequence" else {}
-    reset = replace(c, carry="reset", **cut)
+    reset = replace(configuration, carry="reset", **cut)
     changes: list[tuple[str, dict[str, Any]]] = []
     if Plan(reset).reach().reachable_share == found.reachable_share:
         changes.append(("each chunk holds its own answers", {"carry": "reset", **cut}))
@@ -169,7 +169,7 @@ def cures_of(configuration: Configuration, found: Reach) -> list[Cure]:
     for why, change in changes:
         with contextlib.suppress(ValueError):  # a chunk that would be too large is no way out
             flags = " ".join(f"{OPTIONS[name].flag} {value}" for name, value in change.items() if value is not None)
-            cures.append(Cure(flags, why, command_line(replace(c, **change))))
+            cures.append(Cure(flags, why, command_line(replace(configuration, **change))))
     return cures
 
 

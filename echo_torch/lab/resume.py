@@ -105,7 +105,7 @@ def ends_in_a_sentence(run: RunDirectory, seed: int, start: Path | None, saver: 
         raise Interrupted(number, f"Interrupted; {_what_is_kept(run)}.", how_to_go_on(run)) from None
     except Exception as error:
         if "DataLoader worker" in str(error):
-            raise process_was_killed(run, "A loader process was killed, perhaps for want of memory.") from None
+            raise killed_process_error(run, "A loader process was killed, perhaps for want of memory.") from None
         if start is None or saver.has_begun:
             raise
         # Its digest is right but somebody made it so: what it holds does not fit together.
@@ -114,7 +114,7 @@ def ends_in_a_sentence(run: RunDirectory, seed: int, start: Path | None, saver: 
         ) from error
 
 
-def process_was_killed(run: RunDirectory, what: str) -> UserError:
+def killed_process_error(run: RunDirectory, what: str) -> UserError:
     """The error of a run that lost one of its processes."""
     kept = _what_is_kept(run)
     return UserError(f"{what} {kept[0].upper()}{kept[1:]}.", how_to_go_on(run))

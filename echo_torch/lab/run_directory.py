@@ -113,7 +113,7 @@ class RunDirectory:
             raise cannot_use(self.path, error) from None
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Keep other processes from training into the same directory; a lock dies with its process.
 
         Raises:
@@ -188,7 +188,7 @@ class RunDirectory:
         except TypeError as error:  # there is no mode
             raise UserError(f"{str(self.config)!r} is not the configuration of a run: {error}.") from None
         except RuleError as error:
-            sentence = error.worded(lambda name: name)
+            sentence = error.wording(lambda name: name)
             raise UserError(f"{str(self.config)!r} is not the configuration of a run: {sentence}") from None
 
     def read_metrics(self) -> dict[str, list[float]]:
@@ -196,7 +196,7 @@ class RunDirectory:
         return _read_table(self.metrics)
 
     def read_validation(self) -> dict[str, list[float]] | None:
-        """The same of validation.csv; None where the run had no validations."""
+        """The columns of validation.csv; None where the run had no validations."""
         return _read_table(self.validation) if self.validation.exists() else None
 
     def read_result(self) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from echo_torch.lab.resume import (
     check_optimizer,
     ends_in_a_sentence,
     find_start,
+    killed_process_error,
     note_for,
     prepare,
-    process_was_killed,
     where_it_begins,
 )
 from echo_torch.lab.run_directory import RunDirectory, weights_sha256
@@ -127,7 +127,7 @@ def train_plan(
         if resume is None:
             run.check_free()
         run.create()
-    with run.locked() if is_first_rank() else contextlib.nullcontext():
+    with run.lock() if is_first_rank() else contextlib.nullcontext():
         made = prepare(plan, run, start)
         if resume is not None:
             say(where_it_begins(run, made, plan.num_updates))
@@ -149,7 +149,7 @@ def _train_in_processes(
     try:
         run_ranks(_train_one_of_several, (configuration, run, start, audit, progress), configuration.devices)
     except KilledError as error:
-        raise process_was_killed(run, str(error)) from None
+        raise killed_process_error(run, str(error)) from None
     return run.read_result()
 
 

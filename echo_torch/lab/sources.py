@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from functools import cached_property
 
-from echo_torch.data.own_symbols import OwnSymbols, Series, line_above, open_series, split_bounds
+from echo_torch.data.own_symbols import OwnNumbers, OwnSymbols, line_above, open_numbers, split_bounds
 from echo_torch.data.random_symbols import RandomSymbols
 from echo_torch.data.stream import Source
 from echo_torch.errors import UserError
@@ -73,19 +73,19 @@ class Own(Symbols):
 
     Args:
         configuration: Of the run.
-        series: Its data where they are open already; None: they are opened when they are needed.
+        numbers: Its data where they are open already; None: they are opened when they are needed.
     """
 
-    def __init__(self, configuration: Configuration, series: Series | None = None) -> None:
+    def __init__(self, configuration: Configuration, numbers: OwnNumbers | None = None) -> None:
         super().__init__(configuration)
-        self._opened = series
+        self._opened = numbers
 
     uniform_over = None
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the numbers and of where their series begin."""
-        return self._series.digest
+        return self._numbers.digest
 
     @cached_property
     def reading(self) -> Reading:
@@ -98,7 +98,7 @@ class Own(Symbols):
         Raises:
             UserError: If the numbers do not fit the configuration.
         """
-        return {"training": self._training, "evaluation": self._held_out}[split]
+        return self._training if split == "training" else self._held_out
 
     def evaluation(self, num_sequences: int) -> Bounded:
         """As of `Symbols`: all held-out numbers once, however many there are."""
@@ -110,9 +110,9 @@ class Own(Symbols):
         return self._configuration.reading.held_out_example(self._held_out.piece_length)
 
     @cached_property
-    def _series(self) -> Series:
+    def _numbers(self) -> OwnNumbers:
         c = self._configuration
-        return self._opened or open_series(str(c.data), column=c.column, series=c.series)
+        return self._opened or open_numbers(str(c.data), column=c.column, series=c.series)
 
     @cached_property
     def _training(self) -> OwnSymbols:
@@ -123,20 +123,20 @@ class Own(Symbols):
         return self._split("evaluation")
 
     def _piece_length(self, split: str) -> int:
-        low, high = split_bounds(len(self._series.numbers), split)
+        low, high = split_bounds(len(self._numbers.numbers), split)
         return self._configuration.reading.piece_length(high - low)
 
     def _split(self, split: str) -> OwnSymbols:
         c = self._configuration
         path = str(c.data)
-        if self._series.largest >= c.vocabulary_size:
+        if self._numbers.largest >= c.vocabulary_size:
             line = line_above(path, c.vocabulary_size - 1, column=c.column)
             raise UserError(
                 f"{path!r} line {line}: every number must be below {c.vocabulary_size}, the number of symbols, but the "
-                f"largest is {self._series.largest}.",
-                f"Make $vocabulary_size at least {self._series.largest + 1}.",
+                f"largest is {self._numbers.largest}.",
+                f"Make $vocabulary_size at least {self._numbers.largest + 1}.",
             )
-        source = OwnSymbols(self._series, split, self._piece_length(split))
+        source = OwnSymbols(self._numbers, split, self._piece_length(split))
         if source.longest < (needed := c.reading.shortest):
             raise UserError(
                 f"{path!r} is too short: for {split} its longest series leaves {source.longest} "
@@ -145,11 +145,11 @@ class Own(Symbols):
         return source
 
 
-def symbols_of(configuration: Configuration, series: Series | None = None) -> Symbols:
+def symbols_of(configuration: Configuration, numbers: OwnNumbers | None = None) -> Symbols:
     """The symbols of a run.
 
     Args:
         configuration: Of the run.
-        series: Its own data, where they are open already.
+        numbers: Its own data, where they are open already.
     """
-    return Random(configuration) if configuration.data is None else Own(configuration, series)
+    return Random(configuration) if configuration.data is None else Own(configuration, numbers)

@@ -68,15 +68,16 @@ def symbols_to_skill(metrics: dict[str, list[float]], skill: float = _SKILL) -> 
     return None
 
 
-_RESULTS = ("accuracy (95 %)", "evaluated with the state reset", "sequences to 99 %")
+RESULT_COLUMNS = ("accuracy (95 %)", "evaluated with the state reset", "sequences to 99 %")
 
 
-def _results(row: dict[str, Any]) -> list[str]:
-    """The cells that belong to `_RESULTS`."""
-    return [with_interval(row), f"{row['accuracy_reset']:.2%}", _reached(row)]
+def result_cells(row: dict[str, Any]) -> list[str]:
+    """The cells that belong to `RESULT_COLUMNS`."""
+    return [with_interval(row), f"{row['accuracy_reset']:.2%}", _time_in_words(row)]
 
 
-def _markdown(names: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def markdown_table(names: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A markdown table of these columns."""
     rows = [names, ["---"] * len(names), *lines]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
@@ -86,7 +87,12 @@ def with_interval(row: dict[str, Any]) -> str:
     return f"{row['accuracy']:.2%} ± {row['accuracy_half_interval']:.2%}"
 
 
-def _time_to_skill(runs: Sequence[RunDirectory]) -> dict[str, Any]:
+def time_to_skill(runs: Sequence[RunDirectory]) -> dict[str, Any]:
+    """Sequences to 99 %: mean over the seeds that got there, half of its 95 % interval, how many did, of how many.
+
+    Args:
+        runs: The finished runs of the seeds.
+    """
     reached = [symbols_to_skill(run.read_metrics()) for run in runs]
     times = [symbols / SEQUENCE_SYMBOLS for symbols in reached if symbols is not None]
     mean, half = mean_and_interval(times) if times else (None, None)
@@ -98,7 +104,7 @@ def _time_to_skill(runs: Sequence[RunDirectory]) -> dict[str, Any]:
     }
 
 
-def _reached(row: dict[str, Any]) -> str:
+def _time_in_words(row: dict[str, Any]) -> str:
     """'1,218 ± 15 (9 of 10 seeds)': the interval where at least two seeds got there, the seeds where not all did."""
     if row["sequences_to_99"] is None:
         return f"not within {row['sequences']:,.0f}"

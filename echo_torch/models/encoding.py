@@ -121,7 +121,7 @@ class Encoding:
         return self.encode_checked(symbols)
 
     def encode_checked(self, symbols: Tensor) -> Tensor:
-        """The same for symbols that are known to lie in the vocabulary: a look at each costs as much as encoding."""
+        """As `encode`, of symbols that are known to lie in the vocabulary: a look at each costs as much as encoding."""
         if self.base is None:
             return _one_hot(symbols, self.vocabulary_size)
         digits = to_digits(symbols, self.base, self.num_digits, where_negative=-1)

@@ -63,7 +63,7 @@ class EchoModel(nn.Module, ABC):
         return self.read_encoded(self.encoding.encode_checked(symbols), state)
 
     def read_encoded(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """The same as `forward` for symbols that are encoded already, float32 (lanes, steps, encoding.size)."""
+        """As `forward`, of symbols that are encoded already, float32 (lanes, steps, encoding.size)."""
         output, state = self._read(inputs, state)
         logits: Tensor = self.head(output)
         return logits, state

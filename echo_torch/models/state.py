@@ -63,7 +63,7 @@ class RecurrentModel(Protocol[State]):
 
 
 def detach_state(state: State) -> State:
-    """The same values without their history: no gradient goes back through them."""
+    """A state with these values but without their history: no gradient goes back through them."""
     return _map(Tensor.detach, state)
 
 

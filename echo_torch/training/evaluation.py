@@ -98,7 +98,7 @@ def _with_places(pairs: Iterable[tuple[Chunk, Tensor]]) -> Iterator[tuple[tuple[
 
 
 def reset_at_every_chunk(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-    """The same chunks, each read from an empty state: what a model answers without what is handed over.
+    """Chunks as they are, but each read from an empty state: what a model answers without what is handed over.
 
     Args:
         chunks: In stream order.

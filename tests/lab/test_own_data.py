@@ -8,7 +8,7 @@ from support.processes import files
 
 from echo_torch import RunDirectory, configure, train
 from echo_torch.cli import main
-from echo_torch.data.own_symbols import OwnSymbols, open_series
+from echo_torch.data.own_symbols import OwnSymbols, open_numbers
 from echo_torch.errors import UserError
 from echo_torch.lab.plan import Plan
 
@@ -32,7 +32,7 @@ def table(tmp_path_factory):
 def test_pieces_hold_every_number_once_and_stay_in_their_series(tmp_path_factory, groups, piece_length):
     path = tmp_path_factory.mktemp("own") / "numbers.csv"
     write(path, groups)
-    data = open_series(path, column="x", series="who")
+    data = open_numbers(path, column="x", series="who")
     numbers = [number for group in groups for number in group]
     edges = set(np.cumsum([len(group) for group in groups]).tolist())
     read = []
@@ -50,7 +50,7 @@ def test_pieces_hold_every_number_once_and_stay_in_their_series(tmp_path_factory
 @pytest.mark.parametrize("mode", MODES)
 def test_targets_are_the_echo_and_held_out_numbers_are_asked_once(table, mode):
     c = configure(mode, data=str(table), column="x", series="who", vocabulary_size=7)
-    data = open_series(table, column="x", series="who")
+    data = open_numbers(table, column="x", series="who")
     for stream in (Plan(c).training(), Plan(c).evaluation()):
         source = stream.source
         asked = []
@@ -121,11 +121,11 @@ def test_bad_data(tmp_path, monkeypatch, capfd, options, words):
 def test_a_file_that_changes_is_read_again(tmp_path):
     path = tmp_path / "numbers"
     path.write_text("1 2 3")
-    assert open_series(path).numbers.tolist() == [1, 2, 3]
+    assert open_numbers(path).numbers.tolist() == [1, 2, 3]
     path.write_text("4 5 6 7")
-    assert open_series(path).numbers.tolist() == [4, 5, 6, 7]
+    assert open_numbers(path).numbers.tolist() == [4, 5, 6, 7]
     with pytest.raises(UserError, match="Cannot read"):
-        open_series(tmp_path / "none")
+        open_numbers(tmp_path / "none")
 
 
 def test_a_run_goes_on_with_its_own_data_only(table, tmp_path):

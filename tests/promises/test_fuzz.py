@@ -24,7 +24,7 @@ from test_checkpoints import with_digest
 import echo_torch.lab.finished
 from echo_torch import RunDirectory, configure, train
 from echo_torch.cli import main
-from echo_torch.data.own_symbols import open_series
+from echo_torch.data.own_symbols import open_numbers
 from echo_torch.errors import Interrupted, UserError
 from echo_torch.experiments.configuration import EXPERIMENTS, OPTIONS
 from echo_torch.lab import comparison, grids, runner
@@ -251,7 +251,7 @@ def test_data_files(content, column):
         path = Path(folder, "data")
         path.write_bytes(content)
         with contextlib.suppress(UserError):
-            found = open_series(path, column=column)
+            found = open_numbers(path, column=column)
             assert found.largest >= 0
             assert found.begins[0] == 0
     TRIED["data files"] += 1

@@ -292,7 +292,7 @@ def test_foreign_places_are_refused(tmp_path, capfd):
 def test_two_processes_do_not_train_into_the_same_directory(tmp_path):
     configuration, run = short(updates=20), RunDirectory(tmp_path / "run")
     train(configuration, run)
-    with run.locked(), pytest.raises(UserError, match="Another process is training in"):
+    with run.lock(), pytest.raises(UserError, match="Another process is training in"):
         train(configuration, run, resume="auto")
 
 
