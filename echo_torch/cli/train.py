@@ -71,7 +71,7 @@ def _train(parsed: argparse.Namespace) -> None:
 
     progress, audit = not is_quiet and draws(parsed), "count" if is_quiet else "warn"
     with console.warnings_as_lines():
-        result = runner.train_plan(plan, run, audit=audit, progress=progress, resume=parsed.resume, say=say, curve=True)
+        result = runner.train(plan, run, audit=audit, progress=progress, resume=parsed.resume, say=say, curve=True)
     if is_quiet:
         return
     for line in report.result_lines(result, *plan.example(finished.load_weights(run, plan))):

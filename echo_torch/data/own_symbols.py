@@ -102,9 +102,9 @@ def _symbol(text: str, path: str, line: int, column: str | None) -> int:
     if text.isascii() and text.isdigit() and len(text) <= 10 and (symbol := int(text)) <= MAX_SYMBOL:
         return symbol
     shown = text if len(text) <= 30 else text[:30] + "..."
-    hint = "" if column or line > 1 else "; for CSV, name the column with --column"
+    way_out = "" if column or line > 1 else "For CSV, name its column with $column."
     raise UserError(
-        f"{path!r} line {line}: every entry must be a whole number between 0 and {MAX_SYMBOL}. Got {shown!r}{hint}."
+        f"{path!r} line {line}: every entry must be a whole number between 0 and {MAX_SYMBOL}. Got {shown!r}.", way_out
     )
 
 

@@ -86,12 +86,12 @@ class Grid:
 
 
 def run_map(
-    grid: Grid, folder: str | Path = "runs/map", *, num_jobs: int | None = None, progress: bool = False
+    grid: Grid | None = None, folder: str | Path = "runs/map", *, num_jobs: int | None = None, progress: bool = False
 ) -> list[dict[str, Any]]:
     """Train a grid of lags, chunk lengths and learning rates; leave its runs, a table and figures in a folder.
 
     Args:
-        grid: As `map_grid` makes it.
+        grid: As `map_grid` makes it; None: its defaults.
         folder: Where everything goes. Finished runs there are kept, so an interrupted map goes on.
         num_jobs: Processes; None: one for each core.
         progress: Whether a progress bar is drawn on standard error.
@@ -104,7 +104,7 @@ def run_map(
         UserError: If the folder cannot be used.
         Interrupted: At Ctrl-C and SIGTERM; finished runs stay.
     """
-    folder = Path(folder)
+    grid, folder = grid or map_grid(), Path(folder)
     cells = grid.cells(run_all(grid.runs(), folder, num_jobs=num_jobs, progress=progress), folder)
     write_table(folder, "map", cells, map_table(grid, cells))
 
@@ -136,12 +136,12 @@ def map_grid(
 
 
 def run_lags(
-    grid: Grid, folder: str | Path = "runs/lags", *, num_jobs: int | None = None, progress: bool = False
+    grid: Grid | None = None, folder: str | Path = "runs/lags", *, num_jobs: int | None = None, progress: bool = False
 ) -> list[dict[str, Any]]:
     """Train mode lag over a grid of lags, hidden sizes and carries; leave runs, table and figure in a folder.
 
     Args:
-        grid: As `lags_grid` makes it.
+        grid: As `lags_grid` makes it; None: its defaults.
         folder: As of `run_map`, like all that follow.
         num_jobs: As of `run_map`.
         progress: As of `run_map`.
@@ -154,7 +154,7 @@ def run_lags(
         UserError: If the folder cannot be used.
         Interrupted: At Ctrl-C and SIGTERM; finished runs stay.
     """
-    folder = Path(folder)
+    grid, folder = grid or lags_grid(), Path(folder)
     cells = grid.cells(run_all(grid.runs(), folder, num_jobs=num_jobs, progress=progress), folder)
     write_table(folder, "lags", cells, lags_table(cells))
 

@@ -65,7 +65,7 @@ def check_machine(plan: Plan) -> None:
 
 
 def train(
-    configuration: Configuration,
+    configuration: Configuration | Plan,
     run: RunDirectory,
     *,
     audit: str = "warn",
@@ -79,7 +79,7 @@ def train(
     Several devices are several processes, unless a launcher such as torchrun has started them already.
 
     Args:
-        configuration: What to compute.
+        configuration: What to compute, or the plan of it where that is made already.
         run: Where the files go.
         audit: What happens where a lane's state belongs to another place than its next chunk: "raise", "warn" or
             "count". result.json holds the histogram in any case.
@@ -97,30 +97,7 @@ def train(
             cannot be written or a number is not finite; then the last checkpoint is kept.
         Interrupted: At Ctrl-C and SIGTERM; it says how to go on.
     """
-    return train_plan(Plan(configuration), run, audit=audit, progress=progress, resume=resume, say=say, curve=curve)
-
-
-def train_plan(
-    plan: Plan,
-    run: RunDirectory,
-    *,
-    audit: str = "warn",
-    progress: bool = False,
-    resume: str | Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
-    curve: bool = False,
-) -> dict[str, Any]:
-    """As `train`, of a plan that is made already.
-
-    Args:
-        plan: What to compute.
-        run: As of `train`, like all that follow.
-        audit: As of `train`.
-        progress: As of `train`.
-        resume: As of `train`.
-        say: As of `train`.
-        curve: As of `train`.
-    """
+    plan = configuration if isinstance(configuration, Plan) else Plan(configuration)
     check_machine(plan)
     start = find_start(plan, run, resume)
     if is_first_rank():

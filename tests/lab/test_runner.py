@@ -146,3 +146,10 @@ def test_a_damaged_checkpoint(tmp_path, damage):
 def test_every_mode_on_cuda(tmp_path, mode):
     result = train(short(mode, accelerator="cuda"), RunDirectory(tmp_path))
     assert result["targets"] > 0
+
+
+def test_a_curve_is_drawn_where_it_is_asked_for(tmp_path):
+    """`test_what_a_run_leaves` sees that it is not drawn where it is not."""
+    run = RunDirectory(tmp_path / "run")
+    train(Plan(short()), run, curve=True)
+    assert run.curve.read_bytes().startswith(b"\x89PNG")

@@ -86,7 +86,7 @@ def nothing_is_computed(monkeypatch):
         raise Interrupted(2, "accepted")
 
     for part, name in (
-        (runner, "train_plan"),
+        (runner, "train"),
         (Plan, "reach"),
         (comparison, "run_all"),
         (grids, "run_all"),
