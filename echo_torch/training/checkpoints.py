@@ -48,10 +48,14 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
     path = Path(path)
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    # The last two bytes of an archive without a comment say that it has none.
-    body = memoryview(buffer.getbuffer())[:-2]
     length = struct.pack("<H", _COMMENT_LENGTH)
-    with whole_file(path, older=path.with_name(PREVIOUS)) as file:
+    # The last two bytes of an archive without a comment say that it has none. The views are let go whatever happens:
+    # Python 3.12.1 crashes where its garbage collector finds them in the traceback of a failed write.
+    with (
+        whole_file(path, older=path.with_name(PREVIOUS)) as file,
+        buffer.getbuffer() as whole,
+        whole[:-2] as body,
+    ):
         file.write(body)
         file.write(length + _MARK + _digest(body, length))
 

@@ -30,7 +30,7 @@ def test_table_and_its_series(tmp_path):
         (b"1\n-2\n", {}, "Got '-2'"),
         (b"1\n2.5\n", {}, "Got '2.5'"),
         (b"99999999999\n", {}, "between 0 and"),
-        (b"a,b\n1,2\n", {}, "--column"),
+        (b"a,b\n1,2\n", {}, "`column`"),
         (b"a,b\n1,2\n", {"column": "c"}, "no column 'c'; its first line names a, b"),
         (b"a,b\n1,2\n3\n", {"column": "b"}, "line 3: b is empty"),
         (b"\xff\xfe\x00", {}, "no text in UTF-8"),

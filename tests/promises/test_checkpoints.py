@@ -102,10 +102,11 @@ def test_cut_or_altered_anywhere(run):
 
 
 @pytest.mark.slow
-def test_cut_or_altered_at_every_offset(run):
-    size = run.checkpoint.stat().st_size
-    assert check_damage(run, lambda whole: (whole[:offset] for offset in range(size))) == size
-    assert check_damage(run, lambda whole: (flipped(whole, o, o % 8) for o in range(size))) == size
+def test_cut_or_altered_at_every_fifth_offset(run):
+    """At every one with DAMAGE_EVERY=1. Five is odd, so that every bit of a byte has its turn."""
+    offsets = range(0, run.checkpoint.stat().st_size, int(os.environ.get("DAMAGE_EVERY", "5")))
+    assert check_damage(run, lambda whole: (whole[:offset] for offset in offsets)) == len(offsets)
+    assert check_damage(run, lambda whole: (flipped(whole, o, o % 8) for o in offsets)) == len(offsets)
 
 
 @pytest.mark.parametrize("damage", [lambda whole: whole[:-1], lambda whole: flipped(whole, 500, 3), lambda whole: b""])
