@@ -13,6 +13,8 @@ from typing import IO
 
 from echo_torch.errors import UserError
 
+FORMAT = 1  # of config.yaml, result.json and checkpoints
+
 
 class WriteError(UserError):
     """A file could not be written: the disk is full, the directory gone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -84,6 +85,8 @@ class Option:
         try:
             if isinstance(value, bool) or not isinstance(value, (int, float, str)):
                 raise ValueError
+            if isinstance(value, str) and not _PLAIN_NUMBER.fullmatch(value):
+                raise ValueError
             number = _parse_int(value) if self.kind is int else float(value)
         except (ValueError, OverflowError):
             raise RuleError(self.name, f"${self.name} must be {article}", shorten(repr(value))) from None
@@ -101,6 +104,8 @@ def _parse_int(value: int | float | str) -> int:
     return int(value)
 
 
+# Python's own int and float also take underscores and digits of other scripts, which a person did not mean.
+_PLAIN_NUMBER = re.compile(r"\s*[-+]?[0-9a-z.]+([-+][0-9]+)?\s*", re.ASCII | re.IGNORECASE)
 _BIG = 10**12
 _SEED_MAX = 2**63 - 1
 # In the order in which they stand in the help and in a YAML file.

@@ -164,7 +164,7 @@ class _OfSequences(Reading):
         batch_size: Rows per batch.
     """
 
-    size_options = ("batch_size", "window", "length")
+    size_options: ClassVar[tuple[str, ...]] = ("batch_size", "window", "length")
 
     sequences: int | None = option("sequences")
     updates: int | None = option("updates")
@@ -188,10 +188,11 @@ class _OfSequences(Reading):
 
     def check(self, mode: str) -> None:
         """As of `Reading`."""
-        if (self.sequences is None) == (self.updates is None):
-            got = "neither" if self.updates is None else f"{self.sequences} and {self.updates}"
+        if self.sequences is None and self.updates is None:
+            raise RuleError("updates", "$sequences or $updates must say how long to train", "neither")
+        if self.sequences is not None and self.updates is not None:
             rule = "$sequences and $updates both say how long to train, so only one can be given"
-            raise RuleError("updates", rule, got)
+            raise RuleError("updates", rule, f"{self.sequences} and {self.updates}")
         if self.lag >= self.length:
             rule = "$lag must be smaller than $length, or no target has an answer"
             raise RuleError("lag", rule, f"lag {self.lag} with length {self.length}")
@@ -282,14 +283,11 @@ class Windows(_OfSequences):
 
     def frames(self, length: int) -> Frames:
         """The windows, without those that are dropped."""
-        return self._all_frames(length, self.num_dropped)
-
-    def _all_frames(self, length: int, num_dropped: int) -> Frames:
         from echo_torch.data.framing import frame_masked, frame_windows
 
         if self.is_masked:
             return frame_masked(length, self.window, self.lag)
-        return frame_windows(length, self.window, self.lag, num_dropped=num_dropped)
+        return frame_windows(length, self.window, self.lag, num_dropped=self.num_dropped)
 
     @property
     def num_rows(self) -> int:
@@ -308,10 +306,11 @@ class Windows(_OfSequences):
             got = f"lag {self.lag} with window {self.window}"
             raise RuleError("lag", rule, got, reason="so that the answer lies inside the window")
         if self.num_rows < 1:
-            sum_of, dropped = ("window + 1", " after the first, which the tutorial drops")
-            shortest, words = self.window + self.num_dropped, "" if not self.num_dropped else dropped
-            rule = f"$length must be at least {sum_of if words else 'window'} = {shortest} in mode {mode}"
-            raise RuleError("length", rule, self.length, reason=f"so that a window is left{words}")
+            needed, after = "window", ""
+            if self.num_dropped:
+                needed, after = "window + 1", " after the first, which the tutorial drops"
+            rule = f"$length must be at least {needed} = {self.window + self.num_dropped} in mode {mode}"
+            raise RuleError("length", rule, self.length, reason=f"so that a window is left{after}")
         super().check(mode)
         from echo_torch.data.layout import check_carry_and_cut
 
@@ -360,7 +359,7 @@ class Windows(_OfSequences):
         def rows(frames: Frames, which: slice) -> Frames:
             return Frames(frames.steps[which], frames.answers[which])
 
-        frames = self._all_frames(length, 0)
+        frames = replace(self, num_dropped=0).frames(length)
         dropped, kept = rows(frames, slice(self.num_dropped)), rows(frames, slice(self.num_dropped, None))
         batch_size = self.batch_size if is_carried else max(1, rows_at_once // num_lists)
         if only_last and len(kept.steps):
@@ -382,6 +381,12 @@ class _FromTheBeginning(_OfSequences):
     """Every row begins with the sequence and an empty state."""
 
     continues = False
+    size_options = ("batch_size", "length")
+
+    @property
+    def chunk_shape(self) -> tuple[int, int]:
+        """As of `Reading`."""
+        return self.batch_size, self.length
 
     def state_words(self) -> tuple[str, str]:
         """As of `Reading`."""
@@ -404,11 +409,6 @@ class Prefixes(_FromTheBeginning):
 
         return frame_prefixes(length, self.lag)
 
-    @property
-    def chunk_shape(self) -> tuple[int, int]:
-        """As of `Reading`."""
-        return self.batch_size, self.length
-
     def sentence(self) -> str:
         """As of `Reading`."""
         return f"the sequence so far, 1 to {self.length} steps, in batches of {self.batch_size}"
@@ -427,11 +427,6 @@ class Sequences(_FromTheBeginning):
     def num_chunks(self, num_sequences: int) -> int:
         """As of `Reading`."""
         return -(-num_sequences // self.batch_size)
-
-    @property
-    def chunk_shape(self) -> tuple[int, int]:
-        """As of `Reading`."""
-        return self.batch_size, self.length
 
     def sentence(self) -> str:
         """As of `Reading`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from echo_torch.errors import RuleError, plain, suggest
+from echo_torch.errors import RuleError, suggest
 from echo_torch.experiments.configuration import Configuration, configure
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
@@ -130,7 +130,7 @@ def run_comparison(
     for arm in arms:
         if arm not in ARMS:
             rule = f"$arms must be out of {', '.join(ARMS)}"
-            raise RuleError("arms", rule, f"{arm!r}{plain(suggest(arm, ARMS))}")
+            raise RuleError("arms", rule, f"{arm!r}{suggest(arm, ARMS)}")
     results = run_all(comparison_runs(arms, num_seeds), folder, num_jobs=num_jobs, progress=progress)
     rows = compare(arms, num_seeds, results, folder)
     write_table(folder, "comparison", rows, comparison_table(rows))

@@ -13,9 +13,10 @@ from echo_torch.errors import RuleError, UserError, plain
 from echo_torch.experiments.configuration import Configuration, configure, differences
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
+from echo_torch.lab.yaml_files import check_format
 from echo_torch.models.networks import EchoModel
 from echo_torch.models.state import RecurrentModel
-from echo_torch.training.checkpoints import CHECKPOINT_KEY, FORMAT, RUN_KEY, Checkpoint, newest_checkpoint
+from echo_torch.training.checkpoints import CHECKPOINT_KEY, RUN_KEY, Checkpoint, newest_checkpoint
 
 
 def load_model(run: RunDirectory) -> tuple[Configuration, EchoModel]:
@@ -79,11 +80,8 @@ def configuration_of(checkpoint: Checkpoint) -> tuple[Configuration, dict[str, s
     Raises:
         UserError: If it is not one of a run, or of one in another format.
     """
-    if RUN_KEY in checkpoint.contents and checkpoint.contents.get("format") != FORMAT:
-        raise UserError(
-            f"The checkpoint {str(checkpoint.path)!r} is of another version of this program, which wrote other files "
-            f"(format {checkpoint.contents.get('format', 'unknown')}, here {FORMAT}); train the run anew."
-        )
+    if RUN_KEY in checkpoint.contents:
+        check_format(checkpoint.contents.get("format"), f"The checkpoint {str(checkpoint.path)!r}")
     try:
         note = checkpoint.contents[RUN_KEY]
         carried = checkpoint.contents[CHECKPOINT_KEY]

@@ -15,6 +15,7 @@ from echo_torch.data.random_symbols import Missing
 from echo_torch.data.stream import EchoStream
 from echo_torch.diagnosis.data_path import DEFAULT_MAX_CHUNKS, DEFAULT_MAX_LAG, Reach, reach
 from echo_torch.experiments.configuration import Configuration, memory_length
+from echo_torch.experiments.readings import Bounded
 from echo_torch.lab.sources import symbols_of
 from echo_torch.models.networks import EchoGRU, EchoLSTM, EchoMLP, EchoModel, EchoRNN
 from echo_torch.models.state import RecurrentModel
@@ -41,6 +42,7 @@ class Plan:
     def __init__(self, configuration: Configuration, numbers: OwnNumbers | None = None) -> None:
         self.configuration = configuration
         self._symbols = symbols_of(configuration, numbers)
+        self._evaluations: dict[int, Bounded] = {}
 
     @property
     def num_updates(self) -> int:
@@ -81,7 +83,9 @@ class Plan:
             rank: This process, as in `EchoStream`.
             num_ranks: Processes that share the lanes.
         """
-        layout, num_chunks = self._symbols.evaluation(num_sequences)
+        if num_sequences not in self._evaluations:  # a run evaluates three times, and a validation each time anew
+            self._evaluations[num_sequences] = self._symbols.evaluation(num_sequences)
+        layout, num_chunks = self._evaluations[num_sequences]
         return self._stream("evaluation", layout, num_chunks=num_chunks, rank=rank, num_ranks=num_ranks)
 
     def _stream(self, split: str, layout: Layout, **options: Any) -> EchoStream:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from echo_torch.errors import RuleError, UserError, plain
 from echo_torch.experiments.configuration import Configuration, configure
 from echo_torch.files import remove_unfinished, write_text
-from echo_torch.lab.yaml_files import FORMAT, read_yaml
+from echo_torch.lab.yaml_files import check_format, read_yaml
 
 try:
     import fcntl
@@ -175,14 +175,10 @@ class RunDirectory:
         Raises:
             UserError: If there is none, or it is not one, or of another format.
         """
-        if not self.path.is_dir():
+        if not self.config.exists():
             raise RuleError("run", "$run must be the directory of a finished run", f"{str(self.path)!r}, which is none")
         values = read_yaml(self.config)
-        if (found := values.pop("format", None)) != FORMAT:
-            raise UserError(
-                f"{str(self.config)!r} is of another version of this program, which wrote other files (format "
-                f"{found or 'unknown'}, here {FORMAT}); train the run anew."
-            )
+        check_format(values.pop("format", None), repr(str(self.config)))
         try:
             return configure(**values)
         except TypeError as error:  # there is no mode

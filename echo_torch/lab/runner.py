@@ -16,6 +16,7 @@ from pytorch_lightning.loggers.logger import Logger
 from echo_torch.diagnosis.audit import StateAudit
 from echo_torch.errors import RuleError, UserError
 from echo_torch.experiments.configuration import Configuration
+from echo_torch.files import FORMAT
 from echo_torch.lab.console import quiet_lightning, warnings_as_lines
 from echo_torch.lab.finished import check_weights, current_versions, evaluation_result
 from echo_torch.lab.plan import Plan
@@ -30,7 +31,6 @@ from echo_torch.lab.resume import (
     where_it_begins,
 )
 from echo_torch.lab.run_directory import RunDirectory, weights_sha256
-from echo_torch.lab.yaml_files import FORMAT
 from echo_torch.models.state import RecurrentModel
 from echo_torch.ranks import is_first_rank, launched_ranks
 from echo_torch.training.checkpoints import Checkpoint, load_checkpoint

@@ -18,7 +18,7 @@ from echo_torch.errors import Interrupted, UserError
 from echo_torch.experiments.configuration import Configuration, configure
 from echo_torch.lab.processes import end_with_parent
 from echo_torch.lab.run_directory import RunDirectory, cannot_use
-from echo_torch.lab.yaml_files import FORMAT
+from echo_torch.lab.yaml_files import check_format
 
 _POLL_SECONDS = 0.3
 _NEEDED = {
@@ -81,11 +81,7 @@ def read_finished(run: RunDirectory, configuration: Configuration) -> dict[str, 
         missing = _NEEDED - set(result)
     except (ValueError, KeyError, TypeError, OSError):
         raise UserError(f"The finished run {str(run.path)!r} is damaged; move it away to do it again.") from None
-    if result.get("format") != FORMAT:
-        raise UserError(
-            f"The finished run {str(run.path)!r} is of another version of this program, which wrote other files "
-            f"(format {result.get('format', 'unknown')}, here {FORMAT}); move it away to do it again."
-        )
+    check_format(result.get("format"), f"The finished run {str(run.path)!r}", "move it away to do it again")
     if missing:
         raise UserError(f"The finished run {str(run.path)!r} has no {min(missing)!r}; move it away to do it again.")
     if not same:

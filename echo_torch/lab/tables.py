@@ -12,11 +12,7 @@ from echo_torch.intervals import mean_and_interval, wilson_interval
 from echo_torch.lab.run_directory import RunDirectory
 
 SEQUENCE_SYMBOLS = 25  # "sequences to 99 %" counts fresh symbols in the tutorial's sequences, whatever the mode
-
-
 _SKILL = 0.99
-
-
 _WINDOW_SYMBOLS = 100 * SEQUENCE_SYMBOLS
 
 

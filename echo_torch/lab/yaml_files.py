@@ -7,9 +7,8 @@ from typing import Any
 
 from echo_torch.errors import UserError
 from echo_torch.experiments.configuration import Configuration
-from echo_torch.files import check_regular
+from echo_torch.files import FORMAT, check_regular
 
-FORMAT = 1  # of config.yaml and result.json; checkpoints say theirs
 _MAX_CONFIG_BYTES = 2**20
 
 
@@ -41,6 +40,24 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return values
 
 
+def check_format(found: object, what: str, way_out: str = "train the run anew") -> None:
+    """Refuse files of another format.
+
+    Args:
+        found: Their format; None where they say none.
+        what: Whose it is, for the error.
+        way_out: What to do.
+
+    Raises:
+        UserError: If it is not this program's.
+    """
+    if found != FORMAT:
+        raise UserError(
+            f"{what} is of another version of this program, which wrote other files (format {found or 'unknown'}, here "
+            f"{FORMAT}); {way_out}."
+        )
+
+
 def read_options(path: str | Path) -> dict[str, Any]:
     """The mode and options in a YAML file of a person's own, or in the config.yaml of a run.
 
@@ -48,8 +65,7 @@ def read_options(path: str | Path) -> dict[str, Any]:
         UserError: As `read_yaml`, or if it says that it is of another format.
     """
     values = read_yaml(path)
-    if (found := values.pop("format", FORMAT)) != FORMAT:
-        raise UserError(f"{str(path)!r} is of format {found!r}, and this program reads format {FORMAT}; leave it out.")
+    check_format(values.pop("format", FORMAT), repr(str(path)), "leave the format out to have the options read")
     return values
 
 

@@ -22,7 +22,6 @@ from echo_torch.files import check_regular, whole_file
 PREVIOUS = "previous.ckpt"
 CHECKPOINT_KEY = "carried_state"  # what the module adds to Lightning's
 RUN_KEY = "run"  # what is said of the run
-FORMAT = 1  # of checkpoints, and of the other files of a run
 _MARK = b"sha256:"
 _COMMENT_LENGTH = len(_MARK) + 64
 

@@ -69,6 +69,12 @@ def test_a_saved_configuration_can_be_given_back(capsys):
         ("--mode echo --window 3", ["--window is always 1 in mode echo", "Got 3"]),
         ("--mode lag --length 5", ["--length must be at least window + 1 = 6", "Got 5"]),
         ("--hidden-size 0", ["--hidden-size", "Got 0"]),
+        ("--hidden-size 1_0", ["--hidden-size must be a whole number", "Got '1_0'"]),
+        ("--hidden-size \uff11", ["--hidden-size must be a whole number"]),
+        ("--learning-rate 1_0", ["--learning-rate must be a number", "Got '1_0'"]),
+        ("--config neither.yaml", ["--sequences or --updates must say how long", "Got neither"]),
+        ("--config later.yaml", ["later.yaml", "format 2, here 1", "leave the format out"]),
+        ("--mode whole --batch-size 1000000", ["--batch-size, --length, --vocabulary-size"]),
         ("--hidden-size 2.5", ["--hidden-size", "Got '2.5'"]),
         ("--learning-rate inf", ["--learning-rate", "Got inf"]),
         ("--learning-rate nan", ["--learning-rate", "Got nan"]),
@@ -93,6 +99,8 @@ def test_bad_input_is_one_sentence(capfd, arguments, words):
     Path("list.yaml").write_text("- 1\n")
     Path("broken.yaml").write_text("lag: 1\nlag: [\n")
     Path("unknown.yaml").write_text("hiden_size: 5\n")
+    Path("neither.yaml").write_text("updates: null\nsequences: null\n")
+    Path("later.yaml").write_text("format: 2\nmode: lag\n")
     Path("full").mkdir()
     Path("full/file").touch()
     before = sorted(Path().rglob("*"))
@@ -131,7 +139,9 @@ def test_bad_input_of_reach(capfd, arguments):
     assert capfd.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", ["--verbose", "trian", "evaluate", "evaluate --run none", "evaluate --run ."])
+@pytest.mark.parametrize(
+    "arguments", ["--verbose", "trian", "evaluate", "evaluate --run none", "evaluate --run .", "predict --run= 1"]
+)
 def test_bad_commands(capfd, arguments):
     assert main(arguments.split()) == 2
     assert capfd.readouterr().err.count("\n") == 1
@@ -142,6 +152,12 @@ def test_without_a_command_the_help_is_printed(capsys):
     shown = capsys.readouterr().out
     assert "COMMAND" in shown
     assert "compare" in shown
+
+
+@pytest.mark.parametrize("run", ["", ".", "none"])
+def test_a_directory_without_a_run_is_the_fault_of_its_flag(capsys, run):
+    assert main(["predict", f"--run={run}", "1"]) == 2
+    assert capsys.readouterr().err.startswith("--run must be the directory of a finished run. Got ")
 
 
 def test_version(capsys):

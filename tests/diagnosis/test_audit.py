@@ -6,6 +6,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers.logger import DummyLogger
+from support.trainers import quiet_trainer
 
 from echo_torch import Stamps, configure
 from echo_torch.diagnosis.audit import StateAudit
@@ -23,12 +24,9 @@ def train_on(chunks, audit, configuration=None, **options):
 
 
 def fit(module, batches, audit, **options):
-    settings = {"accelerator": "cpu", "enable_checkpointing": False, "enable_progress_bar": False, "logger": False}
     loader = torch.utils.data.DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch)
     with quiet_lightning():
-        trainer = pl.Trainer(
-            max_epochs=1, log_every_n_steps=1, enable_model_summary=False, callbacks=[audit], **{**settings, **options}
-        )
+        trainer = quiet_trainer(max_epochs=1, log_every_n_steps=1, callbacks=[audit], **options)
         trainer.fit(module, loader)
     return audit
 

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 import torch
+from support.trainers import quiet_trainer
 from test_audit import train_on
 from torch import nn
 
@@ -152,9 +152,8 @@ def test_validation_state_leaks_into_training():
             for _ in range(2)
         ]
         with quiet_lightning():
-            trainer = pl.Trainer(
-                max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False,
-                enable_progress_bar=False, callbacks=[audit], val_check_interval=5, num_sanity_val_steps=0,
+            trainer = quiet_trainer(
+                max_epochs=1, callbacks=[audit], val_check_interval=5, num_sanity_val_steps=0,
                 limit_val_batches=1, inference_mode=False, log_every_n_steps=1,
             )  # fmt: skip
             trainer.fit(module, *loaders)

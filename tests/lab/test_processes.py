@@ -8,13 +8,15 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from support import runs
 from support.processes import files
 
-from echo_torch import EchoLSTM, RunDirectory, configure, train
+from echo_torch import EchoLSTM, RunDirectory, train
 from echo_torch.errors import Interrupted, UserError
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import KilledError, run_ranks
@@ -26,8 +28,7 @@ from echo_torch.training.module import CHECKPOINT_KEY
 ROOT = Path(__file__).parents[2]
 
 
-def short(mode="lag", **options):
-    return configure(mode, **{"updates": 24, "log_every": 4, "checkpoint_every": 10, "accelerator": "cpu", **options})
+short = partial(runs.short, checkpoint_every=10)
 
 
 def test_one_process_is_all_ranks():

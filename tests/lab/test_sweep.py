@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+from support.runs import short
 
-from echo_torch import configure
 from echo_torch.cli import main
 from echo_torch.errors import UserError
 from echo_torch.experiments.configuration import replace
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def tiny(seed=1, **options):
-    return configure("aligned", vocabulary_size=10, updates=20, log_every=5, accelerator="cpu", seed=seed, **options)
+    return short("aligned", vocabulary_size=10, updates=20, log_every=5, seed=seed, **options)
 
 
 def test_finished_runs_are_kept_and_unfinished_ones_done_again(tmp_path):

@@ -1,12 +1,14 @@
 """Files of a run say their format, a checkpoint is read once, a user's data are opened once."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
+from support import runs
 
-from echo_torch import RunDirectory, configure, train
+from echo_torch import RunDirectory, train
 from echo_torch.cli import main
 from echo_torch.data import own_symbols
 from echo_torch.errors import UserError
@@ -15,9 +17,7 @@ from echo_torch.lab.finished import load_model
 from echo_torch.lab.sweep import run_all
 from echo_torch.training.checkpoints import read_checkpoint, write_checkpoint
 
-
-def short(**options):
-    return configure("lag", **{"updates": 12, "log_every": 4, "checkpoint_every": 4, "accelerator": "cpu", **options})
+short = partial(runs.short, updates=12, checkpoint_every=4)
 
 
 @pytest.fixture

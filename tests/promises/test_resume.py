@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import runs
 from support.processes import TIMES, files, finish, kill_and_resume, start, wait_until
 
-from echo_torch import RunDirectory, configure, train
+from echo_torch import RunDirectory, train
 from echo_torch.cli import main
 from echo_torch.errors import UserError
 from echo_torch.experiments.configuration import EXPERIMENTS, replace
@@ -24,9 +25,7 @@ from echo_torch.training.module import CHECKPOINT_KEY, EchoModule
 ROOT = Path(__file__).parents[2]
 
 
-def short(mode="lag", **options):
-    common = {"accelerator": "cpu", "vocabulary_size": 10, "log_every": 4, "validate_every": 12, "checkpoint_every": 6}
-    return configure(mode, **{**common, "updates": 24, **options})
+short = partial(runs.short, vocabulary_size=10, validate_every=12)
 
 
 class StopError(Exception):

@@ -4,6 +4,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers.logger import DummyLogger
+from support.trainers import quiet_trainer
 
 from echo_torch import (
     Chunk,
@@ -47,10 +48,8 @@ def make_model(seed=0):
 
 def fit(module, loader, max_steps, **options):
     rows = Rows()
-    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    options = {"accelerator": "cpu", "log_every_n_steps": 1, **quiet, **options}
     with quiet_lightning():
-        trainer = pl.Trainer(max_steps=max_steps, logger=[rows], **options)
+        trainer = quiet_trainer(max_steps=max_steps, logger=[rows], **{"log_every_n_steps": 1, **options})
         trainer.fit(module, loader)
     return trainer, rows.rows
 
@@ -263,10 +262,9 @@ def test_validation_and_sanity_check_have_states_of_their_own(sanity_steps, ever
     validation.num_chunks = 5
     rows = Rows()
     with quiet_lightning():
-        trainer = pl.Trainer(
-            max_steps=20, accelerator="cpu", log_every_n_steps=4, logger=[rows], callbacks=[Watch()],
+        trainer = quiet_trainer(
+            max_steps=20, log_every_n_steps=4, logger=[rows], callbacks=[Watch()],
             val_check_interval=every, check_val_every_n_epoch=None, num_sanity_val_steps=sanity_steps,
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
         trainer.fit(module, make_stream(3).loader(), validation.loader())
     assert len(seen) == 20
@@ -293,7 +291,7 @@ def test_prediction_and_test_between_two_trainings():
     stream.num_chunks = 6
     rows = Rows()
     with quiet_lightning():
-        trainer = pl.Trainer(accelerator="cpu", logger=[rows], enable_progress_bar=False, enable_checkpointing=False)
+        trainer = quiet_trainer(logger=[rows])
         first = trainer.predict(module, stream.loader())
         second = trainer.predict(module, stream.loader())
         trainer.test(module, stream.loader(), verbose=False)
@@ -313,7 +311,7 @@ def test_they_begin_with_zeros_even_where_no_lane_is_reset():
     chunk = next(iter(make_stream(4)))._replace(starts=torch.zeros(4, dtype=torch.bool))
     module, rows = EchoModule(make_model()), Rows()
     with quiet_lightning():
-        trainer = pl.Trainer(accelerator="cpu", logger=[rows], enable_progress_bar=False, enable_checkpointing=False)
+        trainer = quiet_trainer(logger=[rows])
         found = []
         for _ in range(2):
             trainer.validate(module, loader(chunk, chunk), verbose=False)
@@ -336,25 +334,24 @@ def test_a_training_of_ones_own_goes_on_from_lightnings_checkpoint(tmp_path):
             stream.start = self.trainer.lightning_module.cursor
             return stream.loader()
 
-    options = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
     checkpoint = tmp_path / "own.ckpt"
     with quiet_lightning():
         whole = EchoModule(make_model())
-        pl.Trainer(max_steps=3, enable_checkpointing=False, **options).fit(whole, Data())
+        quiet_trainer(max_steps=3).fit(whole, Data())
         whole.load_state_dict(EchoModule(make_model()).state_dict())
-        pl.Trainer(max_steps=20, enable_checkpointing=False, **options).fit(whole, Data())  # from chunk 0 again
+        quiet_trainer(max_steps=20).fit(whole, Data())  # from chunk 0 again
         first = EchoModule(make_model())
-        trainer = pl.Trainer(max_steps=9, enable_checkpointing=False, **options)
+        trainer = quiet_trainer(max_steps=9)
         trainer.fit(first, Data())
         trainer.save_checkpoint(checkpoint)
         second = EchoModule(make_model(5))
-        pl.Trainer(max_steps=20, enable_checkpointing=False, **options).fit(second, Data(), ckpt_path=checkpoint)
+        quiet_trainer(max_steps=20).fit(second, Data(), ckpt_path=checkpoint)
     for one, two in zip(whole.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, two)
     assert second.cursor == whole.cursor == 20
     other = EchoModule(EchoLSTM(20, 8, 2))
     with quiet_lightning(), pytest.raises(ValueError, match="`carry` of the checkpoint must be"):
-        pl.Trainer(max_steps=20, enable_checkpointing=False, **options).fit(other, Data(), ckpt_path=checkpoint)
+        quiet_trainer(max_steps=20).fit(other, Data(), ckpt_path=checkpoint)
 
 
 def test_a_test_from_a_checkpoint_is_no_training_to_go_on_with(tmp_path):
@@ -362,7 +359,7 @@ def test_a_test_from_a_checkpoint_is_no_training_to_go_on_with(tmp_path):
     stream = make_stream(4)
     stream.num_chunks = 2
     with quiet_lightning():
-        trainer = pl.Trainer(max_steps=2, accelerator="cpu", logger=False, enable_checkpointing=False)
+        trainer = quiet_trainer(max_steps=2)
         trainer.strategy.connect(module)
         trainer.save_checkpoint(tmp_path / "x.ckpt")
         fresh = EchoModule(make_model())
