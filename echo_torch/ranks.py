@@ -23,6 +23,13 @@ def is_first_rank() -> bool:
     return launched_ranks() is None or os.environ.get("RANK", os.environ["LOCAL_RANK"]) == "0"
 
 
+def num_ranks() -> int:
+    """How many processes train together."""
+    import torch
+
+    return torch.distributed.get_world_size() if _is_several() else 1
+
+
 def own_rank() -> int:
     """This process among those that train together."""
     import torch

@@ -72,6 +72,13 @@ def reach(
         stateful: row 0 reads steps 1, 7, 13, 19 of a sequence, one a chunk, and is asked for x(t-1)
         hand-overs 1 -> 7, 7 -> 13, 13 -> 19: gap 5.  Lags it could answer: 0, 6, 12, 18.  Not 1.
 
+    >>> from echo_torch import EchoStream, RandomSymbols, WindowLayout, frame_windows
+    >>> windows = frame_windows(length=25, window_length=1, lag=1, num_dropped=1)
+    >>> stream = EchoStream(WindowLayout(windows, length=25, batch_size=6), RandomSymbols(100), num_chunks=80)
+    >>> found = reach(stream, lag=1, vocabulary_size=100)
+    >>> found.gap, found.reachable_lags, found.ceiling
+    (5, [0, 6, 12, 18], 0.01)
+
     Args:
         chunks: Batches in the order of training: this project's chunks, or anything that `stamps` understands.
         lag: How many steps back the answers lie, at least 0.
@@ -117,6 +124,10 @@ def reach(
 
 def explain(found: Reach, *, memory_length: int | None = None, is_carried: bool = True) -> str:
     """What follows from a reach, in one sentence for a beginner.
+
+    >>> batches = [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
+    >>> print(explain(reach(batches, lag=9, stamps=lambda batch: Stamps(step=batch))))
+    A row that is asked for the symbol 9 steps ago has never read it.
 
     Args:
         found: The reach.

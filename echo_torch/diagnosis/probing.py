@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from echo_torch.errors import RuleError
-from echo_torch.models.state import RecurrentModel, detach_state, reset_state
+from echo_torch.models.state import RecurrentModel, StateForm, detach_state, leaves_of, reset_state, with_leaves
 
 FAULTS = {
     "rows are mixed": "within a chunk, changing one lane's symbol moves another lane's outputs: lanes and steps are "
@@ -52,16 +53,16 @@ class Probe:
         return [f"{name}: {FAULTS[name]}" + (f" ({self.error})" if name == "failed" else "") for name in self.faults]
 
 
-def hand_over(state: Any, starts: Tensor) -> Any:
-    """What a training does between two chunks: detach, then reset the lanes that start."""
-    return reset_state(detach_state(state), starts)
+def hand_over(state: Any, starts: Tensor, initial_state: Callable[[int], Any] | None = None) -> Any:
+    """What a training does between two chunks: detach, then reset the lanes that start, as `reset_state` does."""
+    return reset_state(detach_state(state), starts, initial_state)
 
 
 def probe(
     model: RecurrentModel[Any],
     vocabulary_size: int,
     *,
-    carry: Callable[[Any, Tensor], Any] = hand_over,
+    carry: Callable[[Any, Tensor], Any] | None = None,
     num_lanes: int | None = None,
     num_steps: int | None = None,
     device: torch.device | str = "cpu",
@@ -72,10 +73,17 @@ def probe(
     as many steps as lanes, are read by default: there a mask or an axis in the wrong place raises no error, so there
     it must be looked for.
 
+    >>> from echo_torch import EchoLSTM
+    >>> probe(EchoLSTM(10, 4), vocabulary_size=10).faults
+    ()
+    >>> probe(EchoLSTM(10, 4), 10, carry=lambda state, starts: state).lines()[-1][:24]
+    'gradient crosses the cut'
+
     Args:
         model: Anything with `forward(symbols, state) -> (logits, state)` and `initial_state(lanes)`.
         vocabulary_size: Symbols 0..n-1 are drawn, at least 2.
-        carry: (state, starts bool (lanes,)) -> the state for the next chunk, as the training does it.
+        carry: (state, starts bool (lanes,)) -> the state for the next chunk, as the training does it; None: as
+            `EchoModule` and `Carry` do it.
         num_lanes: Rows; None: as many as the state has features, at least 3.
         num_steps: Columns; None: as many as lanes.
         device: Where the model is.
@@ -94,7 +102,9 @@ def probe(
         raise RuleError("num_lanes", "$num_lanes must be at least 2, or there is no other lane to touch", num_lanes)
     if num_steps is not None and num_steps < 1:
         raise RuleError("num_steps", "$num_steps must be at least 1", num_steps)
-    num_lanes = num_lanes or max(3, int(model.initial_state(1)[0].shape[-1]))
+    form = StateForm(model.initial_state)
+    num_lanes = num_lanes or max(3, _num_features(form))
+    carry = partial(_hand_over, form) if carry is None else carry
     bench = _Bench(model, carry, vocabulary_size, num_lanes, num_steps or num_lanes, device)
     lanes = tuple(dict.fromkeys((0, num_lanes // 2, num_lanes - 1)))
     try:
@@ -118,6 +128,18 @@ def probe(
         "gradient crosses the cut": crosses,
     }
     return Probe(tuple(name for name, is_found in found.items() if is_found), influence, lanes, crosses)
+
+
+def _hand_over(form: StateForm, state: Any, starts: Tensor) -> Any:
+    return form.reset(detach_state(state), starts)
+
+
+def _num_features(form: StateForm) -> int:
+    """The last axis of the first tensor that has one beside that of the lanes; 0 where none has."""
+    for leaf, axis in zip(leaves_of(form.fresh(1)), form.lane_axes, strict=True):
+        if isinstance(leaf, Tensor) and (sizes := [size for place, size in enumerate(leaf.shape) if place != axis]):
+            return sizes[-1]
+    return 0
 
 
 class _Bench:
@@ -180,12 +202,18 @@ class _Bench:
         return incomplete, hits_others
 
     def gradient_crosses(self) -> bool:
-        """Whether the second chunk's outputs have a gradient in the state before the first."""
-        state = self.model.initial_state(self.num_lanes)
-        fields = [field.clone().requires_grad_() for field in state]
-        _, state = self.model(self.first, getattr(type(state), "_make", tuple)(fields))
+        """Whether the second chunk's outputs have a gradient in the state that the first one left."""
+        first = self.model.initial_state(self.num_lanes)
+        _, state = self.model(self.first, with_leaves(first, map(_as_leaf_of_the_graph, leaves_of(first))))
+        left = [leaf for leaf in leaves_of(state) if isinstance(leaf, Tensor) and leaf.requires_grad]
         logits, _ = self.model(self.second, self.carry(state, torch.zeros(self.num_lanes, dtype=torch.bool)))
-        if not logits.requires_grad:
+        if not logits.requires_grad or not left:
             return False
-        gradients = torch.autograd.grad(logits.square().sum(), fields, allow_unused=True)
+        gradients = torch.autograd.grad(logits.square().sum(), left, allow_unused=True)
         return any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+
+
+def _as_leaf_of_the_graph(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex()):
+        return leaf.detach().clone().requires_grad_()
+    return leaf

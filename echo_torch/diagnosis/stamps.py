@@ -15,12 +15,17 @@ from echo_torch.errors import RuleError
 class Stamps(NamedTuple):
     """What a batch says of where its rows stand: all that reach and audit need of it.
 
+    >>> from echo_torch import reach
+    >>> batches = [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]  # two rows, each of which goes on where it stopped
+    >>> reach(batches, lag=1, stamps=lambda batch: Stamps(step=batch)).gap
+    0
+
     Attributes:
         step: Integers (lanes, steps): the position of every column in its sequence; -1 where the row reads nothing,
             as in padding.
         sequence: Integers (lanes,): which sequence each lane reads; None: always the same.
         starts: Booleans (lanes,): where the state is reset before the batch; None: nowhere.
-        is_read: Booleans (lanes, steps): where there is a symbol to read; false also where it is missing from the
+        is_read: Booleans (lanes, steps): where there is a symbol or reading; false also where it is missing from the
             data, which is no gap: its time passes. None: everywhere.
         is_asked: Booleans (lanes, steps): where a target is asked; None: everywhere.
     """
@@ -33,8 +38,17 @@ class Stamps(NamedTuple):
 
 
 def stamps_of_chunk(chunk: Any) -> Stamps:
-    """The stamps of this project's `Chunk`."""
-    return Stamps(chunk.step, chunk.sequence, chunk.starts, chunk.symbols >= 0, chunk.targets != NOT_ASKED)
+    """The stamps of this project's `Chunk`, of symbols or of readings.
+
+    A missing reading counts as read: what stands for it are zeros, which a reading may be too. Of a vector of targets
+    it is enough that one feature is asked.
+    """
+    symbols, targets = np.asarray(chunk.symbols), np.asarray(chunk.targets)
+    is_read = np.asarray(chunk.step) >= 0 if symbols.dtype.kind == "f" else symbols >= 0
+    is_asked = ~np.isnan(targets) if targets.dtype.kind == "f" else targets != NOT_ASKED
+    if is_asked.ndim > np.ndim(chunk.step):
+        is_asked = is_asked.any(axis=-1)
+    return Stamps(chunk.step, chunk.sequence, chunk.starts, is_read, is_asked)
 
 
 def places_of_chunk(chunk: Any) -> Stamps:

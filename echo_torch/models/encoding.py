@@ -40,9 +40,9 @@ def one_hot_encode(symbols: Sequence[int] | Tensor, vocabulary_size: int = 100) 
     return _one_hot(symbols, vocabulary_size)
 
 
-def _one_hot(symbols: Tensor, size: int) -> Tensor:
+def _one_hot(symbols: Tensor, size: int, dtype: torch.dtype = torch.float32) -> Tensor:
     # One comparison against 0..n-1: faster than F.one_hot (int64, then a cast), and -1 matches nothing.
-    return symbols.unsqueeze(-1).eq(torch.arange(size, device=symbols.device)).float()
+    return symbols.unsqueeze(-1).eq(torch.arange(size, device=symbols.device)).to(dtype)
 
 
 def one_hot_decode(vectors: Tensor) -> list[int]:
@@ -120,12 +120,17 @@ class Encoding:
         check_symbols(symbols, self.vocabulary_size)
         return self.encode_checked(symbols)
 
-    def encode_checked(self, symbols: Tensor) -> Tensor:
-        """As `encode`, of symbols that are known to lie in the vocabulary: a look at each costs as much as encoding."""
+    def encode_checked(self, symbols: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """As `encode`, of symbols that are known to lie in the vocabulary: a look at each costs as much as encoding.
+
+        Args:
+            symbols: As of `encode`.
+            dtype: Of the result: that of the network's weights.
+        """
         if self.base is None:
-            return _one_hot(symbols, self.vocabulary_size)
+            return _one_hot(symbols, self.vocabulary_size, dtype)
         digits = to_digits(symbols, self.base, self.num_digits, where_negative=-1)
-        return _one_hot(digits, self.base).flatten(-2)
+        return _one_hot(digits, self.base, dtype).flatten(-2)
 
 
 def to_digits(symbols: Tensor, base: int, num_digits: int, *, where_negative: int) -> Tensor:
@@ -192,8 +197,10 @@ def loss_sum(logits: Tensor, targets: Tensor, num_digits: int = 1) -> Tensor:
         num_digits: The encoding's; 1 is one-hot.
 
     Returns:
-        A scalar; exactly 0 where nothing is asked.
+        A scalar, at least float32: a sum in half precision would lose its last parts. Exactly 0 where nothing is asked.
     """
+    if logits.dtype in (torch.bfloat16, torch.float16):
+        logits = logits.float()
     if num_digits > 1:
         logits = logits.reshape(*logits.shape[:-1], num_digits, logits.shape[-1] // num_digits)
         targets = to_digits(targets, logits.shape[-1], num_digits, where_negative=NOT_ASKED)

@@ -60,10 +60,10 @@ class EchoModel(nn.Module, ABC):
         """
         self._check(symbols, state)
         check_symbols(symbols, self.vocabulary_size)
-        return self.read_encoded(self.encoding.encode_checked(symbols), state)
+        return self.read_encoded(self.encoding.encode_checked(symbols, self.head.weight.dtype), state)
 
     def read_encoded(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """As `forward`, of symbols that are encoded already, float32 (lanes, steps, encoding.size)."""
+        """As `forward`, of symbols that are encoded already, (lanes, steps, encoding.size) of the weights' dtype."""
         output, state = self._read(inputs, state)
         logits: Tensor = self.head(output)
         return logits, state
@@ -157,6 +157,11 @@ class EchoLSTM(_Recurrent):
 
     Its state is an `LSTMState(hidden, cell)`, each (layers, lanes, hidden_size).
 
+    >>> model = EchoLSTM(vocabulary_size=10, hidden_size=4)
+    >>> logits, state = model(torch.tensor([[3, 1, 4]]), model.initial_state(1))
+    >>> logits.shape
+    torch.Size([1, 3, 10])
+
     Args:
         vocabulary_size: Number of different symbols, at least 1.
         hidden_size: Width of the hidden and the cell state, at least 1.
@@ -199,6 +204,11 @@ class EchoGRU(_Recurrent):
     """Encoded symbols -> nn.GRU -> linear head.
 
     Its state is a `HiddenState(hidden)`, (layers, lanes, hidden_size). Arguments as of `EchoLSTM`, without `init`.
+
+    >>> model = EchoGRU(vocabulary_size=10, hidden_size=4)
+    >>> logits, state = model(torch.tensor([[3, 1, 4]]), model.initial_state(1))
+    >>> logits.shape
+    torch.Size([1, 3, 10])
     """
 
     state_type = HiddenState
@@ -210,6 +220,11 @@ class EchoRNN(_Recurrent):
     """Encoded symbols -> nn.RNN (tanh) -> linear head.
 
     Its state is a `HiddenState(hidden)`, (layers, lanes, hidden_size). Arguments as of `EchoLSTM`, without `init`.
+
+    >>> model = EchoRNN(vocabulary_size=10, hidden_size=4)
+    >>> logits, state = model(torch.tensor([[3, 1, 4]]), model.initial_state(1))
+    >>> logits.shape
+    torch.Size([1, 3, 10])
     """
 
     state_type = HiddenState
@@ -222,6 +237,11 @@ class EchoMLP(EchoModel):
 
     Its state is a `WindowState(inputs)`, the last `window_length - 1` inputs. It answers from the symbols of its
     window, whatever came before is gone. With a window of 1 it has no memory at all.
+
+    >>> model = EchoMLP(vocabulary_size=10, hidden_size=4)
+    >>> logits, state = model(torch.tensor([[3, 1, 4]]), model.initial_state(1))
+    >>> logits.shape
+    torch.Size([1, 3, 10])
 
     Args:
         vocabulary_size: Number of different symbols, at least 1.

@@ -1,3 +1,6 @@
+from .bodies import LossError as LossError
+from .carry import Carry as Carry
+from .carry import CarryWarning as CarryWarning
 from .checkpoints import Checkpoint as Checkpoint
 from .checkpoints import CheckpointError as CheckpointError
 from .checkpoints import CheckpointWarning as CheckpointWarning
@@ -8,7 +11,6 @@ from .evaluation import evaluate as evaluate
 from .metrics_file import MetricsFile as MetricsFile
 from .metrics_file import MetricsTable as MetricsTable
 from .module import EchoModule as EchoModule
-from .module import LossError as LossError
 from .progress import Bar as Bar
 from .saving import SaveLast as SaveLast
 from .saving import WholeCheckpoints as WholeCheckpoints

@@ -14,8 +14,8 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from echo_torch.errors import Interrupted
 from echo_torch.files import FORMAT
+from echo_torch.training.bodies import LossError
 from echo_torch.training.checkpoints import RUN_KEY, Checkpoint, read_checkpoint, write_checkpoint
-from echo_torch.training.module import LossError
 
 UPDATES_BETWEEN_QUESTIONS = 10
 

@@ -21,9 +21,8 @@ from echo_torch.errors import Interrupted, UserError
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import KilledError, run_ranks
 from echo_torch.ranks import gather, is_first_rank, launched_ranks, own_rank, sum_over_ranks
-from echo_torch.training.checkpoints import PREVIOUS, read_checkpoint
+from echo_torch.training.checkpoints import CHECKPOINT_KEY, PREVIOUS, read_checkpoint
 from echo_torch.training.evaluation import Evaluation, evaluate
-from echo_torch.training.module import CHECKPOINT_KEY
 
 ROOT = Path(__file__).parents[2]
 

@@ -19,8 +19,14 @@ from echo_torch import RunDirectory, train
 from echo_torch.cli import main
 from echo_torch.errors import UserError
 from echo_torch.experiments.configuration import EXPERIMENTS, replace
-from echo_torch.training.checkpoints import PREVIOUS, newest_checkpoint, read_checkpoint, write_checkpoint
-from echo_torch.training.module import CHECKPOINT_KEY, EchoModule
+from echo_torch.training.checkpoints import (
+    CHECKPOINT_KEY,
+    PREVIOUS,
+    newest_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from echo_torch.training.module import EchoModule
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,50 @@
+"""The global random states: saved, set again, left as they were."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+
+def random_state() -> dict[str, Any]:
+    """The states of Python's, numpy's and PyTorch's generators, as values that a checkpoint may hold.
+
+    Of CUDA that of the current device, where this process uses one.
+    """
+    import numpy as np
+    import torch
+
+    name, keys, position, has_gauss, gauss = cast("tuple[str, Any, int, int, float]", np.random.get_state(legacy=True))
+    state = {
+        "python": random.getstate(),
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Set the global random states to what `random_state` gave; that of CUDA only where this process uses it."""
+    import numpy as np
+    import torch
+
+    random.setstate(state["python"])
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Whatever is drawn inside, the global random states are afterwards as they were."""
+    before = random_state()
+    try:
+        yield
+    finally:
+        restore_random_state(before)
