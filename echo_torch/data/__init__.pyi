@@ -1,5 +1,6 @@
 from .chunk import NOT_ASKED as NOT_ASKED
 from .chunk import Chunk as Chunk
+from .chunk import collate_chunk as collate_chunk
 from .framing import Frames as Frames
 from .framing import frame_masked as frame_masked
 from .framing import frame_prefixes as frame_prefixes
@@ -9,10 +10,12 @@ from .layout import LaneLayout as LaneLayout
 from .layout import Layout as Layout
 from .layout import Places as Places
 from .layout import WindowLayout as WindowLayout
+from .own_series import OwnSeries as OwnSeries
 from .own_symbols import OwnSymbols as OwnSymbols
 from .own_symbols import open_numbers as open_numbers
 from .own_symbols import read_rows as read_rows
 from .random_symbols import Missing as Missing
 from .random_symbols import RandomSymbols as RandomSymbols
 from .random_symbols import generate_sequence as generate_sequence
+from .series_layout import SeriesLayout as SeriesLayout
 from .stream import EchoStream as EchoStream

@@ -29,6 +29,9 @@ def answer_steps(steps: Integers, lag: int, first: Integers | int = 0) -> Intege
 class Frames(NamedTuple):
     """The windows of one sequence, in the order in which they are read.
 
+    >>> frame_windows(length=4, window_length=3, lag=1).steps.tolist()
+    [[0, 1, 2], [1, 2, 3]]
+
     Attributes:
         steps: int64 (windows, steps), which step of the sequence each column reads; -1 where it reads nothing.
         answers: int64 (windows, steps), which step holds the symbol that is asked there; -1 where nothing is asked.
@@ -49,6 +52,9 @@ def frame_windows(length: int, window_length: int, lag: int, *, num_dropped: int
 
     The answer may lie before the window: a carried state may still hold it. Where it lies before the sequence
     (step < lag), the window keeps its place and is not asked.
+
+    >>> frame_windows(length=5, window_length=3, lag=1).answers.tolist()
+    [[-1, -1, 1], [-1, -1, 2], [-1, -1, 3]]
 
     Args:
         length: Steps in the sequence.

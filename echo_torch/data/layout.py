@@ -72,6 +72,11 @@ class WindowLayout:
     With `cut="sequence"` the batches of one sequence stand side by side along the steps of a single chunk
     (lane 0: windows 0, 3, 6 in one row), so that nothing is detached between them.
 
+    >>> from echo_torch import frame_windows
+    >>> layout = WindowLayout(frame_windows(length=10, window_length=3, lag=1), length=10, batch_size=3)
+    >>> layout.num_lanes, layout.num_steps, layout.chunks_per_sequence
+    (3, 3, 3)
+
     Args:
         frames: The windows of one sequence.
         length: Steps in the sequence: what is drawn for it, read or not.
@@ -158,6 +163,10 @@ class LaneLayout:
         sequence                              0          0          2
 
     A sequence that ends inside a chunk is followed by empty columns, and the lane's next chunk starts afresh.
+
+    >>> layout = LaneLayout(num_lanes=2, chunk_length=3, lag=1, reset_every=4)
+    >>> layout.places(np.array([0, 1])).step[:, 0].tolist()
+    [[0, 1, 2], [3, -1, -1]]
 
     Args:
         num_lanes: Rows of every chunk, at least 1.

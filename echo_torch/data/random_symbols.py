@@ -152,6 +152,11 @@ class Missing:
 class RandomSymbols:
     """The source a stream reads from: places in, symbols out.
 
+    >>> import numpy as np
+    >>> symbols = RandomSymbols(vocabulary_size=10, seed=1)
+    >>> symbols(np.array([3]), np.array([7])).shape
+    (1,)
+
     Attributes:
         vocabulary_size: Number of different symbols.
         seed: Which data set.

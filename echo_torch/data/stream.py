@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from itertools import count
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -19,6 +20,15 @@ from echo_torch.data.chunk import NOT_ASKED, Chunk
 from echo_torch.data.framing import NO_STEP
 from echo_torch.data.layout import UNUSED_ROW, Layout, Places
 from echo_torch.data.random_symbols import Integers
+from echo_torch.data.values import (
+    check_alike,
+    checked_answers,
+    checked_symbols,
+    is_float,
+    only_where,
+    readings_where,
+    spread_answers,
+)
 from echo_torch.errors import RuleError
 
 # Chunks are made many at a time, because one call of numpy costs as much as a thousand symbols, yet few enough
@@ -26,17 +36,33 @@ from echo_torch.errors import RuleError
 _SYMBOLS_PER_BLOCK = 2**14
 _SECONDS_AFTER_SIGTERM = 10  # a loaded machine takes long over an update
 
+Targets: TypeAlias = Callable[[Integers, Integers], ArrayLike]
+
 
 class Source(Protocol):
-    """Where symbols come from."""
+    """Where symbols, or readings, come from.
 
-    def __call__(self, sequence: Integers, step: Integers) -> Integers:
-        """The symbols of some places: int64 arrays that broadcast; -1 where there is none."""
+    A source of readings may have two things more, as `OwnSeries` has: a method `exists(sequence, step) -> bool`, which
+    tells a reading that is missing from a series that has ended, and `num_features`, so that of wide vectors fewer are
+    made at a time.
+    """
+
+    def __call__(self, sequence: Integers, step: Integers) -> NDArray[Any]:
+        """What stands at some places.
+
+        Args:
+            sequence: int64, broadcasts with `step`; -1 for a row that is not used.
+            step: int64; a negative step is no place.
+
+        Returns:
+            Symbols, integers of the broadcast shape, -1 where there is none; or readings, floats of the broadcast
+            shape, or vectors of them (..., features), NaN where there is none.
+        """
         ...
 
 
 class EchoStream(IterableDataset[Chunk]):
-    """An endless or bounded stream of freshly generated chunks.
+    """An endless or bounded stream of chunks, of symbols or of readings: floats, or vectors of them.
 
     Chunk k is a pure function of k: a stream that starts at k yields what another yields after skipping k, and
     the chunks are the same, in the same order, for any number of loader workers.
@@ -46,11 +72,25 @@ class EchoStream(IterableDataset[Chunk]):
         for chunk in stream.loader():
             ...
 
+    Series of one's own, each read from its first step to its last, and asked for the next reading:
+
+        >>> from echo_torch.data import OwnSeries, SeriesLayout
+        >>> series = OwnSeries([[0.5, 0.75, 1.0], [2.5, 2.0]])
+        >>> layout = SeriesLayout(series.lengths, num_lanes=2, chunk_length=2)
+        >>> stream = EchoStream(layout, series, targets=lambda sequence, step: series(sequence, step + 1))
+        >>> chunk = next(iter(stream))
+        >>> chunk.symbols.tolist(), chunk.targets.tolist()
+        ([[0.5, 0.75], [2.5, 2.0]], [[0.75, 1.0], [2.0, nan]])
+
     Args:
         layout: Which lane of which chunk reads which step.
-        source: (sequence, step) -> symbols, int64 arrays that broadcast; -1 where there is none, as where the step
-            is negative.
-        is_missing: (sequence, step) -> bool, the symbols that cannot be read. Their echo is asked all the same.
+        source: What stands where, a `Source`: (sequence, step) -> symbols or readings. Floats keep their type; where
+            one is missing, zeros are read.
+        targets: What is asked where: (sequence, step) -> integers (places,), or floats (places,) or
+            (places, features). It gets two int64 arrays (places,): places where something stands, and no others. What
+            the layout asks plays no part. -100, or NaN, asks nothing. Floats become those of the source, or
+            float32 beside symbols. None: the echo, what the source has at the layout's `answer`.
+        is_missing: (sequence, step) -> bool, what cannot be read. It is asked all the same.
         num_chunks: The stream ends before this chunk number; None: it never ends.
         start: The first chunk's number.
         rank: This process, 0 <= rank < num_ranks. Every rank gets the same number of lanes of each chunk, whole
@@ -58,7 +98,8 @@ class EchoStream(IterableDataset[Chunk]):
         num_ranks: Processes that share the lanes.
 
     Raises:
-        RuleError: If a number is out of range.
+        RuleError: If a number is out of range, or `targets` is no function. From iterating, if `source` or `targets`
+            return something else than numbers, or not one for each place.
     """
 
     def __init__(
@@ -66,6 +107,7 @@ class EchoStream(IterableDataset[Chunk]):
         layout: Layout,
         source: Source,
         *,
+        targets: Targets | None = None,
         is_missing: Callable[[Integers, Integers], NDArray[np.bool_]] | None = None,
         num_chunks: int | None = None,
         start: int = 0,
@@ -81,8 +123,16 @@ class EchoStream(IterableDataset[Chunk]):
             )
         if not 0 <= rank < num_ranks:
             raise RuleError("rank", f"$rank must be one of 0..{num_ranks - 1}, for $num_ranks={num_ranks}", rank)
+        if targets is not None and not callable(targets):
+            raise RuleError(
+                "targets",
+                "$targets must be a function (sequence, step) -> values",
+                type(targets).__name__,
+                way_out="for an array write lambda sequence, step: array[sequence, step]",
+            )
         self.layout = layout
         self.source = source
+        self.targets = targets
         self.is_missing = is_missing
         self.num_chunks = num_chunks
         self.start = start
@@ -93,7 +143,8 @@ class EchoStream(IterableDataset[Chunk]):
         """The chunks from `start` on; in a loader worker its share, every n-th."""
         worker = get_worker_info()
         first, stride = (self.start, 1) if worker is None else (self.start + worker.id, worker.num_workers)
-        per_block = max(1, _SYMBOLS_PER_BLOCK // (self.layout.num_lanes * self.layout.num_steps))
+        num_features = getattr(self.source, "num_features", None) or 1
+        per_block = max(1, _SYMBOLS_PER_BLOCK // (self.layout.num_lanes * self.layout.num_steps * num_features))
         for begin in count(first, stride * per_block):
             end = begin + stride * per_block
             if self.num_chunks is not None:
@@ -124,17 +175,65 @@ class EchoStream(IterableDataset[Chunk]):
 
     def _make(self, index: Integers) -> Iterator[Chunk]:
         places = _shard(self.layout.places(index), self.rank, self.num_ranks)
-        sequence = places.sequence[:, :, None]
-        symbols = self.source(sequence, places.step)
-        targets = self.source(sequence, places.answer)
-        # A source without end has a symbol at every step; where one has ended, nothing is asked any more.
-        targets[(places.answer == NO_STEP) | (targets < 0) | (symbols < 0)] = NOT_ASKED
+        sequence, step = places.sequence[:, :, None], places.step
+        symbols, is_there = self._read(sequence, step)
+        if self.targets is None:
+            targets = self._echo(sequence, places.answer, is_there)
+        else:
+            targets = self._ask(self.targets, sequence, step, is_there, symbols.dtype)
+        if is_float(symbols):
+            # A symbol says by -1 that nothing is read there. A reading has no such value, so its step says it.
+            step = np.where(is_there, step, NO_STEP)
+            symbols = readings_where(is_there, symbols)
         if self.is_missing is not None:
-            symbols[self.is_missing(sequence, places.step)] = -1
-        fields = (symbols, targets, places.starts, places.sequence, places.step)
+            nothing = 0 if is_float(symbols) else -1
+            symbols = only_where(~self.is_missing(sequence, places.step), symbols, nothing)
+        fields = (symbols, targets, places.starts, places.sequence, step)
         # unbind makes all views in one call; indexing would cost a call for each field of each chunk.
-        columns = (torch.from_numpy(np.ascontiguousarray(field)).unbind(0) for field in fields)
+        columns = (torch.from_numpy(np.require(field, requirements=["C", "W"])).unbind(0) for field in fields)
         return map(Chunk._make, zip(*columns, index.tolist(), strict=True))
+
+    def _read(self, sequence: Integers, step: Integers) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """What the source has, and where something stands, be it missing or not."""
+        symbols = checked_symbols(self.source(sequence, step), step.shape)
+        if not is_float(symbols):
+            return symbols, (symbols >= 0) & (step >= 0)
+        exists = getattr(self.source, "exists", None)
+        return symbols, (sequence >= 0) & (step >= 0) if exists is None else exists(sequence, step)
+
+    def _echo(self, sequence: Integers, answer: Integers, is_there: NDArray[np.bool_]) -> NDArray[Any]:
+        echo = checked_symbols(self.source(sequence, answer), answer.shape)
+        # A source without end has a symbol at every step; where one has ended, nothing is asked any more.
+        is_asked = (answer != NO_STEP) & is_there
+        if is_float(echo):
+            return only_where(is_asked, echo, np.nan)
+        return only_where(is_asked & (echo >= 0), echo, NOT_ASKED)
+
+    def _ask(
+        self, targets: Targets, sequence: Integers, step: Integers, is_there: NDArray[np.bool_], dtype: np.dtype[Any]
+    ) -> NDArray[Any]:
+        example = self._example_answer
+        if example is not None and not is_there.any():  # a rank with unused rows alone has the others' type of targets
+            return spread_answers(example[:0], is_there)
+        answers = checked_answers(targets(*_flat(sequence, step, is_there)), int(is_there.sum()), dtype)
+        if example is not None:
+            check_alike(answers, example)
+        return spread_answers(answers, is_there)
+
+    @cached_property
+    def _example_answer(self) -> NDArray[Any] | None:
+        """What is asked at a place of chunk 0, of whatever lane: its type is that of all targets of all ranks."""
+        places = self.layout.places(np.zeros(1, dtype=np.int64))
+        sequence, step = places.sequence[:, :, None], places.step
+        symbols, is_there = self._read(sequence, step)
+        if self.targets is None or not is_there.any():
+            return None
+        one_sequence, one_step = (values[:1] for values in _flat(sequence, step, is_there))
+        return checked_answers(self.targets(one_sequence, one_step), 1, symbols.dtype)
+
+
+def _flat(sequence: Integers, step: Integers, mask: NDArray[np.bool_]) -> tuple[Integers, Integers]:
+    return np.broadcast_to(sequence, step.shape)[mask], step[mask]
 
 
 def _shard(places: Places, rank: int, num_ranks: int) -> Places:
