@@ -5,21 +5,23 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-from echo_torch.cli.flags import is_watched, whole_number
+from echo_torch.cli.flags import add_run, is_watched, whole_number
 from echo_torch.errors import RuleError, UserError
+from echo_torch.experiments.configuration import Configuration
 from echo_torch.lab.run_directory import RunDirectory
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """The flags of evaluate."""
-    parser.add_argument("--run", metavar="DIR", required=True, help="the run directory")
+    add_run(parser)
     parser.set_defaults(command=_evaluate)
 
 
 def add_predict(parser: argparse.ArgumentParser) -> None:
     """The flags of predict."""
-    parser.add_argument("--run", metavar="DIR", required=True, help="the run directory")
+    add_run(parser)
     parser.add_argument("symbols", metavar="N", nargs="*", help="the numbers, in the order of time")
     parser.add_argument("--file", metavar="FILE", help="take the numbers from a text or CSV file")
     parser.add_argument("--column", metavar="NAME", help="the column of a CSV file")
@@ -34,23 +36,33 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 
 def add_stream(parser: argparse.ArgumentParser) -> None:
     """The flags of stream."""
-    parser.add_argument("--run", metavar="DIR", required=True, help="the run directory")
+    add_run(parser)
     parser.add_argument("--lanes", metavar="N", default="1", help="numbers per line, each its own stream (default: 1)")
     parser.set_defaults(command=_stream)
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
-    run = RunDirectory(Path(parsed.run))
-    configuration = run.read_config()  # refuse a directory that holds no run before torch is loaded
+    run, configuration = _open(parsed)
 
-    from echo_torch.lab import finished, report
+    from echo_torch.lab import console, finished, report
     from echo_torch.lab.plan import Plan
 
     plan = Plan(configuration)
-    model = finished.load_weights(run, plan)
+    with console.warnings_as_lines():
+        model = finished.load_weights(run, plan, allow_changed_model=parsed.allow_changed_model)
     result = finished.evaluation_result(plan, model)
     for line in report.result_lines(result, *plan.example(model), always_by_chunk=True):
         print(line)
+
+
+def _open(parsed: argparse.Namespace) -> tuple[RunDirectory, Configuration]:
+    """The run, and its configuration: a directory that holds none is refused before torch is loaded."""
+    run = RunDirectory(Path(parsed.run))
+    return run, run.read_config(parsed.model)
+
+
+def _own_model(parsed: argparse.Namespace) -> dict[str, Any]:
+    return {"model": parsed.model, "allow_changed_model": parsed.allow_changed_model}
 
 
 def _numbers_to_predict(parsed: argparse.Namespace) -> list[int]:
@@ -66,13 +78,14 @@ def _numbers_to_predict(parsed: argparse.Namespace) -> list[int]:
 
 
 def _predict(parsed: argparse.Namespace) -> None:
-    RunDirectory(Path(parsed.run)).read_config()  # refuse a directory that holds no run before torch is loaded
+    _open(parsed)
     symbols, top_k = _numbers_to_predict(parsed), whole_number(parsed.top, "top")
 
     from echo_torch.inference.predictor import EchoPredictor, guess_ahead
-    from echo_torch.lab import report
+    from echo_torch.lab import console, report
 
-    predictor = EchoPredictor.load(parsed.run, state=parsed.state)
+    with console.warnings_as_lines():
+        predictor = EchoPredictor.load(parsed.run, state=parsed.state, **_own_model(parsed))
     # What can be refused is refused before anything is printed.
     answers = predictor.answers(symbols, top_k=top_k) if symbols or not parsed.ahead else []
     if parsed.ahead:
@@ -89,15 +102,17 @@ def _predict(parsed: argparse.Namespace) -> None:
 
 
 def _stream(parsed: argparse.Namespace) -> None:
-    RunDirectory(Path(parsed.run)).read_config()
+    _open(parsed)
     num_lanes = whole_number(parsed.lanes, "lanes")
 
     import torch
 
     from echo_torch.inference.online import OnlineEcho, answer_lines
+    from echo_torch.lab import console
 
     torch.set_num_threads(1)  # faster than two at these sizes
-    echo = OnlineEcho.load(parsed.run, num_lanes)
+    with console.warnings_as_lines():
+        echo = OnlineEcho.load(parsed.run, num_lanes, **_own_model(parsed))
     if sys.stdin is None:
         raise UserError("The command stream reads standard input, which is closed.")
     # Bytes that are no text are somebody's bad line, not the end of the stream.

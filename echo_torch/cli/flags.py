@@ -10,7 +10,7 @@ from typing import Any
 from echo_torch.experiments.catalogue import EXPERIMENTS
 from echo_torch.experiments.configuration import override
 from echo_torch.experiments.options import OPTIONS, Option
-from echo_torch.lab.yaml_files import read_options
+from echo_torch.lab.yaml_files import check_said, names_own_model, read_options
 from echo_torch.ranks import launched_ranks
 
 # Python calls a number of steps *_length and a count num_*; a flag is shorter.
@@ -51,26 +51,48 @@ def add_options(parser: argparse.ArgumentParser) -> dict[str, argparse._Argument
     return groups
 
 
-def add_option(group: argparse._ArgumentGroup, option: Option) -> None:
+def add_option(group: argparse._ActionsContainer, option: Option) -> None:
     """The flag of one option."""
     if option.kind is bool:
         group.add_argument(option.flag, action="store_true", default=argparse.SUPPRESS, help=option.help)
         return
-    metavar = {int: "N", float: "X", str: "NAME"}[option.kind]
+    metavar = "NAME=VALUE,..." if option.canonical else {int: "N", float: "X", str: "NAME"}[option.kind]
     if option.choices:
-        metavar = "{" + ",".join(option.choices) + "}"
+        metavar = "{" + ",".join([*option.choices, *(["MODULE:CLASS"] if option.form else [])]) + "}"
     group.add_argument(option.flag, metavar=metavar, default=argparse.SUPPRESS, help=option.help)
 
 
 def options_of(parsed: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """The mode and the options that were given, by flags and by a file."""
     values = read_options(parsed.config) if parsed.config is not None else {}
-    flags = {name: getattr(parsed, name) for name in ("mode", *OPTIONS) if hasattr(parsed, name)}
+    flags = given(parsed, "mode", *OPTIONS)
+    if names_own_model(values) and "model" not in flags:
+        check_said(parsed.config, values["model"], None)
     values = override(values, flags)
     mode = values.pop("mode", "lag")
     if (num_ranks := launched_ranks()) is not None:
         values.setdefault("devices", num_ranks)
     return mode, values
+
+
+def given(parsed: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Of some flags made by `add_option` those that were given."""
+    return {name: getattr(parsed, name) for name in names if hasattr(parsed, name)}
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The flags of a command that puts a finished run to work."""
+    parser.add_argument("--run", metavar="DIR", required=True, help="the run directory")
+    parser.add_argument(
+        "--model", metavar="MODULE:CLASS", help="the run's model again, where it is a class of your own: it is run then"
+    )
+    add_allow_changed_model(parser)
+
+
+def add_allow_changed_model(parser: argparse._ActionsContainer) -> None:
+    """The flag that lets a run go on with another source of its model."""
+    help_line = "go on although the file that defines your own model has changed"
+    parser.add_argument("--allow-changed-model", action="store_true", help=help_line)
 
 
 def whole_number(text: str, name: str, low: int = 1, high: int = 10_000) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from echo_torch.cli.flags import draws, whole_number
+from echo_torch.cli.flags import add_option, draws, given, whole_number
 from echo_torch.errors import RuleError
 from echo_torch.experiments.options import OPTIONS
 
@@ -19,12 +19,24 @@ def _add_sweep(parser: argparse.ArgumentParser, folder: str, **words: str) -> No
     parser.set_defaults(words={"run": "--run-dir", **words})
 
 
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    for name in ("model", "model_options"):
+        add_option(parser, OPTIONS[name])
+
+
+def _network(parsed: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Of the model, its options and some more what was given, checked."""
+    found = given(parsed, "model", *names)
+    return {name: OPTIONS[name].check(value) for name, value in found.items()}
+
+
 def add_compare(parser: argparse.ArgumentParser) -> None:
     """The flags of compare."""
     parser.add_argument("--seeds", metavar="N", default="5", help="seeds 1..N for every arm (default: 5)")
     parser.add_argument(
         "--arms", metavar="ARM", nargs="+", default=None, help="only these arms (default: the eleven of the comparison)"
     )
+    _add_network(parser)
     _add_sweep(parser, "runs/compare")
     parser.set_defaults(command=_compare)
 
@@ -44,17 +56,25 @@ def add_map(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", metavar="N", default="1", help="seeds 1..N for every cell (default: 1)")
     for name, default in (("vocabulary_size", "10"), ("hidden_size", "50"), ("updates", "4000")):
-        option = OPTIONS[name]
-        parser.add_argument(option.flag, metavar="N", default=default, help=f"{option.help} (default: {default})")
+        option, help_line = OPTIONS[name], f"{OPTIONS[name].help} (default: {default})"
+        parser.add_argument(option.flag, metavar="N", default=argparse.SUPPRESS, help=help_line)
+    _add_network(parser)
     _add_sweep(parser, "runs/map", lag="--lags", chunk="--chunks", learning_rate="--learning-rates")
     parser.set_defaults(command=_map)
 
 
 def add_lags(parser: argparse.ArgumentParser) -> None:
     """The flags of lags."""
-    lags, sizes = ["1", "2", "3", "4"], ["25", "50", "100"]
+    lags = ["1", "2", "3", "4"]
     parser.add_argument("--lags", metavar="N", nargs="+", default=lags, help="lags (default: 1 2 3 4)")
-    parser.add_argument("--hidden-sizes", metavar="N", nargs="+", default=sizes, help="widths (default: 25 50 100)")
+    parser.add_argument("--hidden-sizes", metavar="N", nargs="+", help="widths (default: 25 50 100)")
+    add_option(parser, OPTIONS["model"])
+    parser.add_argument(
+        "--model-options",
+        metavar="NAME=VALUE,...",
+        nargs="+",
+        help="in place of widths: several sets of arguments of your own model, such as width=25 width=50",
+    )
     parser.add_argument(
         "--carry", metavar="WORD", nargs="+", default=["keep", "reset"], help="the state carried, reset (default: both)"
     )
@@ -67,10 +87,12 @@ def add_lags(parser: argparse.ArgumentParser) -> None:
 def _compare(parsed: argparse.Namespace) -> None:
     seeds, jobs, folder = whole_number(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
 
+    network = _network(parsed, "model_options")
+
     from echo_torch.lab.comparison import DEFAULT_ARMS, comparison_table, run_comparison
 
     arms = parsed.arms or DEFAULT_ARMS
-    rows = run_comparison(arms, seeds, folder, num_jobs=jobs, progress=draws(parsed))
+    rows = run_comparison(arms, seeds, folder, **network, num_jobs=jobs, progress=draws(parsed))
     print(comparison_table(rows))
     print(f"{seeds * len(rows)} runs, table and figures: {folder}")
 
@@ -82,9 +104,7 @@ def _map(parsed: argparse.Namespace) -> None:
     lags, chunks = _values(parsed.lags, "lag"), _values(parsed.chunks, "chunk")
     rates = _values(parsed.learning_rates, "learning_rate")
     seeds, jobs, folder = whole_number(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
-    options: dict[str, Any] = {
-        name: OPTIONS[name].check(getattr(parsed, name)) for name in ("vocabulary_size", "hidden_size", "updates")
-    }
+    options = _network(parsed, "model_options", "vocabulary_size", "hidden_size", "updates")
 
     from echo_torch.lab.grids import map_grid, map_table, run_map
 
@@ -95,13 +115,16 @@ def _map(parsed: argparse.Namespace) -> None:
 
 
 def _lags(parsed: argparse.Namespace) -> None:
-    axes = (_values(parsed.lags, "lag"), _values(parsed.hidden_sizes, "hidden_size"), _values(parsed.carry, "carry"))
+    sizes = None if parsed.hidden_sizes is None else _values(parsed.hidden_sizes, "hidden_size")
+    axes = (_values(parsed.lags, "lag"), sizes, _values(parsed.carry, "carry"))
+    network = {**_network(parsed), "model_options": parsed.model_options}
     seeds, jobs, folder = whole_number(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
     sequences: Any = OPTIONS["sequences"].check(parsed.sequences)
 
     from echo_torch.lab.grids import lags_grid, lags_table, run_lags
 
-    cells = run_lags(lags_grid(*axes, seeds, sequences=sequences), folder, num_jobs=jobs, progress=draws(parsed))
+    grid = lags_grid(*axes, seeds, sequences=sequences, **network)
+    cells = run_lags(grid, folder, num_jobs=jobs, progress=draws(parsed))
     print(lags_table(cells))
     print(f"{seeds * len(cells)} runs, table and figure: {folder}")
 

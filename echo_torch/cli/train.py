@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from echo_torch.cli.flags import add_options, draws, options_of
+from echo_torch.cli.flags import add_allow_changed_model, add_options, draws, options_of
 from echo_torch.errors import RuleError
 from echo_torch.experiments.configuration import (
     Configuration,
@@ -16,6 +16,7 @@ from echo_torch.experiments.configuration import (
     count_parameters,
     describe,
     memory_length,
+    network_in_words,
 )
 from echo_torch.lab.run_directory import RunDirectory, check_new_file
 from echo_torch.lab.yaml_files import to_yaml
@@ -31,6 +32,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         metavar="auto|FILE",
         help="continue the run in --run-dir from its latest checkpoint, or begin it; or from this checkpoint",
     )
+    add_allow_changed_model(output)
     output.add_argument("--print-config", action="store_true", help="print the configuration and stop")
     output.add_argument("--no-progress", action="store_true", help="no progress bar")
     output.add_argument("--quiet", action="store_true", help="no output but errors")
@@ -52,11 +54,12 @@ def _train(parsed: argparse.Namespace) -> None:
         print(to_yaml(configuration), end="")
         return
     run = _run_directory(parsed, configuration)
+    num_parameters = _count_parameters(configuration)
     is_quiet = parsed.quiet or not is_first_rank()
     say: Callable[[str], None] = (lambda line: None) if is_quiet else (lambda line: print(line, flush=True))
     say(f"asked: {describe(configuration)}")
     say(f"chance: {1 / configuration.vocabulary_size:.2%} (1 of {configuration.vocabulary_size} symbols)")
-    say(f"parameters: {count_parameters(configuration):,} (hidden size {configuration.hidden_size})")
+    say(f"parameters: {num_parameters:,} ({network_in_words(configuration)})")
 
     # Imported when the lines before are out: the plan brings torch, the runner Lightning.
     from echo_torch.diagnosis.data_path import explain, reach_lines
@@ -71,7 +74,16 @@ def _train(parsed: argparse.Namespace) -> None:
 
     progress, audit = not is_quiet and draws(parsed), "count" if is_quiet else "warn"
     with console.warnings_as_lines():
-        result = runner.train(plan, run, audit=audit, progress=progress, resume=parsed.resume, say=say, curve=True)
+        result = runner.train(
+            plan,
+            run,
+            audit=audit,
+            progress=progress,
+            resume=parsed.resume,
+            allow_changed_model=parsed.allow_changed_model,
+            say=say,
+            curve=True,
+        )
     if is_quiet:
         return
     for line in report.result_lines(result, *plan.example(finished.load_weights(run, plan))):
@@ -79,6 +91,17 @@ def _train(parsed: argparse.Namespace) -> None:
     for line in report.conclusion_lines(configuration, found, result, run.read_metrics()):
         say(line)
     say(f"{result['updates']:,} updates in {result['seconds']:.1f} s; files: {run.path}")
+
+
+def _count_parameters(configuration: Configuration) -> int:
+    """How many numbers are trained: known for the networks here, for which torch is not loaded yet."""
+    if (number := count_parameters(configuration)) is not None:
+        return number
+
+    from echo_torch.lab.finished import count_weights
+    from echo_torch.lab.plan import Plan
+
+    return count_weights(Plan(configuration).model())
 
 
 def _of_network(configuration: Configuration) -> dict[str, Any]:

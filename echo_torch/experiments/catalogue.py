@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from echo_torch.experiments.options import OPTIONS, Value, option_names
+from echo_torch.experiments.model_options import Value
+from echo_torch.experiments.options import OPTIONS, option_names
 from echo_torch.experiments.readings import Lanes, Prefixes, Reading, Sequences, Windows
 
 

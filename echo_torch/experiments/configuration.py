@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from echo_torch.errors import RuleError, plain, shorten, suggest
 from echo_torch.experiments.catalogue import EXPERIMENTS, Experiment
-from echo_torch.experiments.options import ONE_HOT_UP_TO, OPTIONS, Value, option, option_names, steps_in_words
+from echo_torch.experiments.model_options import Value
+from echo_torch.experiments.options import (
+    ONE_HOT_UP_TO,
+    OPTIONS,
+    is_own_model,
+    option,
+    option_names,
+    steps_in_words,
+)
 from echo_torch.experiments.readings import Reading
 
 if TYPE_CHECKING:
@@ -21,6 +29,9 @@ if TYPE_CHECKING:
 MAX_PARAMETERS = 200_000_000  # with Adam's two moments and the gradients 3.2 GB
 MAX_CHUNK_NUMBERS = 200_000_000  # activations of one chunk kept for the gradient, 0.8 GB
 _DIGITS_HIDDEN_SIZE = 128  # several digits to remember where a one-hot symbol is one
+# Which options say something of the networks here, and which of a user's own model.
+_OF_NETWORKS = ("hidden_size", "layers", "mlp_window", "encoding", "base", "init")
+_OF_OWN_MODELS = ("model_options",)
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,10 @@ class Configuration:
     """Everything that decides what a run computes. Make one with `configure`.
 
     Every field but the first two is the option of the same name; the options of the reading are fields of `reading`.
+    A field whose option has no effect with this model holds the option's default and stands nowhere else.
+
+    >>> configure("lag", lag=3).to_dict()["lag"]
+    3
 
     Attributes:
         mode: The experiment.
@@ -43,6 +58,7 @@ class Configuration:
     series: str | None = option("series")
     missing: float = option("missing")
     model: str = option("model")
+    model_options: str | None = option("model_options")
     hidden_size: int = option("hidden_size")
     layers: int = option("layers")
     mlp_window: int | None = option("mlp_window")
@@ -70,6 +86,7 @@ class Configuration:
         return {
             name: next(getattr(holder, name) for holder in holders if name in option_names(type(holder)))
             for name in EXPERIMENTS[self.mode].options
+            if name not in _without_effect(self.model)
         }
 
 
@@ -82,7 +99,7 @@ def configure(mode: str, **options: Any) -> Configuration:
     Args:
         mode: One of `EXPERIMENTS`.
         options: Values by name. `sequences` and `updates` are two ways to say the same; giving one drops the
-            other's default.
+            other's default. `model_options` is text, "width=32,depth=2", or a dict.
 
     Returns:
         The configuration.
@@ -101,7 +118,7 @@ def configure(mode: str, **options: Any) -> Configuration:
     values = {**{name: OPTIONS[name].default for name in experiment.options}, **experiment.defaults, **said}
     if said.get("updates") is not None and "sequences" in values and "sequences" not in said:
         values["sequences"] = None
-    _fill_in_model(values, said)
+    _fit_to_model(values, said)
     for name, owner in (("column", "data"), ("series", "column")):
         if values[name] is not None and values[owner] is None:
             raise RuleError(name, f"${name} has an effect only together with ${owner}", repr(shorten(values[name])))
@@ -119,7 +136,8 @@ def differences(saved: Configuration, now: Configuration) -> dict[str, tuple[Val
     How long it trains may grow, and nothing else may differ: it would not be the same training.
     """
     before, after = saved.to_dict(), now.to_dict()
-    names = [name for name in ("mode", *OPTIONS) if before.get(name) != after.get(name)]
+    # What only one of them has hangs on the mode or the model, which differs then.
+    names = [name for name in ("mode", *OPTIONS) if name in before and name in after and before[name] != after[name]]
     lengths = {name for name in ("sequences", "updates") if name in names}
     if all(_grows(before.get(name), after.get(name)) for name in lengths):
         names = [name for name in names if name not in lengths]
@@ -146,7 +164,11 @@ def configure_with_data(mode: str, options: Mapping[str, Any]) -> tuple[Configur
 
 
 def replace(configuration: Configuration, **changes: Any) -> Configuration:
-    """The configuration with some options changed, checked anew."""
+    """The configuration with some options changed, checked anew.
+
+    >>> replace(configure("lag", lag=3), lag=4).reading.lag
+    4
+    """
     return configure(configuration.mode, **override(configuration.options(), changes))
 
 
@@ -166,7 +188,10 @@ def command_line(configuration: Configuration) -> str:
     'python -m echo_torch train --mode lag --lag 4 --carry reset'
     """
     wanted = configuration.options()
-    made, said = configure(configuration.mode), ["data", "vocabulary_size"] if configuration.data is not None else []
+    said = ["data", "vocabulary_size"] if configuration.data is not None else []
+    made = configure(configuration.mode)
+    if is_own_model(configuration.model):  # which has other options
+        said, made = [*said, "model"], configure(configuration.mode, model=configuration.model)
     # Again and again, because the default of one option can hang on another.
     while differing := [name for name, value in made.options().items() if value != wanted[name]]:
         said += [name for name in differing if name not in said]
@@ -182,9 +207,14 @@ def command_line(configuration: Configuration) -> str:
     return shlex.join(words)
 
 
-def count_parameters(configuration: Configuration) -> int:
-    """How many numbers are trained. Keras has one bias where PyTorch has two."""
+def count_parameters(configuration: Configuration) -> int | None:
+    """How many numbers are trained; None: a user's own model tells it when it is built.
+
+    Keras has one bias where PyTorch has two.
+    """
     c, size = configuration, symbol_size(configuration)
+    if is_own_model(c.model):
+        return None
     head = size * (c.hidden_size + 1)
     if (window_length := memory_length(c)) is not None:
         return c.hidden_size * (size * window_length + 1) + head
@@ -206,6 +236,13 @@ def symbol_size(configuration: Configuration) -> int:
 def memory_length(configuration: Configuration) -> int | None:
     """Steps that an answer can depend on, the current one among them; None: the network is recurrent, any number."""
     return {"mlp": configuration.mlp_window, "memoryless": 1}.get(configuration.model)
+
+
+def network_in_words(configuration: Configuration) -> str:
+    """What tells one network from another of its kind: "hidden size 50", or the arguments of a user's own model."""
+    if is_own_model(configuration.model):
+        return " ".join(filter(None, (configuration.model, configuration.model_options)))
+    return f"hidden size {configuration.hidden_size}"
 
 
 def describe(configuration: Configuration) -> str:
@@ -232,7 +269,42 @@ def _check_name(name: str, value: object, experiment: Experiment) -> None:
         )
 
 
-def _fill_in_model(values: dict[str, Any], said: Mapping[str, Value]) -> None:
+def refuse_without_effect(model: str, said: Mapping[str, object]) -> None:
+    """Refuse options of a model that say nothing of this one.
+
+    Args:
+        model: One of the words, or a user's own.
+        said: The options that were given; None stands for one that was not.
+
+    Raises:
+        RuleError: If one has no effect.
+    """
+    for name in _without_effect(model):
+        if said.get(name) is not None:
+            where = "is one of the networks here" if name in _OF_NETWORKS else "is a class of your own"
+            raise RuleError(
+                name,
+                f"${name} has an effect only where $model {where}, and an option without effect is refused",
+                f"{shorten(said[name])} with model {model}",
+                reason="so that no result is misread",
+                way_out="say it with $model_options" if name in _OF_NETWORKS else "leave it out",
+            )
+
+
+def _without_effect(model: str) -> tuple[str, ...]:
+    return _OF_NETWORKS if is_own_model(model) else _OF_OWN_MODELS
+
+
+def _fit_to_model(values: dict[str, Any], said: Mapping[str, Value]) -> None:
+    """Leave the options that say something of the model, with their defaults."""
+    refuse_without_effect(values["model"], said)
+    for name in _without_effect(values["model"]):
+        del values[name]
+    if not is_own_model(values["model"]):
+        _fill_in_network(values, said)
+
+
+def _fill_in_network(values: dict[str, Any], said: Mapping[str, Value]) -> None:
     """Options that hang on another one: their defaults, or an error where they would have no effect."""
     if values["encoding"] is None:
         values["encoding"] = "one-hot" if values["vocabulary_size"] <= ONE_HOT_UP_TO else "digits"
@@ -256,17 +328,19 @@ def _fill_in_model(values: dict[str, Any], said: Mapping[str, Value]) -> None:
 
 
 def _check_size(c: Configuration) -> None:
-    if (number := count_parameters(c)) > MAX_PARAMETERS:
+    number = count_parameters(c)
+    if number is not None and number > MAX_PARAMETERS:
         rule = (
             f"$vocabulary_size, $hidden_size and $layers must leave the network at most {MAX_PARAMETERS:,} parameters"
         )
         way_out = "with $encoding digits there are fewer"
         raise RuleError("vocabulary_size", rule, f"{number:,}", reason="which take 3.2 GB to train", way_out=way_out)
     rows, columns = c.reading.chunk_shape
-    if (number := rows * columns * (3 * symbol_size(c) + 10 * c.hidden_size * c.layers)) > MAX_CHUNK_NUMBERS:
-        names = ", ".join(f"${name}" for name in c.reading.size_options)
+    inside = 0 if is_own_model(c.model) else 10 * c.hidden_size * c.layers  # what an own model keeps, nobody knows
+    if (number := rows * columns * (3 * symbol_size(c) + inside)) > MAX_CHUNK_NUMBERS:
+        names = [*c.reading.size_options, "vocabulary_size", *(["hidden_size"] if inside else [])]
         rule = (
-            f"{names}, $vocabulary_size and $hidden_size must leave one chunk at most {MAX_CHUNK_NUMBERS:,} numbers to "
-            "hold for the gradient (0.8 GB)"
+            f"{', '.join(f'${name}' for name in names[:-1])} and ${names[-1]} must leave one chunk at most "
+            f"{MAX_CHUNK_NUMBERS:,} numbers to hold for the gradient (0.8 GB)"
         )
         raise RuleError(c.reading.size_options[0], rule, f"{number:,}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from echo_torch.errors import RuleError, shorten, suggest
-
-Value: TypeAlias = "str | int | float | bool | None"
+from echo_torch.experiments.model_options import Value, canonical_model_options
 
 ONE_HOT_UP_TO = 1_000  # symbols: beyond, an update takes longer than with digits, four times at 1,000
 
@@ -30,6 +30,9 @@ class Option:
         choices: The words allowed.
         reason: Why the bounds are where they are.
         is_optional: Whether it may be absent, None.
+        form: What a word beside the choices looks like, a regular expression; "": there is none.
+        form_in_words: The same in words, as a way out.
+        canonical: Checks a value that has a form of its own, and gives it that form; None: the type and bounds do.
     """
 
     name: str
@@ -42,6 +45,9 @@ class Option:
     choices: tuple[str, ...] = ()
     reason: str = ""
     is_optional: bool = False
+    form: str = ""
+    form_in_words: str = ""
+    canonical: Callable[[object], Value] | None = None
 
     @property
     def flag(self) -> str:
@@ -62,6 +68,8 @@ class Option:
         """
         if value is None and self.is_optional:
             return None
+        if self.canonical is not None:
+            return self.canonical(value)
         if self.kind is str:
             return self._check_word(value)
         if self.kind is bool:
@@ -75,9 +83,11 @@ class Option:
             if not isinstance(value, str) or not value or "\0" in value:
                 raise RuleError(self.name, f"${self.name} must be a name", shorten(repr(value)))
             return value
-        if value not in self.choices:
+        has_form = bool(self.form) and isinstance(value, str) and re.fullmatch(self.form, value)
+        if value not in self.choices and not has_form:
             rule = f"${self.name} must be one of {', '.join(self.choices)}"
-            raise RuleError(self.name, rule, f"{value!r}{suggest(value, self.choices)}")
+            got = f"{shorten(repr(value))}{suggest(value, self.choices)}"
+            raise RuleError(self.name, rule, got, way_out=self.form_in_words)
         return str(value)
 
     def _check_number(self, value: object) -> int | float:
@@ -108,6 +118,7 @@ def _parse_int(value: int | float | str) -> int:
 _PLAIN_NUMBER = re.compile(r"\s*[-+]?[0-9a-z.]+([-+][0-9]+)?\s*", re.ASCII | re.IGNORECASE)
 _BIG = 10**12
 _SEED_MAX = 2**63 - 1
+_DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 # In the order in which they stand in the help and in a YAML file.
 OPTIONS = {
     option.name: option
@@ -142,8 +153,14 @@ OPTIONS = {
         Option("stagger", bool, False, "state", "let the lanes reset at different chunks"),
         Option(
             "model", str, "lstm", "model",
-            "the network: recurrent, or one that sees a window, or the current symbol alone",
-            choices=("lstm", "gru", "rnn", "mlp", "memoryless"),
+            "the network: recurrent, or one that sees a window, or the current symbol alone; or a class of your own, "
+            "package.module:Class",
+            choices=("lstm", "gru", "rnn", "mlp", "memoryless"), form=f"{_DOTTED}:{_DOTTED}",
+            form_in_words="a model of your own is written package.module:Class",
+        ),
+        Option(
+            "model_options", str, None, "model", "arguments of your own model, such as width=32,depth=2",
+            is_optional=True, canonical=canonical_model_options,
         ),
         Option("hidden_size", int, 50, "model", "width of the state, or of the MLP's hidden layer", 1, 10**5),
         Option("layers", int, 1, "model", "recurrent layers", 1, 1000),
@@ -189,6 +206,11 @@ OPTIONS = {
         Option("tensorboard", bool, False, "output", "write TensorBoard's files too"),
     )
 }  # fmt: skip
+
+
+def is_own_model(model: str) -> bool:
+    """Whether a model is a class of the user's own, and not one of the words."""
+    return ":" in model
 
 
 def option(name: str) -> Any:

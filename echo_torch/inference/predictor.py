@@ -21,7 +21,7 @@ from echo_torch.lab.finished import load_model
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.models.encoding import most_likely, num_digits_of, top_symbols
-from echo_torch.models.networks import EchoModel
+from echo_torch.models.own_model import Network
 from echo_torch.training.evaluation import read
 
 STATES = ("carried", "fresh")
@@ -56,6 +56,11 @@ class EchoPredictor:
     The list is read as one sequence of the run's evaluation: cut into the same windows, batches and lanes. A window
     that the run drops at the front of a sequence is answered too, from an empty state.
 
+    >>> from echo_torch import EchoLSTM, configure
+    >>> untrained = EchoPredictor(configure("lag", vocabulary_size=10), EchoLSTM(10, 50))
+    >>> len(untrained.predict([3, 1, 4, 1, 5, 9]))
+    2
+
     Attributes:
         configuration: Of the run.
         model: Its network.
@@ -67,7 +72,7 @@ class EchoPredictor:
     """
 
     configuration: Configuration
-    model: EchoModel
+    model: Network
     state: str | None = None
 
     def __post_init__(self) -> None:
@@ -87,18 +92,28 @@ class EchoPredictor:
         object.__setattr__(self, "state", state)
 
     @classmethod
-    def load(cls, run: str | Path, *, state: str | None = None) -> EchoPredictor:
+    def load(
+        cls,
+        run: str | Path,
+        *,
+        state: str | None = None,
+        model: str | None = None,
+        allow_changed_model: bool = False,
+    ) -> EchoPredictor:
         """The network of a run directory.
 
         Args:
             run: The directory.
             state: As of the class.
+            model: The model again, where it is a class of a user's own, like what follows as of `load_model`.
+            allow_changed_model: Whether its source may have changed.
 
         Raises:
             UserError: If it holds no finished run.
-            RuleError: As of the class.
+            RuleError: As of the class; or if the model is not the run's, or its source has changed.
         """
-        return cls(*load_model(RunDirectory(Path(run))), state)
+        found = load_model(RunDirectory(Path(run)), model=model, allow_changed_model=allow_changed_model)
+        return cls(*found, state)
 
     @property
     def is_carried(self) -> bool:
@@ -229,7 +244,7 @@ class EchoPredictor:
         return answers
 
 
-def guess_ahead(configuration: Configuration, model: EchoModel) -> tuple[int, int]:
+def guess_ahead(configuration: Configuration, model: Network) -> tuple[int, int]:
     """How often the answer is, by luck, the random symbol that comes next.
 
     Args:

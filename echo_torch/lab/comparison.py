@@ -60,9 +60,15 @@ class Arm:
     options: dict[str, Any]
     is_default: bool = True
 
-    def configuration(self, seed: int) -> Configuration:
-        """The configuration of this arm with a seed."""
-        return configure(self.mode, seed=seed, accelerator="cpu", **self.options)
+    def configuration(self, seed: int, **network: Any) -> Configuration:
+        """The configuration of this arm with a seed.
+
+        Args:
+            seed: The seed.
+            network: `model` and `model_options`; one that is None is the arm's own.
+        """
+        chosen = {name: value for name, value in network.items() if value is not None}
+        return configure(self.mode, seed=seed, accelerator="cpu", **{**self.options, **chosen})
 
 
 # Rows of metrics come at least every 3,200 symbols, so that "sequences to 99 %" is told to about 130.
@@ -106,6 +112,8 @@ def run_comparison(
     num_seeds: int = 5,
     folder: str | Path = "runs/compare",
     *,
+    model: str | None = None,
+    model_options: Any = None,
     num_jobs: int | None = None,
     progress: bool = False,
 ) -> list[dict[str, Any]]:
@@ -115,6 +123,8 @@ def run_comparison(
         arms: Names out of `ARMS`; one that is named twice counts once.
         num_seeds: Seeds 1..num_seeds for every arm.
         folder: Where everything goes. Finished runs there are kept, so an interrupted comparison goes on.
+        model: The network of every arm, one of the words or a user's own; None: each arm's.
+        model_options: Arguments of a user's own model.
         num_jobs: Processes; None: one for each core.
         progress: Whether a progress bar is drawn on standard error.
 
@@ -122,7 +132,7 @@ def run_comparison(
         A row for each arm, as in comparison.json; `comparison_table` makes text of them.
 
     Raises:
-        RuleError: If there is no such arm.
+        RuleError: If there is no such arm, or it is about a network of its own and another one is given.
         UserError: If the folder cannot be used.
         Interrupted: At Ctrl-C and SIGTERM; finished runs stay.
     """
@@ -131,7 +141,11 @@ def run_comparison(
         if arm not in ARMS:
             rule = f"$arms must be out of {', '.join(ARMS)}"
             raise RuleError("arms", rule, f"{arm!r}{suggest(arm, ARMS)}")
-    results = run_all(comparison_runs(arms, num_seeds), folder, num_jobs=num_jobs, progress=progress)
+        if model is not None and "model" in ARMS[arm].options:
+            rule = "$arms must leave the network to $model where it is given"
+            raise RuleError("arms", rule, f"{arm}, which is about the network {ARMS[arm].options['model']}")
+    network = {"model": model, "model_options": model_options}
+    results = run_all(comparison_runs(arms, num_seeds, **network), folder, num_jobs=num_jobs, progress=progress)
     rows = compare(arms, num_seeds, results, folder)
     write_table(folder, "comparison", rows, comparison_table(rows))
 
@@ -143,9 +157,13 @@ def run_comparison(
     return rows
 
 
-def comparison_runs(arms: Sequence[str], num_seeds: int) -> dict[str, Configuration]:
-    """The runs of a comparison by name: every arm with the seeds 1..num_seeds."""
-    return {f"{arm}-seed{seed}": ARMS[arm].configuration(seed) for arm in arms for seed in range(1, num_seeds + 1)}
+def comparison_runs(arms: Sequence[str], num_seeds: int, **network: Any) -> dict[str, Configuration]:
+    """The runs of a comparison by name: every arm with the seeds 1..num_seeds, and a network as of `Arm`."""
+    return {
+        f"{arm}-seed{seed}": ARMS[arm].configuration(seed, **network)
+        for arm in arms
+        for seed in range(1, num_seeds + 1)
+    }
 
 
 def compare(

@@ -25,6 +25,7 @@ from echo_torch.experiments.configuration import Configuration
 from echo_torch.files import whole_file
 from echo_torch.intervals import wilson_interval
 from echo_torch.lab.run_directory import RunDirectory
+from echo_torch.lab.tables import size_axis
 
 
 def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
@@ -106,7 +107,7 @@ def draw_side_by_side(runs: Sequence[RunDirectory], path: str | Path) -> None:
     width = 3.6 * len(runs)
     figure, panels = plt.subplots(1, len(runs), sharey=True, squeeze=False, figsize=(width, 3), layout="constrained")
     for axes, run in zip(panels[0], runs, strict=True):
-        configuration, metrics = run.read_config(), run.read_metrics()
+        configuration, metrics = run.read_saved()[0], run.read_metrics()
         axes.plot(metrics["sequences"], metrics["accuracy"], color="C0")
         axes.axhline(1 / configuration.vocabulary_size, color="0.4", linestyle="--", label="chance")
         axes.set(ylim=(-0.03, 1.03), title=_title(configuration), xlabel="sequences drawn")
@@ -408,22 +409,23 @@ def draw_lags(
     """Draw accuracy and sequences to 99 % against the lag, every seed a point, the state carried and reset.
 
     Args:
-        grid_axes: The values of `lag`, `hidden_size` and `carry`.
+        grid_axes: The values of `lag`, of `hidden_size` or `model_options`, and of `carry`.
         cells: With these names, `accuracies`, `accuracy`, `sequences_to_99` and its half interval.
         path: The PNG file.
         title: Stands above it.
     """
-    lags, sizes, carries = (grid_axes[name] for name in ("lag", "hidden_size", "carry"))
+    size_name = size_axis(grid_axes)
+    lags, sizes, carries = (grid_axes[name] for name in ("lag", size_name, "carry"))
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    for number, (hidden_size, carry) in enumerate(itertools.product(sizes, carries)):
-        line = [cell for cell in cells if (cell["hidden_size"], cell["carry"]) == (hidden_size, carry)]
+    for number, (size, carry) in enumerate(itertools.product(sizes, carries)):
+        line = [cell for cell in cells if (cell[size_name], cell["carry"]) == (size, carry)]
         # Beside each other, so that equal results do not hide one another.
         shift = 0.09 * (number - (len(sizes) * len(carries) - 1) / 2)
         places = [cell["lag"] + shift for cell in line]
-        which = list(sizes).index(hidden_size)
+        which = list(sizes).index(size)
         style: dict[str, Any] = {"marker": "osD^v"[which % 5], "color": f"C{which}", "markersize": 5}
         style |= {"linestyle": "-"} if carry == "keep" else {"linestyle": ":", "mfc": "white"}
-        label = f"{hidden_size}, state {'carried' if carry == 'keep' else 'reset'}"
+        label = f"{'-' if size is None else size}, state {'carried' if carry == 'keep' else 'reset'}"
         left.plot(places, [cell["accuracy"] for cell in line], label=label, **style)
         for place, cell in zip(places, line, strict=True):
             values = cell["accuracies"]
@@ -443,5 +445,5 @@ def draw_lags(
         panel.set_xticks(lags, [str(lag) for lag in lags])
         panel.grid(alpha=0.3)
     figure.suptitle(title)
-    figure.legend(loc="outside right center", title="hidden size")
+    figure.legend(loc="outside right center", title=size_name.replace("_", " "))
     _save(figure, path)

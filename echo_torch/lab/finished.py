@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from importlib.metadata import version
 from typing import Any
 
@@ -13,38 +14,56 @@ from echo_torch.errors import RuleError, UserError, plain
 from echo_torch.experiments.configuration import Configuration, configure, differences
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
-from echo_torch.lab.yaml_files import check_format
-from echo_torch.models.networks import EchoModel
+from echo_torch.lab.yaml_files import SOURCE_KEY, check_format
+from echo_torch.models.own_model import Network
 from echo_torch.models.state import RecurrentModel
-from echo_torch.training.checkpoints import CHECKPOINT_KEY, RUN_KEY, Checkpoint, newest_checkpoint
+from echo_torch.training.checkpoints import (
+    CHECKPOINT_KEY,
+    RUN_KEY,
+    Checkpoint,
+    CheckpointWarning,
+    newest_checkpoint,
+)
 
 
-def load_model(run: RunDirectory) -> tuple[Configuration, EchoModel]:
-    """The configuration of a run and its network with the trained weights, on the CPU.
+def load_model(
+    run: RunDirectory, *, model: str | None = None, allow_changed_model: bool = False
+) -> tuple[Configuration, Network]:
+    """The configuration of a run and its network with the trained weights, on the CPU, ready to answer.
+
+    Args:
+        run: Its directory.
+        model: The model again, where it is a class of a user's own: nothing that a directory names is run by itself.
+        allow_changed_model: Whether the file that defines the class may have changed since.
 
     Raises:
-        UserError: If the directory holds no run, or its checkpoint cannot be read or belongs to another network.
+        RuleError: If the model is another one, or missing.
+        UserError: If the directory holds no run, its checkpoint cannot be read or belongs to another network, or the
+            source of its model has changed.
     """
-    plan = Plan(run.read_config())
-    return plan.configuration, load_weights(run, plan)
+    plan = Plan(run.read_config(model))
+    return plan.configuration, load_weights(run, plan, allow_changed_model=allow_changed_model)
 
 
-def load_weights(run: RunDirectory, plan: Plan) -> EchoModel:
+def load_weights(run: RunDirectory, plan: Plan, *, allow_changed_model: bool = False) -> Network:
     """The trained network of a run whose plan is there already.
 
     Raises:
         UserError: As `load_model`.
     """
+    check_allowed(plan, is_allowed=allow_changed_model)
     checkpoint = newest_checkpoint(run.checkpoint)
     if checkpoint is None:
         raise UserError(f"{str(run.path)!r} holds no checkpoint; the run ended before one was saved.")
-    model = plan.model()
+    what = f"The checkpoint {str(checkpoint.path)!r}"
     saved, _ = configuration_of(checkpoint)
-    check_same(saved, plan.configuration, f"The checkpoint {str(checkpoint.path)!r}")
+    check_same(saved, plan.configuration, what)
+    check_source(checkpoint.contents[RUN_KEY].get(SOURCE_KEY), plan, what, is_allowed=allow_changed_model)
+    model = plan.model()
     check_weights(model, checkpoint)
     weights = checkpoint.take()["state_dict"].items()
     model.load_state_dict({name.removeprefix("model."): value for name, value in weights})
-    return model
+    return model.eval()
 
 
 def evaluation_result(plan: Plan, model: RecurrentModel[Any]) -> dict[str, Any]:
@@ -112,6 +131,51 @@ def check_same(saved: Configuration, now: Configuration, what: str) -> None:
             f"{plain(what)} cannot be continued with other options, or it would be another training: {changes}",
             way_out="$sequences or $updates alone may grow",
         )
+
+
+def check_source(saved: object, plan: Plan, what: str, *, is_allowed: bool) -> None:
+    """Refuse to go on with an own model whose source is not the one that was saved.
+
+    Args:
+        saved: The digest that was saved; None where there was no own model.
+        plan: Of the run as it is now.
+        what: What holds the saved one, for the error.
+        is_allowed: Whether it is enough to warn of it.
+
+    Raises:
+        RuleError: If it has changed.
+    """
+    if saved == plan.model_digest:
+        return
+    model = plan.configuration.model
+    if not is_allowed:
+        raise RuleError(
+            "allow_changed_model",
+            f"{plain(what)} was written with another source of {plain(model)}",
+            reason="and other code may make another network of the same weights",
+            way_out="bring the old source back, or go on with the new one by $allow_changed_model",
+        )
+    warnings.warn(
+        f"{what} was written with another source of {model}: the new one is used, as allowed.",
+        CheckpointWarning,
+        stacklevel=3,
+    )
+
+
+def check_allowed(plan: Plan, *, is_allowed: bool) -> None:
+    """Refuse to allow a changed model where none can have changed.
+
+    Raises:
+        RuleError: If the model is one of the networks here.
+    """
+    if is_allowed and not plan.has_own_model:
+        rule = "$allow_changed_model has an effect only where $model is a class of your own"
+        raise RuleError("allow_changed_model", rule, plan.configuration.model)
+
+
+def count_weights(model: torch.nn.Module) -> int:
+    """How many numbers of a network are trained."""
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 
 def check_weights(model: torch.nn.Module, checkpoint: Checkpoint) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from echo_torch.experiments.configuration import Configuration, configure
+from echo_torch.experiments.configuration import (
+    Configuration,
+    configure,
+    network_in_words,
+    refuse_without_effect,
+)
+from echo_torch.experiments.model_options import canonical_model_options
+from echo_torch.experiments.options import is_own_model
 from echo_torch.intervals import mean_and_interval
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.lab.sweep import run_all
@@ -18,6 +27,7 @@ from echo_torch.lab.tables import (
     markdown_table,
     over_seeds,
     result_cells,
+    size_axis,
     time_to_skill,
     with_interval,
     write_table,
@@ -59,7 +69,7 @@ class Grid:
 
     def names(self, place: Mapping[str, Any]) -> list[str]:
         """The names of one combination's runs, a seed each."""
-        words = [f"{axis.replace('_', '')}{value}" for axis, value in place.items()]
+        words = [f"{axis.replace('_', '')}{_as_file_name(value)}" for axis, value in place.items()]
         return ["-".join([*words, f"seed{seed}"]) for seed in range(1, self.num_seeds + 1)]
 
     def cells(self, results: Mapping[str, dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
@@ -83,6 +93,13 @@ class Grid:
             "seconds": mean_and_interval([run["seconds"] for run in runs])[0],
             "parameters": runs[0]["parameters"],
         }
+
+
+def _as_file_name(value: object) -> str:
+    """A value as part of a directory's name; a text that could be none, by its digest."""
+    text = str(value)
+    is_plain = re.fullmatch(r"[\w.,=+-]{1,60}", text, re.ASCII)
+    return text if is_plain else hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def run_map(
@@ -110,9 +127,8 @@ def run_map(
 
     from echo_torch.lab import figures
 
-    title = "aligned lanes, {vocabulary_size} symbols, hidden size {hidden_size}, {updates} updates".format(
-        **grid.options
-    )
+    c = next(iter(grid.runs().values()))
+    title = f"aligned lanes, {c.vocabulary_size} symbols, {_network_in_words(c)}, {c.reading.updates} updates"
     title += f", {grid.seeds_in_words}"
     figures.draw_map(grid.axes, cells, folder / "map.png", title=title)
     figures.draw_map_seeds(grid.axes, cells, folder / "map_seeds.png", title=title)
@@ -126,19 +142,50 @@ def map_grid(
     num_seeds: int = 1,
     *,
     vocabulary_size: int = 10,
-    hidden_size: int = 50,
+    hidden_size: int | None = None,
     updates: int = 4000,
+    model: str = "lstm",
+    model_options: Any = None,
 ) -> Grid:
-    """The grid of `run_map`: aligned lanes over lags, chunk lengths and learning rates."""
+    """The grid of `run_map`: aligned lanes over lags, chunk lengths and learning rates.
+
+    Args:
+        lags: Rows.
+        chunks: Columns.
+        learning_rates: A table for each.
+        num_seeds: Seeds 1..n for every cell.
+        vocabulary_size: Of every run.
+        hidden_size: Of every run, None: 50; a user's own model has none.
+        updates: Of every run.
+        model: The network, one of the words or a user's own.
+        model_options: Arguments of a user's own model.
+
+    Raises:
+        RuleError: If an option has no effect with this model.
+    """
+    refuse_without_effect(model, {"hidden_size": hidden_size, "model_options": model_options})
     axes = {"lag": lags, "chunk": chunks, "learning_rate": learning_rates}
-    options = {"vocabulary_size": vocabulary_size, "hidden_size": hidden_size, "updates": updates, "lanes": 32}
+    network: dict[str, Any] = {"model_options": canonical_model_options(model_options)}
+    if not is_own_model(model):
+        network = {"hidden_size": 50 if hidden_size is None else hidden_size}
+    options = {"vocabulary_size": vocabulary_size, **network, "updates": updates, "lanes": 32, "model": model}
     return Grid("aligned", axes, num_seeds, options)
+
+
+def _network_in_words(configuration: Configuration) -> str:
+    """The network for a title; the LSTM goes without saying."""
+    words = network_in_words(configuration)
+    return (
+        words
+        if configuration.model == "lstm" or is_own_model(configuration.model)
+        else f"{configuration.model}, {words}"
+    )
 
 
 def run_lags(
     grid: Grid | None = None, folder: str | Path = "runs/lags", *, num_jobs: int | None = None, progress: bool = False
 ) -> list[dict[str, Any]]:
-    """Train mode lag over a grid of lags, hidden sizes and carries; leave runs, table and figure in a folder.
+    """Train mode lag over a grid of lags, sizes and carries; leave runs, table and figure in a folder.
 
     Args:
         grid: As `lags_grid` makes it; None: its defaults.
@@ -160,22 +207,43 @@ def run_lags(
 
     from echo_torch.lab import figures
 
-    title = f"mode lag, {grid.options['sequences']} sequences, {grid.seeds_in_words}"
+    model = grid.options.get("model", "lstm")
+    network = "" if model == "lstm" else f", {model}"
+    title = f"mode lag{network}, {grid.options['sequences']} sequences, {grid.seeds_in_words}"
     figures.draw_lags(grid.axes, cells, folder / "lags.png", title=title)
     return cells
 
 
 def lags_grid(
     lags: Sequence[int] = (1, 2, 3, 4),
-    hidden_sizes: Sequence[int] = (25, 50, 100),
+    hidden_sizes: Sequence[int] | None = None,
     carries: Sequence[str] = ("keep", "reset"),
     num_seeds: int = 3,
     *,
     sequences: int = 2000,
+    model: str = "lstm",
+    model_options: Sequence[Any] | None = None,
 ) -> Grid:
-    """The grid of `run_lags`: mode lag over lags, hidden sizes, and the state carried or reset."""
-    axes: dict[str, Sequence[Any]] = {"lag": lags, "hidden_size": hidden_sizes, "carry": carries}
-    return Grid("lag", axes, num_seeds, {"sequences": sequences})
+    """The grid of `run_lags`: mode lag over lags, sizes, and the state carried or reset.
+
+    Args:
+        lags: The lags.
+        hidden_sizes: The sizes, None: 25, 50 and 100; a user's own model has none.
+        carries: The state carried, reset, or both.
+        num_seeds: Seeds 1..n for every cell.
+        sequences: Of every run.
+        model: The network, one of the words or a user's own.
+        model_options: Of a user's own model: a list with several sets of its arguments, which stand where the sizes do.
+
+    Raises:
+        RuleError: If an option has no effect with this model.
+    """
+    refuse_without_effect(model, {"hidden_size": hidden_sizes, "model_options": model_options})
+    sizes: dict[str, Sequence[Any]] = {"hidden_size": (25, 50, 100) if hidden_sizes is None else hidden_sizes}
+    if is_own_model(model):
+        texts = map(canonical_model_options, model_options or [None])
+        sizes = {"model_options": list(dict.fromkeys(texts))}
+    return Grid("lag", {"lag": lags, **sizes, "carry": carries}, num_seeds, {"sequences": sequences, "model": model})
 
 
 def map_table(grid: Grid, cells: Sequence[dict[str, Any]]) -> str:
@@ -191,12 +259,13 @@ def map_table(grid: Grid, cells: Sequence[dict[str, Any]]) -> str:
 
 
 def lags_table(cells: Sequence[dict[str, Any]]) -> str:
-    """A row for each lag, hidden size and carry: skill, time to it, seconds and size, as markdown."""
+    """A row for each lag, size and carry: skill, time to it, seconds and parameters, as markdown."""
     words = {"keep": "carried", "reset": "reset"}
+    size = size_axis(cells[0])
     lines = [
         [
             str(cell["lag"]),
-            str(cell["hidden_size"]),
+            "-" if cell[size] is None else str(cell[size]),
             words[cell["carry"]],
             *result_cells(cell),
             f"{cell['seconds']:.1f}",
@@ -204,4 +273,5 @@ def lags_table(cells: Sequence[dict[str, Any]]) -> str:
         ]
         for cell in cells
     ]
-    return markdown_table(["lag", "hidden size", "state", *RESULT_COLUMNS, "seconds", "parameters"], lines)
+    names = ["lag", size.replace("_", " "), "state", *RESULT_COLUMNS, "seconds", "parameters"]
+    return markdown_table(names, lines)

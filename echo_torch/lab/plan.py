@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 
 from echo_torch.data.chunk import Chunk
@@ -15,10 +19,14 @@ from echo_torch.data.random_symbols import Missing
 from echo_torch.data.stream import EchoStream
 from echo_torch.diagnosis.data_path import DEFAULT_MAX_CHUNKS, DEFAULT_MAX_LAG, Reach, reach
 from echo_torch.experiments.configuration import Configuration, memory_length
+from echo_torch.experiments.model_options import read_model_options
+from echo_torch.experiments.options import is_own_model
 from echo_torch.experiments.readings import Bounded
 from echo_torch.lab.sources import symbols_of
 from echo_torch.models.networks import EchoGRU, EchoLSTM, EchoMLP, EchoModel, EchoRNN
+from echo_torch.models.own_model import Network, build, check_model, own_model_class, source_digest
 from echo_torch.models.state import RecurrentModel
+from echo_torch.randomness import random_state_kept
 from echo_torch.training.evaluation import Evaluation, answers, evaluate, reset_at_every_chunk
 
 EVALUATION_SEQUENCES = 1000
@@ -43,6 +51,7 @@ class Plan:
         self.configuration = configuration
         self._symbols = symbols_of(configuration, numbers)
         self._evaluations: dict[int, Bounded] = {}
+        self._is_checked = False
 
     @property
     def num_updates(self) -> int:
@@ -102,11 +111,44 @@ class Plan:
         """The chunks that training begins with."""
         return list(islice(self.training(), num_chunks))
 
-    def model(self) -> EchoModel:
-        """The network with its first weights, drawn from the seed; the global random state is left as it was."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.configuration.seed)
-            return _network(self.configuration)
+    @property
+    def has_own_model(self) -> bool:
+        """Whether its model is a class of the user's own; nothing of it is run before it is asked for."""
+        return is_own_model(self.configuration.model)
+
+    @property
+    def model_digest(self) -> str | None:
+        """A fingerprint of the file that defines the user's own model; None for the networks here.
+
+        Raises:
+            UserError: As `check_model`.
+        """
+        return source_digest(own_model_class(self.configuration.model)) if self.has_own_model else None
+
+    def check_model(self) -> None:
+        """Refuse a user's own model that cannot be trained, before anything is made. The networks here can.
+
+        Raises:
+            UserError: If it cannot be imported or built, stands in no file, or breaks a rule.
+        """
+        if self.model_digest is not None and not self._is_checked:
+            with seeded(self.configuration.seed):
+                check_model(self._own_model(), self.configuration.vocabulary_size)
+            self._is_checked = True
+
+    def model(self) -> Network:
+        """The network with its first weights, drawn from the seed; the global random state is left as it was.
+
+        Raises:
+            UserError: As `check_model`.
+        """
+        self.check_model()
+        with seeded(self.configuration.seed):
+            return self._own_model() if self.has_own_model else _network(self.configuration)
+
+    def _own_model(self) -> Network:
+        c = self.configuration
+        return build(own_model_class(c.model), c.vocabulary_size, read_model_options(c.model_options))
 
     def reach(self) -> Reach:
         """What the data path of the training allows: its first 20 sequences, of endless lanes the first 200 chunks."""
@@ -134,6 +176,16 @@ class Plan:
         chunks = self.evaluation()
         max_chunks = self.configuration.reading.max_chunks_told_apart
         return evaluate(model, reset_at_every_chunk(chunks) if is_reset else chunks, max_chunks=max_chunks)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The global random states drawn from a seed; afterwards they are as they were."""
+    with random_state_kept():
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed([seed % 2**32, seed // 2**32])  # numpy takes 32 bits at a time
+        yield
 
 
 def _network(c: Configuration) -> EchoModel:

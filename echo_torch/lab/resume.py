@@ -12,13 +12,23 @@ from typing import Any
 
 import torch
 
-from echo_torch.errors import Interrupted, UserError, plain
+from echo_torch.errors import Interrupted, RuleError, UserError, plain
 from echo_torch.files import WriteError, write_text
-from echo_torch.lab.finished import check_same, configuration_of, current_versions, kind_of
+from echo_torch.lab.finished import (
+    check_allowed,
+    check_same,
+    check_source,
+    check_weights,
+    configuration_of,
+    current_versions,
+    kind_of,
+)
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
-from echo_torch.lab.yaml_files import to_yaml
+from echo_torch.lab.yaml_files import SOURCE_KEY, to_yaml
+from echo_torch.models.state import StateForm
 from echo_torch.ranks import is_first_rank
+from echo_torch.training.bodies import LossError
 from echo_torch.training.checkpoints import (
     CHECKPOINT_KEY,
     RUN_KEY,
@@ -28,37 +38,47 @@ from echo_torch.training.checkpoints import (
     make_latest,
     newest_checkpoint,
 )
-from echo_torch.training.module import EchoModule, LossError
 from echo_torch.training.saving import SaveLast
 
 
-def find_start(plan: Plan, run: RunDirectory, resume: str | Path | None) -> Checkpoint | None:
+def find_start(
+    plan: Plan, run: RunDirectory, resume: str | Path | None, *, allow_changed_model: bool = False
+) -> Checkpoint | None:
     """The checkpoint that a training goes on from; None: it begins anew.
 
     Raises:
-        UserError: If there are some but none can be read, or it belongs to another configuration.
+        UserError: If there are some but none can be read, or it belongs to another configuration or source.
     """
+    check_allowed(plan, is_allowed=allow_changed_model)
     if resume is None:
+        if allow_changed_model:
+            raise RuleError("allow_changed_model", "$allow_changed_model has an effect only together with $resume")
         return None
     configuration = plan.configuration
     if resume == "auto":
         start = newest_checkpoint(run.checkpoint) if run.path.is_dir() else None
         if start is None:
             if run.config.exists():
-                check_same(run.read_config(), configuration, f"The run in {str(run.path)!r}")
+                what = f"The run in {str(run.path)!r}"
+                saved, source = run.read_saved()
+                check_same(saved, configuration, what)
+                check_source(source, plan, what, is_allowed=allow_changed_model)
             else:
                 run.check_free()
             return None
     else:
         start = load_checkpoint(resume)
+    what = f"The checkpoint {str(start.path)!r}"
     saved, versions = configuration_of(start)
-    check_same(saved, configuration, f"The checkpoint {str(start.path)!r}")
+    check_same(saved, configuration, what)
+    check_source(start.contents[RUN_KEY].get(SOURCE_KEY), plan, what, is_allowed=allow_changed_model)
     if len(start.contents[CHECKPOINT_KEY]["ranks"]) != configuration.devices:
         raise UserError(f"The checkpoint {str(start.path)!r} is not one of {configuration.devices} processes.")
     if start.contents[RUN_KEY].get("data") != plan.digest:
         raise UserError(
             f"{configuration.data!r} has changed since {str(start.path)!r} was written; a run goes on with its data."
         )
+    _check_fit(plan, start)
     now = current_versions()
     if changed := [f"{name} {versions[name]} (now {now[name]})" for name in now if versions[name] != now[name]]:
         warnings.warn(
@@ -67,6 +87,22 @@ def find_start(plan: Plan, run: RunDirectory, resume: str | Path | None) -> Chec
             stacklevel=2,
         )
     return start
+
+
+def _check_fit(plan: Plan, start: Checkpoint) -> None:
+    """Refuse a checkpoint that is not of this network, before anything is changed.
+
+    Raises:
+        UserError: If it is not.
+    """
+    model = plan.model()
+    check_weights(model, start)
+    check_optimizer(model, start, is_own_model=plan.has_own_model)
+    if plan.has_own_model:  # its source may have been changed; of the networks here the state hangs on the weights
+        form = StateForm(model.initial_state)
+        for rank in start.contents[CHECKPOINT_KEY]["ranks"]:
+            if rank["carry"] is not None:
+                form.unpack(rank["carry"])
 
 
 def prepare(plan: Plan, run: RunDirectory, start: Checkpoint | None) -> int:
@@ -78,7 +114,7 @@ def prepare(plan: Plan, run: RunDirectory, start: Checkpoint | None) -> int:
         if start is not None:
             make_latest(start.path, run.checkpoint)
         run.cut_back(rows)
-        write_text(run.config, to_yaml(plan.configuration))
+        write_text(run.config, to_yaml(plan.configuration, plan.model_digest))
     return made
 
 
@@ -138,13 +174,18 @@ def _what_is_kept(run: RunDirectory) -> str:
     return f"update {kept.update:,} is saved in {str(kept.path)!r}"
 
 
-def check_optimizer(module: EchoModule, checkpoint: Checkpoint) -> None:
+def check_optimizer(model: torch.nn.Module, checkpoint: Checkpoint, *, is_own_model: bool = False) -> None:
     """Refuse a checkpoint that does not hold Adam's moments of this network's weights.
+
+    Args:
+        model: Its network.
+        checkpoint: The checkpoint.
+        is_own_model: Whether it may have weights that no gradient has reached, and so no moments.
 
     Raises:
         UserError: If it does not.
     """
-    trained = [weights for weights in module.parameters() if weights.requires_grad]
+    trained = [weights for weights in model.parameters() if weights.requires_grad]
     needed = {
         number: {"step": kind_of(torch.tensor(0.0)), "exp_avg": kind_of(weights), "exp_avg_sq": kind_of(weights)}
         for number, weights in enumerate(trained)
@@ -153,7 +194,9 @@ def check_optimizer(module: EchoModule, checkpoint: Checkpoint) -> None:
         (optimizer,) = checkpoint.contents["optimizer_states"]
         found = {number: {n: kind_of(v) for n, v in moments.items()} for number, moments in optimizer["state"].items()}
     except (KeyError, TypeError, ValueError, AttributeError):
-        found = {}
+        found = {-1: {}}
+    if is_own_model:
+        needed = {number: kinds for number, kinds in needed.items() if number in found}
     if found != needed:
         raise UserError(
             f"The checkpoint {str(checkpoint.path)!r} does not hold what Adam remembers of this network's weights."
@@ -162,4 +205,5 @@ def check_optimizer(module: EchoModule, checkpoint: Checkpoint) -> None:
 
 def note_for(plan: Plan) -> dict[str, Any]:
     """What a checkpoint says of its run, so that it can be seen whether another one may go on with it."""
-    return {"config": plan.configuration.to_dict(), "versions": current_versions(), "data": plan.digest}
+    source = {} if plan.model_digest is None else {SOURCE_KEY: plan.model_digest}
+    return {"config": plan.configuration.to_dict(), "versions": current_versions(), "data": plan.digest, **source}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from echo_torch.errors import RuleError, UserError, plain
 from echo_torch.experiments.configuration import Configuration, configure
 from echo_torch.files import remove_unfinished, write_text
-from echo_torch.lab.yaml_files import check_format, read_yaml
+from echo_torch.lab.yaml_files import SOURCE_KEY, check_format, check_said, names_own_model, read_yaml
 
 try:
     import fcntl
@@ -24,12 +24,16 @@ except ImportError:  # Windows has no such locks
 
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
 @dataclass(frozen=True)
 class RunDirectory:
     """The files of one run.
+
+    >>> RunDirectory(Path("runs/lag-seed1")).metrics.as_posix()
+    'runs/lag-seed1/metrics.csv'
 
     Attributes:
         path: The directory, a Path or a string.
@@ -169,18 +173,34 @@ class RunDirectory:
             else:
                 path.unlink(missing_ok=True)
 
-    def read_config(self) -> Configuration:
+    def read_config(self, model: str | None = None) -> Configuration:
         """The configuration of the run.
 
+        Args:
+            model: The model again, where it is a class of a user's own: nothing that a directory names is run by
+                itself. None will do for the networks here.
+
         Raises:
-            UserError: If there is none, or it is not one, or of another format.
+            RuleError: If it is another one, or missing.
+            UserError: If there is no configuration, or it is not one, or of another format.
+        """
+        configuration, _ = self.read_saved()
+        check_said(self.config, configuration.model, model)
+        return configuration
+
+    def read_saved(self) -> tuple[Configuration, str | None]:
+        """What config.yaml says, to compare with or to show: (configuration, digest of its own model's source).
+
+        Raises:
+            UserError: As `read_config`.
         """
         if not self.config.exists():
             raise RuleError("run", "$run must be the directory of a finished run", f"{str(self.path)!r}, which is none")
         values = read_yaml(self.config)
         check_format(values.pop("format", None), repr(str(self.config)))
+        source = values.pop(SOURCE_KEY, None) if names_own_model(values) else None
         try:
-            return configure(**values)
+            return configure(**values), source
         except TypeError as error:  # there is no mode
             raise UserError(f"{str(self.config)!r} is not the configuration of a run: {error}.") from None
         except RuleError as error:
@@ -213,15 +233,28 @@ def weights_sha256(state_dict: Mapping[str, Tensor]) -> str:
 
     Returns:
         SHA-256, in hex, over the entries sorted by name: name, NUL, dtype, NUL, shape as JSON, NUL, values as
-        little-endian bytes in C order.
+        little-endian bytes in C order; of a complex number the real part first.
     """
     digest = hashlib.sha256()
     for name in sorted(state_dict):
-        values = state_dict[name].detach().cpu().contiguous().numpy()
-        header = f"{name}\0{values.dtype}\0{json.dumps(list(values.shape))}\0"
+        dtype, values = _as_numpy(state_dict[name])
+        header = f"{name}\0{dtype}\0{json.dumps(list(values.shape))}\0"
         digest.update(header.encode())
         digest.update(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
     return digest.hexdigest()
+
+
+def _as_numpy(weights: Tensor) -> tuple[str, NDArray[Any]]:
+    """The name of their type, and their values; of a type that numpy has not, such as bfloat16, their bits."""
+    values = weights.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    try:
+        numbers: NDArray[Any] = values.numpy()
+    except TypeError:
+        import torch
+
+        bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32}[values.itemsize]
+        return str(values.dtype).removeprefix("torch."), values.view(bits).numpy()
+    return str(numbers.dtype), numbers
 
 
 def check_new_file(path: str | Path, name: str) -> None:

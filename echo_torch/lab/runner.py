@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
+import pickle
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.callbacks import Checkpoint as CheckpointCallback
+from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers.logger import Logger
 
 from echo_torch.diagnosis.audit import StateAudit
 from echo_torch.errors import RuleError, UserError
 from echo_torch.experiments.configuration import Configuration
+from echo_torch.experiments.options import is_own_model
 from echo_torch.files import FORMAT
 from echo_torch.lab.console import quiet_lightning, warnings_as_lines
-from echo_torch.lab.finished import check_weights, current_versions, evaluation_result
-from echo_torch.lab.plan import Plan
+from echo_torch.lab.finished import count_weights, current_versions, evaluation_result
+from echo_torch.lab.plan import Plan, seeded
 from echo_torch.lab.processes import KilledError, run_ranks
 from echo_torch.lab.resume import (
-    check_optimizer,
     ends_in_a_sentence,
     find_start,
     killed_process_error,
@@ -31,7 +35,7 @@ from echo_torch.lab.resume import (
     where_it_begins,
 )
 from echo_torch.lab.run_directory import RunDirectory, weights_sha256
-from echo_torch.models.state import RecurrentModel
+from echo_torch.lab.yaml_files import SOURCE_KEY
 from echo_torch.ranks import is_first_rank, launched_ranks
 from echo_torch.training.checkpoints import Checkpoint, load_checkpoint
 from echo_torch.training.metrics_file import MetricsFile
@@ -64,6 +68,51 @@ def check_machine(plan: Plan) -> None:
         raise UserError("TensorBoard is not installed: pip install 'echo-torch[tensorboard]'.")
 
 
+@dataclass(frozen=True)
+class _Watchers:
+    """What goes along with a training.
+
+    Attributes:
+        audit: As of `train`, like the others.
+    """
+
+    audit: str
+    progress: bool
+    loggers: Sequence[Logger]
+    callbacks: Sequence[pl.Callback]
+
+    def check(self, configuration: Configuration) -> None:
+        """Refuse what Lightning or several processes could not use, before anything is made.
+
+        Raises:
+            RuleError: If there is such a thing.
+        """
+        for name, kind in (("loggers", Logger), ("callbacks", pl.Callback)):
+            given = getattr(self, name)
+            if not isinstance(given, Sequence):
+                raise RuleError(name, f"${name} must be a list of them", type(given).__name__)
+            for one in given:
+                kind_of_it = f"{type(one).__module__}.{type(one).__qualname__}"
+                if not isinstance(one, kind):
+                    raise RuleError(name, f"${name} must be {name} of pytorch_lightning", kind_of_it)
+                if configuration.devices > 1 and launched_ranks() is None and not _can_be_pickled(one):
+                    rule = f"${name} must be able to go to other processes, of which $devices starts several"
+                    raise RuleError(name, rule, f"a {kind_of_it}, which cannot be pickled")
+        if self.progress and any(isinstance(one, ProgressBar) for one in self.callbacks):
+            raise RuleError("callbacks", "$callbacks must hold no progress bar where $progress draws one")
+        if any(isinstance(one, ModelCheckpoint) and one.dirpath is None for one in self.callbacks):
+            rule = "$callbacks must say where a ModelCheckpoint writes"
+            raise RuleError("callbacks", rule, "one without dirpath", reason="because Lightning would choose a place")
+
+
+def _can_be_pickled(value: object) -> bool:
+    try:
+        pickle.dumps(value)
+    except Exception:  # whatever its parts say
+        return False
+    return True
+
+
 def train(
     configuration: Configuration | Plan,
     run: RunDirectory,
@@ -71,12 +120,16 @@ def train(
     audit: str = "warn",
     progress: bool = False,
     resume: str | Path | None = None,
+    allow_changed_model: bool = False,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[pl.Callback] = (),
     say: Callable[[str], None] = lambda line: None,
     curve: bool = False,
 ) -> dict[str, Any]:
     """Train, evaluate and leave everything in the run directory.
 
-    Several devices are several processes, unless a launcher such as torchrun has started them already.
+    Several devices are several processes, unless a launcher such as torchrun has started them already. Each gets a copy
+    of the loggers and callbacks.
 
     Args:
         configuration: What to compute, or the plan of it where that is made already.
@@ -86,6 +139,10 @@ def train(
         progress: Whether a progress bar is drawn on standard error.
         resume: "auto" continues the run in `run` from its latest checkpoint, or begins it where there is none; a path
             continues it from that checkpoint; None begins a new one, and the directory must be new or empty.
+        allow_changed_model: Whether a run with a user's own model goes on although the file that defines it changed.
+        loggers: Lightning's, beside the run's own: each gets every row of metrics.csv and validation.csv, under the
+            names of `EchoModule`.
+        callbacks: Lightning's, beside the run's own. One that ends the training early ends it well.
         say: Is told in a sentence where a resumed run begins.
         curve: Whether curve.png is drawn: loss and accuracy over the training.
 
@@ -93,13 +150,16 @@ def train(
         What result.json holds.
 
     Raises:
-        UserError: If the machine, the directory or the checkpoint does not allow it; then nothing is changed. If a file
-            cannot be written or a number is not finite; then the last checkpoint is kept.
+        UserError: If the machine, the model, the directory or the checkpoint does not allow it; then nothing is
+            changed. If a file cannot be written or a number is not finite; then the last checkpoint is kept.
         Interrupted: At Ctrl-C and SIGTERM; it says how to go on.
     """
     plan = configuration if isinstance(configuration, Plan) else Plan(configuration)
+    watchers = _Watchers(audit, progress, loggers, callbacks)
     check_machine(plan)
-    start = find_start(plan, run, resume)
+    watchers.check(plan.configuration)
+    start = find_start(plan, run, resume, allow_changed_model=allow_changed_model)
+    plan.check_model()
     if is_first_rank():
         if resume is None:
             run.check_free()
@@ -108,39 +168,39 @@ def train(
         made = prepare(plan, run, start)
         if resume is not None:
             say(where_it_begins(run, made, plan.num_updates))
-        if plan.configuration.devices > 1 and launched_ranks() is None:
-            path = None if start is None else start.path
-            result = _train_in_processes(plan.configuration, run, path, audit, progress)
-        else:
-            result = _train(plan, run, start, audit, progress)
+        is_alone = plan.configuration.devices == 1 or launched_ranks() is not None
+        result = (_train if is_alone else _train_in_processes)(plan, run, start, watchers)
         if curve and is_first_rank():
-            from echo_torch.lab.figures import draw_curve
-
-            draw_curve(run, plan.configuration)
+            _draw_curve(plan, run)
     return result
 
 
-def _train_in_processes(
-    configuration: Configuration, run: RunDirectory, start: Path | None, audit: str, progress: bool
-) -> dict[str, Any]:
+def _draw_curve(plan: Plan, run: RunDirectory) -> None:
+    from echo_torch.lab.figures import draw_curve
+
+    draw_curve(run, plan.configuration)
+
+
+def _train_in_processes(plan: Plan, run: RunDirectory, start: Checkpoint | None, watchers: _Watchers) -> dict[str, Any]:
+    arguments = (plan.configuration, run, None if start is None else start.path, watchers)
     try:
-        run_ranks(_train_one_of_several, (configuration, run, start, audit, progress), configuration.devices)
+        run_ranks(_train_one_of_several, arguments, plan.configuration.devices)
     except KilledError as error:
         raise killed_process_error(run, str(error)) from None
     return run.read_result()
 
 
 def _train_one_of_several(
-    configuration: Configuration, run: RunDirectory, start: Path | None, audit: str, progress: bool
+    configuration: Configuration, run: RunDirectory, start: Path | None, watchers: _Watchers
 ) -> None:
     with warnings_as_lines():
         checkpoint = None if start is None else load_checkpoint(start)
-        _train(Plan(configuration), run, checkpoint, audit, progress)
+        _train(Plan(configuration), run, checkpoint, watchers)
 
 
-def _train(plan: Plan, run: RunDirectory, start: Checkpoint | None, audit: str, progress: bool) -> dict[str, Any]:
+def _train(plan: Plan, run: RunDirectory, start: Checkpoint | None, watchers: _Watchers) -> dict[str, Any]:
     """Train and evaluate in this process, alone or as one of several; the first writes."""
-    c = plan.configuration
+    c, audit = plan.configuration, watchers.audit
     torch.set_num_threads(c.threads)
     model = plan.model()
     module = build_module(c, model)
@@ -148,35 +208,42 @@ def _train(plan: Plan, run: RunDirectory, start: Checkpoint | None, audit: str, 
     check = StateAudit(audit if is_first_rank() or audit == "raise" else "count")
     note = note_for(plan)
     saver = SaveLast(run.checkpoint, c.checkpoint_every, validate_every=c.validate_every, note=note)
-    path, made = None, 0
-    if start is not None:
-        path, made = start.path, start.update
-        check_weights(model, start)
-        check_optimizer(module, start)
-    with quiet_lightning():
-        callbacks = [check, saver, *([Bar(c.mode)] if progress else [])]
-        trainer = build_trainer(c, callbacks, build_loggers(plan, run, made), WholeCheckpoints(start))
+    path, made = (None, 0) if start is None else (start.path, start.update)
+    with quiet_lightning(), _randomness(plan):
+        # The saver last: what the others count belongs into the checkpoint.
+        callbacks = [check, *watchers.callbacks, saver, *([Bar(c.mode)] if watchers.progress else [])]
+        loggers = [*build_loggers(plan, run, made), *watchers.loggers]
+        trainer = build_trainer(c, callbacks, loggers, WholeCheckpoints(start))
         with ends_in_a_sentence(run, c.seed, path, saver):
             _fit(trainer, module, build_data(plan), path)
+            if trainer.global_step < plan.num_updates:  # a callback has ended it
+                trainer.save_checkpoint(run.checkpoint)
             seconds = saver.seconds
-            evaluation = evaluation_result(plan, model)
+            evaluation = evaluation_result(plan, model.eval())
     result = {
         "format": FORMAT,
         "mode": c.mode,
         "seed": c.seed,
         **evaluation,
-        "updates": plan.num_updates,
+        "updates": trainer.global_step,
         "seconds": round(seconds, 3),
-        "updates_per_second": round(plan.num_updates / seconds, 1),
+        "updates_per_second": round(trainer.global_step / seconds, 1),
         "gaps": {str(gap): number for gap, number in check.gaps.items()},
-        "parameters": sum(weight.numel() for weight in module.parameters() if weight.requires_grad),
+        "parameters": count_weights(model),
         "weights_sha256": weights_sha256(model.state_dict()),
         "config": c.to_dict(),
+        **({SOURCE_KEY: plan.model_digest} if plan.has_own_model else {}),
         "versions": current_versions(),
     }
     if is_first_rank():
         run.write_result(result)
     return result
+
+
+def _randomness(plan: Plan) -> contextlib.AbstractContextManager[None]:
+    """What a user's own model draws in training comes from the seed, of each rank other numbers. Ours draw nothing."""
+    rank = int(os.environ.get("RANK", os.environ["LOCAL_RANK"])) if launched_ranks() is not None else 0
+    return seeded(plan.configuration.seed + rank) if plan.has_own_model else contextlib.nullcontext()
 
 
 def _fit(trainer: pl.Trainer, module: EchoModule, data: pl.LightningDataModule, start: Path | None) -> None:
@@ -189,7 +256,7 @@ def _fit(trainer: pl.Trainer, module: EchoModule, data: pl.LightningDataModule, 
         raise
 
 
-def build_module(configuration: Configuration, model: RecurrentModel[Any]) -> EchoModule:
+def build_module(configuration: Configuration, model: torch.nn.Module) -> EchoModule:
     """The model with its optimiser."""
     # Keras divides by a square root plus 1e-7, PyTorch by one plus 1e-8.
     epsilon = 1e-7 if configuration.init == "keras" else 1e-8
@@ -220,11 +287,12 @@ def build_trainer(
     checkpoints: WholeCheckpoints | None = None,
 ) -> pl.Trainer:
     """Lightning's Trainer for a configuration; by itself it writes and draws nothing."""
-    several = configuration.devices > 1
+    # Some weights of a user's own model may get no gradient; of the networks here all do.
+    several = "ddp_find_unused_parameters_true" if is_own_model(configuration.model) else "ddp"
     return pl.Trainer(
         accelerator={"cuda": "gpu"}.get(configuration.accelerator, configuration.accelerator),
         devices=configuration.devices,
-        strategy="ddp" if several else "auto",
+        strategy=several if configuration.devices > 1 else "auto",
         max_steps=configuration.reading.num_updates,
         gradient_clip_val=configuration.clip_norm,
         log_every_n_steps=configuration.log_every,
@@ -235,7 +303,7 @@ def build_trainer(
         logger=list(loggers),
         callbacks=list(callbacks),
         plugins=[checkpoints or WholeCheckpoints()],
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(callback, CheckpointCallback) for callback in callbacks),
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
         use_distributed_sampler=False,

@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from echo_torch.errors import Interrupted, UserError
 from echo_torch.experiments.configuration import Configuration, configure
+from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import end_with_parent
 from echo_torch.lab.run_directory import RunDirectory, cannot_use
-from echo_torch.lab.yaml_files import check_format
+from echo_torch.lab.yaml_files import SOURCE_KEY, check_format
 
 _POLL_SECONDS = 0.3
 _NEEDED = {
@@ -48,25 +49,56 @@ def run_all(
         What each run's result.json holds, by name, in the order of `runs`.
 
     Raises:
-        UserError: If a finished run there is damaged, or belongs to another configuration. Nothing is removed then.
+        UserError: If a user's own model cannot be trained; then nothing is made.
+        UserError: If a finished run there is damaged, or belongs to another configuration or another source of its
+            model. Nothing is removed then.
         Interrupted: At Ctrl-C and SIGTERM; the processes are ended and finished runs stay.
     """
+    sources = _check_models(runs)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_use(folder, error) from None
-    found = {name: read_finished(RunDirectory(folder / name), c) for name, c in runs.items()}
+    found = {name: read_finished(RunDirectory(folder / name), c, sources[name]) for name, c in runs.items()}
     to_do = {name: c for name, c in runs.items() if found[name] is None}
     if to_do:
         _run(to_do, folder, num_jobs or os.cpu_count() or 1, progress)
-    return {name: result or _must_read(RunDirectory(folder / name), runs[name]) for name, result in found.items()}
+    return {
+        name: result or _must_read(RunDirectory(folder / name), runs[name], sources[name])
+        for name, result in found.items()
+    }
 
 
-def read_finished(run: RunDirectory, configuration: Configuration) -> dict[str, Any] | None:
-    """The result of a finished run, None where it is not finished.
+def _check_models(runs: Mapping[str, Configuration]) -> dict[str, str | None]:
+    """The digest of each run's own model, looked at once whatever else differs; None for the networks here.
 
     Raises:
-        UserError: If the result cannot be read or belongs to another configuration.
+        UserError: If one cannot be trained.
+    """
+    looked_at: dict[tuple[object, ...], str | None] = {}
+    sources = {}
+    for name, c in runs.items():
+        which = (c.model, c.model_options, c.vocabulary_size)
+        if which not in looked_at:
+            plan = Plan(c)
+            plan.check_model()
+            looked_at[which] = plan.model_digest
+        sources[name] = looked_at[which]
+    return sources
+
+
+def read_finished(
+    run: RunDirectory, configuration: Configuration, model_source: str | None = None
+) -> dict[str, Any] | None:
+    """The result of a finished run, None where it is not finished.
+
+    Args:
+        run: Its directory.
+        configuration: What it must be of.
+        model_source: The digest of its own model; None for the networks here.
+
+    Raises:
+        UserError: If the result cannot be read or belongs to another configuration or another source of its model.
     """
     try:
         text = run.result.read_text(encoding="utf-8")
@@ -89,11 +121,17 @@ def read_finished(run: RunDirectory, configuration: Configuration) -> dict[str, 
             f"{str(run.path)!r} holds a finished run with other options, and no finished run is overwritten.",
             "Choose another $run.",
         )
+    if result.get(SOURCE_KEY) != model_source:
+        raise UserError(
+            f"{str(run.path)!r} holds a finished run with another source of {configuration.model}, and no finished run "
+            "is overwritten.",
+            "Choose another $run.",
+        )
     return dict(result)
 
 
-def _must_read(run: RunDirectory, configuration: Configuration) -> dict[str, Any]:
-    result = read_finished(run, configuration)
+def _must_read(run: RunDirectory, configuration: Configuration, model_source: str | None) -> dict[str, Any]:
+    result = read_finished(run, configuration, model_source)
     if result is None:
         raise UserError(f"The run {str(run.path)!r} was removed while others went on.")
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,11 @@ RESULT_COLUMNS = ("accuracy (95 %)", "evaluated with the state reset", "sequence
 def result_cells(row: dict[str, Any]) -> list[str]:
     """The cells that belong to `RESULT_COLUMNS`."""
     return [with_interval(row), f"{row['accuracy_reset']:.2%}", _time_in_words(row)]
+
+
+def size_axis(names: Container[str]) -> str:
+    """Which option of `lags` tells networks of different sizes apart: of a user's own model its arguments."""
+    return "hidden_size" if "hidden_size" in names else "model_options"
 
 
 def markdown_table(names: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from echo_torch.errors import UserError
+from echo_torch.errors import RuleError, UserError, plain
 from echo_torch.experiments.configuration import Configuration
+from echo_torch.experiments.options import is_own_model
 from echo_torch.files import FORMAT, check_regular
 
+SOURCE_KEY = "model_source"  # the digest of an own model's source, in config.yaml, result.json and checkpoints
 _MAX_CONFIG_BYTES = 2**20
 
 
@@ -58,6 +61,32 @@ def check_format(found: object, what: str, way_out: str = "train the run anew") 
         )
 
 
+def names_own_model(values: Mapping[str, Any]) -> bool:
+    """Whether the options of a file name a class of a user's own."""
+    return isinstance(values.get("model"), str) and is_own_model(values["model"])
+
+
+def check_said(path: str | Path, named: str, said: str | None) -> None:
+    """Refuse the model that a file names, unless whoever reads the file names it too.
+
+    Args:
+        path: The file, for the error.
+        named: The model in it.
+        said: The one that was given beside the file; None: none was, which will do for the networks here.
+
+    Raises:
+        RuleError: If they differ.
+    """
+    if said == named or (said is None and not is_own_model(named)):
+        return
+    file, got = plain(repr(str(path))), "" if said is None else said
+    if is_own_model(named):
+        rule = f"$model must repeat {plain(named)}, the class that {file} names"
+        reason, way_out = "because nothing that a file or directory names is run by itself", "if it is to be run"
+        raise RuleError("model", rule, got, reason=reason, way_out=f"give $model {plain(named)} {way_out}")
+    raise RuleError("model", f"$model must be {plain(named)}, the model in {file}", got, way_out="leave it out")
+
+
 def read_options(path: str | Path) -> dict[str, Any]:
     """The mode and options in a YAML file of a person's own, or in the config.yaml of a run.
 
@@ -66,12 +95,20 @@ def read_options(path: str | Path) -> dict[str, Any]:
     """
     values = read_yaml(path)
     check_format(values.pop("format", FORMAT), repr(str(path)), "leave the format out to have the options read")
+    if names_own_model(values):
+        values.pop(SOURCE_KEY, None)  # of the run that wrote it; another one has the source that is there now
     return values
 
 
-def to_yaml(configuration: Configuration) -> str:
-    """The configuration as YAML that `--config` takes back."""
+def to_yaml(configuration: Configuration, model_source: str | None = None) -> str:
+    """The configuration as YAML that `--config` takes back.
+
+    Args:
+        configuration: Of a run.
+        model_source: The digest of its own model's source; None: it has none.
+    """
     import yaml
 
-    text: str = yaml.safe_dump({"format": FORMAT, **configuration.to_dict()}, sort_keys=False)
+    source = {} if model_source is None else {SOURCE_KEY: model_source}
+    text: str = yaml.safe_dump({"format": FORMAT, **configuration.to_dict(), **source}, sort_keys=False)
     return text

@@ -81,5 +81,19 @@ def test_weights_fingerprint_follows_its_definition():
     assert weights_sha256(weights) != digest.hexdigest()
 
 
+def test_weights_of_types_that_numpy_has_not_or_has_in_two_parts():
+    """Of bfloat16 the bits count, of a complex number its real part and then its imaginary one."""
+    half = torch.tensor([1.0, -2.5, 3e30], dtype=torch.bfloat16)
+    turned = torch.tensor([[1 + 2j], [4 - 3j]]).conj()
+    digest = hashlib.sha256(b"half\0bfloat16\0[3]\0" + (half.float().numpy().view("<u4") >> 16).astype("<u2").tobytes())
+    digest.update(b"turned\0complex64\0[2, 1]\0" + np.array([1, -2, 4, 3], "<f4").tobytes())
+    assert weights_sha256({"turned": turned, "half": half}) == digest.hexdigest()
+    for dtype in (torch.float16, torch.float8_e4m3fn, torch.bool, torch.int64):
+        one = torch.tensor(1.0).to(dtype)
+        assert (
+            weights_sha256({"a": one}) == weights_sha256({"a": one.clone()}) != weights_sha256({"a": one.float() + 1})
+        )
+
+
 def test_a_directory_may_be_a_string(tmp_path):
     assert RunDirectory(str(tmp_path)).metrics == RunDirectory(tmp_path).metrics
