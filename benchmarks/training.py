@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from echo_torch import Carry, EchoLSTM
 from echo_torch.diagnosis.audit import StateAudit
 from echo_torch.experiments.configuration import configure
 from echo_torch.lab.console import quiet_lightning
@@ -131,6 +132,37 @@ def aligned(num_updates: int, num_audits: int = 0) -> float:
         return _time_fit(build_trainer(configuration, audits), module, build_data(Plan(configuration)))
 
 
+class OwnModule(pl.LightningModule):
+    """A module of one's own: its state carried by hand, and by as many more `Carry` as one likes."""
+
+    def __init__(self, num_carries: int) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.net, self.state = EchoLSTM(), None
+        self.carries = [Carry(self.net.initial_state) for _ in range(num_carries)]
+
+    def training_step(self, chunk, batch_idx):  # noqa: D102
+        for carry in self.carries:
+            carry.begin(chunk.starts)
+        if self.state is None or chunk.starts.all():
+            self.state = self.net.initial_state(len(chunk.symbols))
+        logits, (hidden, cell) = self.net(chunk.symbols, self.state)
+        self.state = type(self.state)(hidden.detach(), cell.detach())
+        for carry in self.carries:
+            carry.end(self.state, cursor=chunk.index + 1)
+        return F.cross_entropy(logits[:, -1], chunk.targets[:, -1])
+
+    def configure_optimizers(self):  # noqa: D102
+        return torch.optim.Adam(self.parameters(), fused=True)
+
+
+def own_module(num_updates: int, num_carries: int = 0) -> float:
+    """Training of `lag` in a module of one's own; with ten Carry, what one costs stands out of the noise."""
+    configuration = configure("lag", updates=num_updates, accelerator="cpu")
+    with quiet_lightning():
+        return _time_fit(build_trainer(configuration), OwnModule(num_carries), build_data(Plan(configuration)))
+
+
 def resident_mib(num_sequences: int) -> float:
     """Memory of this process after reading so many sequences."""
     stream = Plan(configure("lag")).training()
@@ -188,6 +220,8 @@ def main() -> None:
         "data": share_of_data,
         "e": aligned,
         "e10": lambda n: aligned(n, num_audits=10),
+        "f": own_module,
+        "f10": lambda n: own_module(n, num_carries=10),
     }
     names = {
         "a": "plain loop, default Adam",
@@ -198,6 +232,8 @@ def main() -> None:
         "data": "making the data, DataLoader included",
         "e": "aligned, 32 lanes, none of them",
         "e10": "the same with ten times StateAudit",
+        "f": "a module of one's own, its state carried by hand",
+        "f10": "the same with ten times Carry beside",
     }
     for way in ways.values():
         way(300)  # warm up
@@ -212,8 +248,10 @@ def main() -> None:
     for over, under in (("c", "a"), ("b", "a"), ("d", "b"), ("data", "a"), ("data", "c")):
         ratios = [x / y for x, y in zip(times[over], times[under], strict=True)]
         print(f"  {f'{over}/{under}':8}{statistics.median(ratios):8.3f} ({min(ratios):.3f}, {max(ratios):.3f})")
-    shares = [(ten - none) / 10 / none for none, ten in zip(times["e"], times["e10"], strict=True)]
-    print(f"  {'audit':8}{statistics.median(shares):8.3f} ({min(shares):.3f}, {max(shares):.3f})  of e: one StateAudit")
+    for name, way, what in (("audit", "e", "one StateAudit"), ("carry", "f", "one Carry")):
+        shares = [(ten - none) / 10 / none for none, ten in zip(times[way], times[f"{way}10"], strict=True)]
+        middle = statistics.median(shares)
+        print(f"  {name:8}{middle:8.3f} ({min(shares):.3f}, {max(shares):.3f})  of {way}: {what}")
     every = configure("lag").checkpoint_every
     costs = [(with_ - without) * 20 / every / without for without, with_ in zip(times["c"], times["c20"], strict=True)]
     print(

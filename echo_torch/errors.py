@@ -11,6 +11,13 @@ from typing import Any
 class UserError(Exception):
     """Something only the user can mend, in one sentence that says how.
 
+    >>> from echo_torch import configure
+    >>> try:
+    ...     configure("lag", lag=9)
+    ... except UserError as error:
+    ...     print(type(error).__name__)
+    RuleError
+
     Args:
         message: What is wrong, as it is.
         way_out: What to do, a clause of its own; `$name` stands for an argument, as in `RuleError`.

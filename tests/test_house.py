@@ -1,6 +1,7 @@
 """What holds for the whole house: public lists, what is imported when, what no library half may say."""
 
 import ast
+import doctest
 import importlib
 import re
 import subprocess
@@ -15,10 +16,12 @@ from echo_torch import RunDirectory, configure, train
 PACKAGE = Path(echo_torch.__file__).parent
 WINGS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 NAMES = [
-    "Chunk", "Configuration", "EXPERIMENTS", "EchoLSTM", "EchoModule", "EchoPredictor", "EchoStream", "Evaluation",
-    "Frames", "LSTMState", "LaneLayout", "OnlineEcho", "RandomSymbols", "RunDirectory", "Stamps", "WindowLayout",
-    "configure", "detach_state", "evaluate", "frame_windows", "generate_sequence", "one_hot_decode", "one_hot_encode",
-    "reset_state", "train",
+    "Carry", "Chunk", "Configuration", "EXPERIMENTS", "EchoGRU", "EchoLSTM", "EchoMLP", "EchoModule", "EchoPredictor",
+    "EchoRNN", "EchoStream", "Evaluation", "Frames", "LSTMState", "LaneLayout", "OnlineEcho", "OwnSeries",
+    "RandomSymbols", "RunDirectory", "SeriesLayout", "Stamps", "StateAudit", "StreamData", "UserError",
+    "WindowLayout", "collate_chunk", "configure", "detach_state", "evaluate", "explain", "frame_windows",
+    "generate_sequence", "one_hot_decode", "one_hot_encode", "probe", "reach", "replace", "reset_state",
+    "run_comparison", "run_lags", "run_map", "train",
 ]  # fmt: skip
 
 
@@ -28,6 +31,22 @@ def test_the_front_door():
     assert set(NAMES) <= set(dir(echo_torch))
     with pytest.raises(AttributeError, match="nonsense"):
         echo_torch.nonsense  # noqa: B018
+
+
+NO_DOCTEST = {
+    "train": "leaves a directory",
+    "run_comparison": "trains for minutes",
+    "run_lags": "trains for minutes",
+    "run_map": "trains for minutes",
+    "EXPERIMENTS": "has no docstring: it is a table",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_shows_its_use(name):
+    """Its docstring or that of one of its methods holds an example that is run."""
+    found = doctest.DocTestFinder(exclude_empty=True).find(getattr(echo_torch, name), name)
+    assert any(test.examples for test in found) != (name in NO_DOCTEST)
 
 
 @pytest.mark.parametrize("wing", WINGS)
@@ -43,7 +62,7 @@ def test_a_wing_has_one_public_list(wing):
 
 
 def imported(program):
-    words = "('torch', 'numpy', 'pytorch_lightning', 'matplotlib', 'mpmath', 'torch.optim')"
+    words = "('torch', 'numpy', 'pytorch_lightning', 'lightning', 'matplotlib', 'mpmath', 'torch.optim')"
     program += f"\nimport sys; print([name for name in {words} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, input="1\n")
     return ast.literal_eval(found.stdout.splitlines()[-1])
