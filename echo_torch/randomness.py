@@ -48,3 +48,16 @@ def random_state_kept() -> Iterator[None]:
         yield
     finally:
         restore_random_state(before)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The global random states begin at a seed; afterwards they are as they were."""
+    import numpy as np
+    import torch
+
+    with random_state_kept():
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed([seed % 2**32, seed // 2**32])  # numpy takes 32 bits at a time
+        yield

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
 from typing import Any
-
-import numpy as np
-import torch
 
 from echo_torch.data.chunk import Chunk
 from echo_torch.data.layout import Layout
@@ -26,7 +20,7 @@ from echo_torch.lab.sources import symbols_of
 from echo_torch.models.networks import EchoGRU, EchoLSTM, EchoMLP, EchoModel, EchoRNN
 from echo_torch.models.own_model import Network, build, check_model, own_model_class, source_digest
 from echo_torch.models.state import RecurrentModel
-from echo_torch.randomness import random_state_kept
+from echo_torch.randomness import seeded
 from echo_torch.training.evaluation import Evaluation, answers, evaluate, reset_at_every_chunk
 
 EVALUATION_SEQUENCES = 1000
@@ -176,16 +170,6 @@ class Plan:
         chunks = self.evaluation()
         max_chunks = self.configuration.reading.max_chunks_told_apart
         return evaluate(model, reset_at_every_chunk(chunks) if is_reset else chunks, max_chunks=max_chunks)
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """The global random states drawn from a seed; afterwards they are as they were."""
-    with random_state_kept():
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed([seed % 2**32, seed // 2**32])  # numpy takes 32 bits at a time
-        yield
 
 
 def _network(c: Configuration) -> EchoModel:

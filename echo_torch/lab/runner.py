@@ -24,7 +24,7 @@ from echo_torch.experiments.options import is_own_model
 from echo_torch.files import FORMAT
 from echo_torch.lab.console import quiet_lightning, warnings_as_lines
 from echo_torch.lab.finished import count_weights, current_versions, evaluation_result
-from echo_torch.lab.plan import Plan, seeded
+from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import KilledError, run_ranks
 from echo_torch.lab.resume import (
     ends_in_a_sentence,
@@ -36,6 +36,7 @@ from echo_torch.lab.resume import (
 )
 from echo_torch.lab.run_directory import RunDirectory, weights_sha256
 from echo_torch.lab.yaml_files import SOURCE_KEY
+from echo_torch.randomness import seeded
 from echo_torch.ranks import is_first_rank, launched_ranks
 from echo_torch.training.checkpoints import Checkpoint, load_checkpoint
 from echo_torch.training.metrics_file import MetricsFile

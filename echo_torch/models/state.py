@@ -65,7 +65,7 @@ class RecurrentModel(Protocol[State]):
         """Logits (lanes, steps, vocabulary_size), or as its `encoding` says, and the state after the last step."""
         ...
 
-    def initial_state(self, num_lanes: int) -> State:
+    def initial_state(self, num_lanes: int, /) -> State:
         """The state of lanes that have read nothing yet."""
         ...
 

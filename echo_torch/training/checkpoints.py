@@ -10,6 +10,7 @@ import hashlib
 import io
 import struct
 import warnings
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,13 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
 
     Raises:
         WriteError: If it cannot be written; then the older ones are as they were.
+        CheckpointError: If it holds something that could not be read back; likewise.
     """
     path = Path(path)
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
+    if (name := _not_plain(checkpoint)) is not None:
+        _check_readable(buffer, name)
     length = struct.pack("<H", _COMMENT_LENGTH)
     # The last two bytes of an archive without a comment say that it has none. The views are let go whatever happens:
     # Python 3.12.1 crashes where its garbage collector finds them in the traceback of a failed write.
@@ -57,6 +61,28 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
     ):
         file.write(body)
         file.write(length + _MARK + _digest(body, length))
+
+
+def _not_plain(value: Any, name: str = "it") -> str | None:
+    """Where a checkpoint holds something else than surely can be read back; None where it does not."""
+    kind = type(value)  # a subclass is another thing: an enum is a str
+    if value is None or kind in (str, int, float, bool, bytes) or isinstance(value, torch.Tensor):
+        return None
+    is_dict = kind in (dict, OrderedDict)
+    parts = value.items() if is_dict else enumerate(value) if kind in (list, tuple) else None
+    if parts is None:
+        return f"{name} = {type(value).__name__}"
+    return next((found for key, part in parts if (found := _not_plain(part, f"{name}[{key!r}]"))), None)
+
+
+def _check_readable(buffer: io.BytesIO, name: str) -> None:
+    try:
+        torch.load(buffer, map_location="cpu", weights_only=True)
+    except Exception:
+        raise CheckpointError(
+            "The checkpoint could not be read back, because it would hold other things than tensors, numbers and texts: "
+            f"{name}. A module or a callback gives it from its state_dict or checkpoint hook; let it give plain values."
+        ) from None
 
 
 @dataclass

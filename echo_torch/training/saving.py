@@ -36,6 +36,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint under its final name when it is complete."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)  # as Lightning's own does
         write_checkpoint(checkpoint, path)
 
     def load_checkpoint(

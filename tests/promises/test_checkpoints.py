@@ -9,6 +9,7 @@ import shutil
 import struct
 import warnings
 import zipfile
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -298,3 +299,20 @@ def test_the_directory_is_removed_under_the_run(tmp_path):
     assert "Cannot write" in error
     assert "No such file or directory" in error
     assert not run.path.exists()
+
+
+class Whatever:
+    """Something that weights_only refuses to read."""
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path):
+    """A callback of somebody's own that saves objects would leave a run that cannot go on."""
+    path = tmp_path / "last.ckpt"
+    write_checkpoint({"a": OrderedDict(b=[torch.ones(2), (1, "x", None)])}, path)
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match=r"could not be read back.*it\['callbacks'\]\['Own'\] = Whatever"):
+        write_checkpoint({"callbacks": {"Own": Whatever()}}, path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+    write_checkpoint({"size": torch.Size([2])}, path)  # this can be
+    assert read_checkpoint(path)["size"] == torch.Size([2])
