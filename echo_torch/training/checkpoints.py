@@ -76,12 +76,13 @@ def _not_plain(value: Any, name: str = "it") -> str | None:
 
 
 def _check_readable(buffer: io.BytesIO, name: str) -> None:
+    buffer.seek(0)
     try:
         torch.load(buffer, map_location="cpu", weights_only=True)
     except Exception:
         raise CheckpointError(
-            "The checkpoint could not be read back, because it would hold other things than tensors, numbers and texts: "
-            f"{name}. A module or a callback gives it from its state_dict or checkpoint hook; let it give plain values."
+            f"The checkpoint could not be read back, as it would hold more than tensors, numbers and texts: {name}. "
+            "A module or a callback gives it from its state_dict or checkpoint hook; let it give plain values."
         ) from None
 
 
