@@ -219,12 +219,9 @@ class StateForm:
             rule = "$state must be nested as $initial_state's"
             raise RuleError("state", rule, f"{len(leaves)} fields where {len(form)} are expected")
         for place, (leaf, (axis, rank)) in enumerate(zip(leaves, form, strict=True)):
-            is_tensor = isinstance(leaf, Tensor)
-            if (leaf.ndim if is_tensor else -1) != rank:
-                rule = f"$state must have {rank} axes, as {_name_of(state, place)} of $initial_state has"
-                found = f"shape {tuple(leaf.shape)}" if is_tensor else type(leaf).__name__
-                raise RuleError("state", rule, found)
-            if axis is not None and leaf.shape[axis] != num_lanes:
+            if not isinstance(leaf, Tensor) or leaf.ndim != rank:
+                self._check_rank(state, place, leaf, rank)
+            elif axis is not None and leaf.shape[axis] != num_lanes:
                 raise RuleError(
                     "starts",
                     f"$starts must hold one value for each of the state's {leaf.shape[axis]} lanes",
@@ -232,6 +229,13 @@ class StateForm:
                     reason="because a state is never padded or cut to fit",
                     way_out="keep the number of rows, leaving some unused, or reset all lanes where it changes",
                 )
+
+    def _check_rank(self, state: Any, place: int, leaf: Any, rank: int) -> None:
+        is_tensor = isinstance(leaf, Tensor)
+        if is_tensor or rank >= 0:
+            needed = f"have {rank} axes" if rank >= 0 else "be no tensor"
+            rule = f"$state must {needed} in {_name_of(state, place)}, as $initial_state's"
+            raise RuleError("state", rule, f"shape {tuple(leaf.shape)}" if is_tensor else type(leaf).__name__)
 
     def reset(self, state: Any, starts: Tensor) -> Any:
         """As `reset_state`, with this form's `initial_state`; where all lanes start, their number may have changed."""
@@ -312,7 +316,10 @@ def _collect(state: Any, found: list[Any]) -> None:
         found.append(state)
     elif isinstance(state, (tuple, list)):
         for part in state:
-            _collect(part, found)
+            if isinstance(part, Tensor):  # not by a call of its own: it is done at every update
+                found.append(part)
+            else:
+                _collect(part, found)
     elif isinstance(state, dict):
         for key in sorted(state, key=str):
             _collect(state[key], found)
@@ -334,7 +341,7 @@ def with_leaves(state: State, leaves: Iterator[Any] | Sequence[Any]) -> State:
 
 def _rebuild(state: Any, leaves: Iterator[Any]) -> Any:
     if isinstance(state, (tuple, list)):
-        parts = [_rebuild(part, leaves) for part in state]
+        parts = [next(leaves) if isinstance(part, Tensor) else _rebuild(part, leaves) for part in state]
         make = getattr(state, "_make", type(state))
         return make(parts)
     if isinstance(state, dict):

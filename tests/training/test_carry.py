@@ -109,7 +109,7 @@ def test_a_state_that_is_never_ended_is_noticed():
         (lambda: ended(torch.ones(3), cursor=-1), "`cursor` must be the number of the batch"),
         (lambda: ended(torch.ones(3), cursor=True), "`cursor` must be the number of the batch"),
         (lambda: ended(torch.ones(3), stage="test", cursor=1), "`cursor` must be.*Got 1 in test"),
-        (lambda: ended_twice(torch.ones(3)), r"`state` must have 2 axes, as state of `init.*Got shape \(3,\)"),
+        (lambda: ended_twice(torch.ones(3)), r"`state` must have 2 axes in state, as.*Got shape \(3,\)"),
         (lambda: ended_twice([torch.ones(3, 1)] * 2), "`state` must be nested as `initial_state`'s. Got 2 fields"),
         (lambda: ended_twice(None), "`state` must have 2 axes.*Got NoneType"),
     ],
