@@ -1,5 +1,7 @@
 """`Carry` in a LightningModule of one's own: float inputs, a regression loss, an optimiser of its own, exact resume."""
 
+import itertools
+
 import pytorch_lightning as pl
 import torch
 from carry_in_a_loop import Echo, batch
@@ -35,7 +37,7 @@ class Batches(torch.utils.data.IterableDataset):
         self.carry = carry
 
     def __iter__(self):  # asked for when the checkpoint was read: from the batch on that comes next
-        return ((*batch(number), number) for number in range(self.carry.cursor, 300))
+        return ((*batch(number), number) for number in itertools.count(self.carry.cursor))
 
 
 def train(max_steps, checkpoint=None):

@@ -14,6 +14,7 @@ import echo_torch.lightning
 from echo_torch import EchoLSTM, EchoStream, LaneLayout, RandomSymbols
 from echo_torch.diagnosis import StateError
 from echo_torch.lab.console import quiet_lightning
+from echo_torch.training import CarryWarning
 
 BOTH = {"pytorch_lightning": (pl, echo_torch), "lightning": (lightning, echo_torch.lightning)}
 both = pytest.mark.parametrize("package", BOTH)
@@ -75,6 +76,33 @@ def test_a_resume_is_exact_under_each(package, tmp_path):
     assert audit.num_faults == 0
 
 
+def test_a_loader_that_begins_elsewhere_than_the_checkpoint_is_noticed(tmp_path):
+    module, runner = echo_torch.EchoModule(Forgetful()), trainer(pl, 6)
+    with quiet_lightning():
+        runner.fit(module, training().loader())
+    runner.save_checkpoint(tmp_path / "half.ckpt")
+    with quiet_lightning(), pytest.warns(CarryWarning, match="at chunk 6, but its loader begins at chunk 0"):
+        trainer(pl, 8).fit(module, training().loader(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+
+
+def test_a_stream_that_ends_is_refused_where_several_epochs_go_on_in_the_middle(tmp_path):
+    def bounded(start, rank, num_ranks):
+        return EchoStream(LaneLayout(4, 3, 1), RandomSymbols(10), start=start, num_chunks=10)
+
+    def run(max_steps, **options):
+        checkpoint = options.pop("ckpt_path", None)
+        runner = trainer(pl, max_steps, **options)
+        with quiet_lightning():
+            data = echo_torch.StreamData(bounded, validation)
+            runner.fit(echo_torch.EchoModule(Forgetful()), data, ckpt_path=checkpoint, weights_only=True)
+        return runner
+
+    run(6).save_checkpoint(tmp_path / "half.ckpt")
+    with pytest.raises(ValueError, match=r"`training` must give a stream without end.*num_chunks=10, start=6"):
+        run(20, ckpt_path=tmp_path / "half.ckpt")
+    run(-1, max_epochs=1, ckpt_path=tmp_path / "half.ckpt")  # a single pass is read to its end
+
+
 def test_both_train_the_same():
     one, two = (fit(package, 8)[1] for package in BOTH)
     assert type(one) is not type(two)
@@ -94,6 +122,7 @@ def test_the_audit_stops_a_training_under_each(package):
 
 
 @both
+@pytest.mark.filterwarnings("ignore:A batch of the training was begun")  # Carry sees the leak too
 def test_the_audit_looks_into_a_carry(package):
     """Somebody writes the state of a module of one's own between two batches."""
     outer, parts = BOTH[package]

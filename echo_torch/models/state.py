@@ -129,6 +129,24 @@ def reset_state(state: State, starts: Tensor, initial_state: Callable[[int], Sta
     )
 
 
+def initial_state_of(model: object) -> Callable[[int], Any]:
+    """A model's `initial_state`.
+
+    Raises:
+        RuleError: If it has none.
+    """
+    found = getattr(model, "initial_state", None)
+    if not callable(found):
+        raise RuleError(
+            "model",
+            "$model must have a method initial_state(num_lanes)",
+            type(model).__name__,
+            reason="because lanes begin with its state, and it tells which axis counts them",
+            way_out="for nn.GRU's own state: `return torch.zeros(num_layers, num_lanes, hidden_size)`",
+        )
+    return cast("Callable[[int], Any]", found)
+
+
 class StateForm:
     """What the states of a model look like, found once: which axis of each tensor counts the lanes.
 
@@ -148,6 +166,8 @@ class StateForm:
     def __init__(self, initial_state: Callable[[int], Any], lane_axes: Any = None) -> None:
         self._initial_state = initial_state
         self._given = lane_axes
+        self._names: list[str] = []
+        self._is_named_alike = False
 
     @cached_property
     def lane_axes(self) -> tuple[int | None, ...]:
@@ -163,6 +183,7 @@ class StateForm:
         """Lane axis and rank of each leaf; rank -1 for what is no tensor."""
         with random_state_kept(), torch.no_grad():
             two, three = self._initial_state(2), self._initial_state(3)
+        self._names = names_of(two, by_place=True)
         small, large, names = leaves_of(two), leaves_of(three), names_of(two)
         if names != names_of(three):
             raise RuleError(
@@ -218,6 +239,8 @@ class StateForm:
         if len(leaves) != len(form):
             rule = "$state must be nested as $initial_state's"
             raise RuleError("state", rule, f"{len(leaves)} fields where {len(form)} are expected")
+        if not self._is_named_alike:
+            self._check_names(state)
         for place, (leaf, (axis, rank)) in enumerate(zip(leaves, form, strict=True)):
             if not isinstance(leaf, Tensor) or leaf.ndim != rank:
                 self._check_rank(state, place, leaf, rank)
@@ -229,6 +252,14 @@ class StateForm:
                     reason="because a state is never padded or cut to fit",
                     way_out="keep the number of rows, leaving some unused, or reset all lanes where it changes",
                 )
+
+    def _check_names(self, state: Any) -> None:
+        """Refuse other keys; looked at once, because a model names its fields alike at every call."""
+        names = names_of(state, by_place=True)
+        if names != self._names:
+            rule = f"$state must be nested as $initial_state's, {_in_words(self._names)}"
+            raise RuleError("state", rule, _in_words(names))
+        self._is_named_alike = True
 
     def _check_rank(self, state: Any, place: int, leaf: Any, rank: int) -> None:
         is_tensor = isinstance(leaf, Tensor)
@@ -293,8 +324,11 @@ class StateForm:
 
 
 def pack_state(state: Any) -> list[Any]:
-    """A state as a checkpoint holds it: its leaves, tensors on the CPU."""
-    return [leaf.cpu() if isinstance(leaf, Tensor) else leaf for leaf in leaves_of(state)]
+    """A state as a checkpoint holds it: its leaves, tensors on the CPU, numbers as Python's."""
+    leaves = leaves_of(state)
+    return [
+        leaf.cpu() if isinstance(leaf, Tensor) else leaf.item() if hasattr(leaf, "item") else leaf for leaf in leaves
+    ]
 
 
 def leaves_of(state: Any) -> list[Any]:
@@ -351,14 +385,22 @@ def _rebuild(state: Any, leaves: Iterator[Any]) -> Any:
     return next(leaves)
 
 
-def names_of(state: Any, name: str = "state") -> list[str]:
-    """How each leaf is reached: `state.hidden`, `state[0][1]`, `state['keys']`."""
+def names_of(state: Any, name: str = "state", *, by_place: bool = False) -> list[str]:
+    """How each leaf is reached: `state.hidden`, `state[0][1]`, `state['keys']`.
+
+    Args:
+        state: As of `leaves_of`.
+        name: Of the whole.
+        by_place: Whether the fields of a named tuple are numbered, so that a plain tuple has the same names.
+    """
     if isinstance(state, dict):
-        return [leaf for key in sorted(state, key=str) for leaf in names_of(state[key], f"{name}[{key!r}]")]
+        parts = [(f"{name}[{key!r}]", state[key]) for key in sorted(state, key=str)]
+        return [leaf for place, part in parts for leaf in names_of(part, place, by_place=by_place)]
     if isinstance(state, (tuple, list)):
-        fields = getattr(state, "_fields", None)
+        fields = None if by_place else getattr(state, "_fields", None)
         words = [f".{field}" for field in fields] if fields else [f"[{place}]" for place in range(len(state))]
-        return [leaf for part, word in zip(state, words, strict=True) for leaf in names_of(part, name + word)]
+        parts = [(name + word, part) for word, part in zip(words, state, strict=True)]
+        return [leaf for place, part in parts for leaf in names_of(part, place, by_place=by_place)]
     return [name]
 
 

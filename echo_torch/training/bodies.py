@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 
 from echo_torch.data.chunk import Chunk
 from echo_torch.data.stream import EchoStream
+from echo_torch.errors import RuleError
 from echo_torch.models.encoding import count_asked, count_correct, loss_sum, most_likely, num_digits_of
-from echo_torch.models.state import RecurrentModel
+from echo_torch.models.state import initial_state_of
 from echo_torch.ranks import gather, sum_over_ranks
-from echo_torch.training.carry import Carry
+from echo_torch.training.carry import Carry, CarryWarning
 from echo_torch.training.checkpoints import CHECKPOINT_KEY
 
 if TYPE_CHECKING:
@@ -41,9 +43,10 @@ class EchoModuleBody(_Module):
         self.epsilon = epsilon
         # No buffer: DDP would overwrite a buffer with rank 0's lanes, and a saved one would tie the weights to a
         # number of lanes.
-        self._carry = Carry(cast("RecurrentModel[Any]", model).initial_state)
+        self._carry = Carry(initial_state_of(model))
         self._pooled: Tensor | None = None  # loss sum, correct, asked since the last row; of all ranks together
         self._validated: Tensor | None = None  # as _pooled, of the validation
+        self._resumed_at: int | None = None  # the cursor of a checkpoint, until the first chunk after it
 
     @property
     def carry(self) -> Any:
@@ -69,7 +72,7 @@ class EchoModuleBody(_Module):
         """A new training begins with nothing remembered."""
         if stage == "fit":
             self._carry.forget()
-            self._pooled = None
+            self._pooled = self._resumed_at = None
 
     def on_train_start(self) -> None:
         """A resumed training begins with what its checkpoint holds."""
@@ -81,6 +84,8 @@ class EchoModuleBody(_Module):
         Raises:
             LossError: If the loss is not finite.
         """
+        if self._resumed_at is not None:
+            self._check_begin(chunk)
         logits, state = self.model(chunk.symbols, self._carry.begin(chunk.starts))
         total = loss_sum(logits, chunk.targets, self._num_digits)
         # The sum over all ranks, so that all stop where the loss of one is not finite.
@@ -150,7 +155,18 @@ class EchoModuleBody(_Module):
             self.double()  # Lightning does so after it has read the weights, which float32 would round
         saved = checkpoint[CHECKPOINT_KEY]
         self._carry.load_state_dict(saved)
-        self._pooled = saved["ranks"][0]["pooled"]
+        self._pooled, self._resumed_at = saved["ranks"][0]["pooled"], saved["cursor"]
+
+    def _check_begin(self, chunk: Chunk) -> None:
+        expected, self._resumed_at = self._resumed_at, None
+        if chunk.index != expected:
+            warnings.warn(
+                f"The training goes on from a checkpoint at chunk {expected}, but its loader begins at chunk "
+                f"{chunk.index}: the carried state belongs to another place. Let the loader begin at the module's "
+                "`cursor`, as that of StreamData does.",
+                CarryWarning,
+                stacklevel=2,
+            )
 
     @property
     def _stage(self) -> str:
@@ -228,7 +244,16 @@ class StreamDataBody(_DataModule):
         """The training stream from where the module stands, or this rank's share of it."""
         assert self.trainer is not None
         start = cursor_of(self.trainer.lightning_module)
-        return self._training(start=start, **self._shard()).loader(num_workers=self._num_workers)
+        stream = self._training(start=start, **self._shard())
+        if start and stream.num_chunks is not None and self.trainer.max_epochs != 1:
+            raise RuleError(
+                "training",
+                "$training must give a stream without end, where a training of several epochs goes on in the middle",
+                f"num_chunks={stream.num_chunks}, start={start}",
+                reason="because each later pass would begin there too",
+                way_out="leave num_chunks out, and let the Trainer's max_steps end the training",
+            )
+        return stream.loader(num_workers=self._num_workers)
 
     def val_dataloader(self) -> Any:
         """The validation's stream, or this rank's share of it."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 from echo_torch.errors import RuleError, suggest
@@ -18,8 +20,11 @@ _LIGHTNING = {"train": "training", "validate": "validation", "predict": "predict
 _STAGE_OF = {**{stage: stage for stage in STAGES}, **_LIGHTNING}
 
 
+_Ranks: TypeAlias = "list[tuple[list[Any] | None, dict[str, Any]]]"  # of each its state and random state
+
+
 class CarryWarning(UserWarning):
-    """A state is dropped where one would expect it to be carried."""
+    """A state is dropped, or belongs elsewhere, where one would expect it to be carried."""
 
 
 class Carry:
@@ -44,7 +49,9 @@ class Carry:
     [2.0, 1.0]
 
     Where a training goes on from a checkpoint that holds `state_dict()`, it goes on exactly: with each rank's state
-    and random state. All ranks call `state_dict`, from a checkpoint hook for instance.
+    and random state. All ranks call `state_dict`, from a checkpoint hook for instance. Where the weights of a
+    checkpoint begin another training, `forget()` begins it with nothing remembered; `forget("validation")` does so at
+    the start of each validation whose first batch does not reset all lanes.
 
     Args:
         initial_state: number of lanes -> the state of lanes that have read nothing. A state is a tensor, or any nesting
@@ -65,6 +72,7 @@ class Carry:
                 way_out="hand over `model.initial_state` itself, without calling it",
             )
         self._form = StateForm(initial_state, lane_axes)
+        self._has_learned = self._is_warned = False
         self.forget()
 
     def forget(self, stage: str | None = None) -> None:
@@ -79,7 +87,7 @@ class Carry:
         if stage is None:
             self._states: dict[str, Any] = {}
             self._lanes_of: dict[str, int] = {}  # of those that were checked
-            self._restored: Mapping[str, Any] | None = None  # of this rank, until the training goes on
+            self._restored: _Ranks | None = None  # what a checkpoint holds, until the training goes on
             self._is_resumed = False  # whether the training's next batch is its first after a checkpoint
             self.cursor = 0
         else:
@@ -121,10 +129,11 @@ class Carry:
         """
         restored, self._restored = self._restored, None
         if restored is not None:
-            self.set_state(self._unpack(restored))
-            self._is_resumed = restored["carry"] is not None
+            state = self._unpack(restored)
+            self.set_state(state)
+            self._is_resumed = state is not None
             # Not when it was loaded: making a loader draws random numbers, and the model was perhaps elsewhere.
-            restore_random_state(restored["random"])
+            restore_random_state(restored[own_rank()][1])
 
     def begin(self, starts: Tensor, stage: str = "training") -> Any:
         """The state that a batch begins with.
@@ -145,7 +154,8 @@ class Carry:
         stage = _STAGE_OF.get(stage) or _checked_stage(stage)
         if self._is_open and self._stage == stage:
             self._warn_of_dropped_state(stage)
-        if self._restored is not None and stage == "training":
+        if stage == "training":
+            self._look_at_gradients()
             self.go_on()
         if self._is_resumed and stage == "training":
             self._is_resumed = False
@@ -177,10 +187,7 @@ class Carry:
             rule = "$state has no batch that it could belong to"
             raise RuleError("state", rule, "`end` before any `begin`", way_out="call `begin(starts)` before the model")
         if cursor is not None:
-            if stage != "training" or isinstance(cursor, bool) or not isinstance(cursor, int) or cursor < 0:
-                rule = "$cursor must be the number of the batch that the training reads next, a whole number >= 0"
-                raise RuleError("cursor", rule, f"{cursor!r} in {stage}")
-            self.cursor = cursor
+            self.cursor = _checked_cursor(cursor, stage)
         self._states[stage] = self._form.detach(state, self._num_lanes)
         self._lanes_of[stage], self._is_open = self._num_lanes, False
 
@@ -189,10 +196,11 @@ class Carry:
 
         All ranks must call it.
         """
-        own = self._restored
-        if own is None:
-            state = self._states.get("training")
-            own = {"carry": None if state is None else pack_state(state), "random": random_state()}
+        if self._restored is not None:  # nothing has happened since
+            ranks = [{"carry": leaves, "random": random} for leaves, random in self._restored]
+            return {"cursor": self.cursor, "ranks": ranks}
+        state = self._states.get("training")
+        own = {"carry": None if state is None else pack_state(state), "random": random_state()}
         return {"cursor": self.cursor, "ranks": gather(own)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -204,7 +212,19 @@ class Carry:
         Raises:
             RuleError: If it was written by another number of ranks, or by a model with another state.
         """
-        ranks = state_dict["ranks"]
+        try:
+            ranks, cursor = [(rank["carry"], rank["random"]) for rank in state_dict["ranks"]], state_dict["cursor"]
+        except (KeyError, TypeError):
+            rule = "$state_dict must be what `state_dict()` of a Carry gave"
+            got = f"a dict with {', '.join(map(str, state_dict)) or 'nothing'}" if isinstance(state_dict, dict) else ""
+            raise RuleError("state_dict", rule, got or type(state_dict).__name__) from None
+        self.forget()
+        self._restored, self.cursor = ranks, cursor
+        if len(ranks) == num_ranks():
+            self._unpack(ranks)  # refused now, not when the data are there
+
+    def _unpack(self, ranks: _Ranks) -> Any:
+        """This rank's state; refused here alone, so that a model can be tested by another number of processes."""
         if len(ranks) != num_ranks():
             raise RuleError(
                 "devices",
@@ -212,13 +232,21 @@ class Carry:
                 f"{num_ranks()}, and a checkpoint of {len(ranks)}",
                 reason="because each rank carries its own lanes",
             )
-        own = ranks[own_rank()]
-        self._unpack(own)  # refused now, not when the data are there
-        self.forget()
-        self._restored, self.cursor = {"carry": own["carry"], "random": own["random"]}, state_dict["cursor"]
+        leaves, _ = ranks[own_rank()]
+        return None if leaves is None else self._form.unpack(leaves)
 
-    def _unpack(self, own: Mapping[str, Any]) -> Any:
-        return None if own["carry"] is None else self._form.unpack(own["carry"])
+    def _look_at_gradients(self) -> None:
+        """Warn, once, of a training's batch that records no gradient after others did: it may be a validation's."""
+        if torch.is_grad_enabled():
+            self._has_learned = True
+        elif self._has_learned and not self._is_warned:
+            self._is_warned = True
+            warnings.warn(
+                "A batch of the training was begun where no gradient is recorded, and the training goes on with the "
+                'state that it leaves. If it is a validation\'s, say so: `begin(starts, stage="validation")`.',
+                CarryWarning,
+                stacklevel=4,
+            )
 
     def _warn_of_dropped_state(self, stage: str) -> None:
         warnings.warn(
@@ -227,6 +255,17 @@ class Carry:
             CarryWarning,
             stacklevel=3,
         )
+
+
+def _checked_cursor(cursor: Any, stage: str) -> int:
+    try:
+        number = operator.index(cursor)  # also of a tensor, which a loader makes of a number
+    except TypeError:
+        number = -1
+    if stage != "training" or isinstance(cursor, bool) or number < 0:
+        rule = "$cursor must be the number of the batch that the training reads next, a whole number >= 0"
+        raise RuleError("cursor", rule, f"{cursor!r} in {stage}")
+    return number
 
 
 def _checked_stage(stage: str) -> str:

@@ -13,7 +13,7 @@ from echo_torch.data.chunk import NOT_ASKED, Chunk
 from echo_torch.errors import RuleError
 from echo_torch.intervals import wilson_interval
 from echo_torch.models.encoding import loss_sum, most_likely, num_digits_of
-from echo_torch.models.state import RecurrentModel, device_of
+from echo_torch.models.state import RecurrentModel, device_of, initial_state_of
 from echo_torch.training.carry import Carry
 
 
@@ -149,7 +149,7 @@ def read(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> Iterator[tuple[
     Yields:
         Each chunk with its logits (lanes, steps, vocabulary_size).
     """
-    carry = Carry(model.initial_state)
+    carry = Carry(initial_state_of(model))
     for chunk in chunks:
         with torch.no_grad():
             state = carry.begin(chunk.starts, "test")

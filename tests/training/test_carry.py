@@ -112,6 +112,7 @@ def test_a_state_that_is_never_ended_is_noticed():
         (lambda: ended_twice(torch.ones(3)), r"`state` must have 2 axes in state, as.*Got shape \(3,\)"),
         (lambda: ended_twice([torch.ones(3, 1)] * 2), "`state` must be nested as `initial_state`'s. Got 2 fields"),
         (lambda: ended_twice(None), "`state` must have 2 axes.*Got NoneType"),
+        (lambda: named({"other": torch.ones(3, 1)}), r"`state` must be nested as .*state\['h'\]. Got state\['other'\]"),
     ],
 )  # fmt: skip
 def test_mistakes_get_a_sentence(use, words):
@@ -124,6 +125,12 @@ def ended(state, stage="training", cursor=None):
     carry.begin(NONE, stage)
     carry.end(state, cursor=cursor)
     return carry
+
+
+def named(state):
+    carry = Carry(lambda lanes: {"h": torch.zeros(lanes, 1)})
+    carry.begin(NONE)
+    carry.end(state)
 
 
 def ended_twice(state):
@@ -178,8 +185,51 @@ def test_checkpoints_that_do_not_fit_are_refused():
         Carry(lambda lanes: torch.zeros(lanes, 2)).load_state_dict(saved)
     with pytest.raises(ValueError, match=r"Got float32 \(3, 1\)"):
         Carry(lambda lanes: (torch.zeros(lanes, 1), torch.zeros(lanes, 1))).load_state_dict(saved)
+    for wrong, got in (({}, "a dict with nothing"), ({"cursor": 1}, "a dict with cursor"), (None, "NoneType")):
+        with pytest.raises(ValueError, match=f"`state_dict` must be what .* of a Carry gave. Got {got}"):
+            Carry(counting).load_state_dict(wrong)
+
+
+def test_a_checkpoint_of_other_ranks_is_for_tests_alone():
+    """A model that two processes trained is tested by one; to train on is refused."""
+    saved = ended(torch.ones(3, 1)).state_dict()
+    carry = Carry(counting)
+    carry.load_state_dict({**saved, "ranks": saved["ranks"] * 2})
+    assert carry.begin(NONE, "test").tolist() == [[10]] * 3
+    carry.end(torch.ones(3, 1))
     with pytest.raises(ValueError, match=r"`devices` must be as when the checkpoint was written.*Got 1, and .* of 2"):
-        Carry(counting).load_state_dict({**saved, "ranks": saved["ranks"] * 2})
+        carry.begin(NONE)
+    carry.forget()
+    assert carry.begin(NONE).tolist() == [[10]] * 3  # another training, with these weights
+
+
+def test_numbers_of_numpy_and_cursors_of_loaders():
+    carry = Carry(lambda lanes: (torch.zeros(lanes, 1), np.int64(3)))
+    carry.begin(NONE)
+    carry.end((torch.ones(3, 1), np.int64(4)), cursor=torch.tensor(5))
+    file = io.BytesIO()
+    torch.save(carry.state_dict(), file)
+    file.seek(0)
+    again = Carry(lambda lanes: (torch.zeros(lanes, 1), 3))
+    again.load_state_dict(torch.load(file, weights_only=True))
+    assert again.begin(NONE)[1] == 4
+    assert again.cursor == 5
+
+
+def test_a_validation_that_is_taken_for_a_training_is_noticed():
+    carry = Carry(counting)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with torch.no_grad():  # nothing but inference is no fault
+            carry.begin(NONE)
+            carry.end(torch.ones(3, 1))
+        carry.begin(NONE)
+        carry.end(torch.ones(3, 1))
+        with torch.no_grad():
+            carry.begin(NONE, "validation")
+            carry.end(torch.ones(3, 1))
+    with torch.no_grad(), pytest.warns(CarryWarning, match="where no gradient is recorded"):
+        carry.begin(NONE)
 
 
 def test_a_cache_that_grows_is_carried_saved_and_reset_whole():
