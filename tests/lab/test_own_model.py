@@ -13,8 +13,9 @@ import torch
 import yaml
 from support import own_sources, runs
 from support.processes import TIMES, files
+from support.runs import StopError, stop_at
 
-from echo_torch import EchoModule, EchoPredictor, OnlineEcho, RunDirectory, train
+from echo_torch import EchoPredictor, OnlineEcho, RunDirectory, train
 from echo_torch.errors import RuleError, UserError
 from echo_torch.experiments.configuration import replace
 from echo_torch.lab import sweep
@@ -199,21 +200,6 @@ def test_runs_of_the_networks_here_say_nothing_of_it(tmp_path):
         train(short(), run, resume="auto", allow_changed_model=True)
     with pytest.raises(RuleError, match="has an effect only together with `resume`"):
         train(own(), RunDirectory(tmp_path / "other"), allow_changed_model=True)
-
-
-class StopError(Exception):
-    """Stands for whatever ends a process."""
-
-
-def stop_at(monkeypatch, cursor):
-    step = EchoModule.training_step
-
-    def stopping(module, chunk, batch_idx):
-        if chunk.index == cursor:
-            raise StopError
-        return step(module, chunk, batch_idx)
-
-    monkeypatch.setattr(EchoModule, "training_step", stopping)
 
 
 VARIANTS = [

@@ -14,6 +14,7 @@ import pytest
 import torch
 from support import runs
 from support.processes import TIMES, files, finish, kill_and_resume, start, wait_until
+from support.runs import StopError, stop_at
 
 from echo_torch import RunDirectory, train
 from echo_torch.cli import main
@@ -32,22 +33,6 @@ ROOT = Path(__file__).parents[2]
 
 
 short = partial(runs.short, vocabulary_size=10, validate_every=12)
-
-
-class StopError(Exception):
-    """Stands for whatever ends a process."""
-
-
-def stop_at(monkeypatch, cursor):
-    """Let the training fail at a chunk, before its update."""
-    step = EchoModule.training_step
-
-    def stopping(module, chunk, batch_idx):
-        if chunk.index == cursor:
-            raise StopError
-        return step(module, chunk, batch_idx)
-
-    monkeypatch.setattr(EchoModule, "training_step", stopping)
 
 
 VARIANTS = [
