@@ -81,7 +81,13 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "command", ["reach --mode lag", "predict --run {} 1 2 3 4 5 6", "evaluate --run {}", "stream --run {}"]
+    "command",
+    [
+        "reach --mode lag",
+        pytest.param("predict --run {} 1 2 3 4 5 6", marks=pytest.mark.slow),
+        pytest.param("evaluate --run {}", marks=pytest.mark.slow),
+        "stream --run {}",
+    ],
 )
 def test_what_needs_no_lightning_does_not_wait_for_it(run, command):
     words = command.format(run).split()

@@ -167,6 +167,7 @@ def test_a_changed_source_is_refused_unless_it_is_allowed(capfd):
         assert main(command) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [["-m", "echo_torch", "train"], [str(ROOT / "train.py")]])
 def test_a_module_in_the_current_directory_is_found(tmp_path, program):
     own_sources.write("own_there")

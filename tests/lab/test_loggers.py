@@ -117,6 +117,7 @@ class EndAt(pl.Callback):
         trainer.should_stop = trainer.global_step == self.update
 
 
+@pytest.mark.slow
 def test_a_callback_may_end_the_training(tmp_path):
     """The result and the checkpoint are of where it ended, and it can go on from there."""
     run, whole = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "whole")
@@ -129,6 +130,7 @@ def test_a_callback_may_end_the_training(tmp_path):
     assert files(run.path) == files(whole.path)
 
 
+@pytest.mark.slow
 def test_early_stopping_sees_the_validation(tmp_path):
     never_better = EarlyStopping("validation_accuracy", mode="max", min_delta=2.0, patience=1)
     assert train(short(), RunDirectory(tmp_path / "run"), callbacks=[never_better])["updates"] == 24

@@ -203,16 +203,22 @@ def test_runs_of_the_networks_here_say_nothing_of_it(tmp_path):
 
 
 VARIANTS = [
-    {"name": "GRU"},
     {"name": "GRU", "mode": "masked", "missing": 0.2},
     {"name": "Nested", "mode": "aligned", "reset_every": 7, "stagger": True},
+]
+SLOW_VARIANTS = [
+    {"name": "GRU"},
     {"name": "Nested", "mode": "stateful", "clip_norm": 0.1, "workers": 1},
     {"name": "Half", "mode": "lag", "batch_size": 7},
     {"name": "Learned", "mode": "whole", "model_options": "width=4,rate=0.1"},
 ]
 
 
-@pytest.mark.parametrize("options", VARIANTS, ids=lambda options: "-".join(map(str, options.values())))
+@pytest.mark.parametrize(
+    "options",
+    [*VARIANTS, *[pytest.param(options, marks=pytest.mark.slow) for options in SLOW_VARIANTS]],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
 def test_stopped_at_several_places_it_ends_to_the_bit_as_if_it_never_was(tmp_path, monkeypatch, options):
     """Dropout and a weight without a gradient among them."""
     configuration = own(**options)

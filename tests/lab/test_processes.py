@@ -78,9 +78,9 @@ def own_name():
 @pytest.mark.parametrize(
     ("what", "error", "message"),
     [
-        ("user", UserError, r"^No\.$"),
-        ("both", UserError, r"^No\.$"),
-        ("bug", RuntimeError, "ZeroDivisionError: a bug"),
+        pytest.param("user", UserError, r"^No\.$", marks=pytest.mark.slow),
+        pytest.param("both", UserError, r"^No\.$", marks=pytest.mark.slow),
+        pytest.param("bug", RuntimeError, "ZeroDivisionError: a bug", marks=pytest.mark.slow),
         ("dies", KilledError, r"^Process 2 of 2 was killed by signal 9, perhaps for want of memory\.$"),
     ],
 )

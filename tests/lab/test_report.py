@@ -174,9 +174,13 @@ def test_the_flags_of_a_cure_can_be_added_to_the_run_they_mend():
             assert command_line(replace(c, **changes)) == cure.command
 
 
-def test_cures_that_are_none_are_left_out():
-    long = configure("lag", lag=4, window=60, length=5000, sequences=1)  # without the cut a chunk would be too large
+@pytest.mark.slow
+def test_a_chunk_that_would_be_too_large_is_no_cure():
+    long = configure("lag", lag=4, window=60, length=5000, sequences=1)  # without the cut it would be one chunk
     assert [cure.flags for cure in cures_of(long, Plan(long).reach())] == ["--carry reset"]
+
+
+def test_cures_that_are_none_are_left_out():
     for c in (configure("aligned", chunk=10, lag=5), configure("lag", carry="reset"), configure("whole")):
         assert cures_of(c, Plan(c).reach()) == []
 

@@ -34,7 +34,15 @@ def short(mode="lag", **options):
     return configure(mode, **{**how_long, "log_every": 10, "accelerator": "cpu", "vocabulary_size": 10, **options})
 
 
-@pytest.mark.parametrize("mode", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "lag",
+        "aligned",
+        "masked",
+        *[pytest.param(m, marks=pytest.mark.slow) for m in ("echo", "stateful", "whole", "sequence")],
+    ],
+)
 def test_what_a_run_leaves(tmp_path, mode):
     configuration = short(mode)
     run = RunDirectory(tmp_path / "run")

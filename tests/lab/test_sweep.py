@@ -25,6 +25,7 @@ def tiny(seed=1, **options):
     return short("aligned", vocabulary_size=10, updates=20, log_every=5, seed=seed, **options)
 
 
+@pytest.mark.slow
 def test_finished_runs_are_kept_and_unfinished_ones_done_again(tmp_path):
     runs = {f"seed{seed}": tiny(seed) for seed in (1, 2)}
     first = run_all(runs, tmp_path, num_jobs=2)

@@ -246,7 +246,7 @@ def test_a_file_size_limit_cuts_no_row(tmp_path):
     assert lines[1:] == [f"{step},{step},{step},5,1.5,0.5" for step in range(1, written + 1)]
 
 
-@pytest.mark.parametrize("size", [300, 1000, 100_000])
+@pytest.mark.parametrize("size", [300, *[pytest.param(size, marks=pytest.mark.slow) for size in (1000, 100_000)]])
 def test_a_run_that_cannot_write(tmp_path, monkeypatch, capfd, size):
     """The configuration, the metrics, the checkpoint: whichever fails first, one sentence and no half file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,17 +36,41 @@ ROOT = Path(__file__).parents[2]
 short = partial(runs.short, vocabulary_size=10, validate_every=12)
 
 
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory):
+    """A finished run of 20 updates, for copies."""
+    run = RunDirectory(tmp_path_factory.mktemp("trained") / "run")
+    train(short(updates=20), run)
+    return run
+
+
+@pytest.fixture
+def trained(trained_once, tmp_path):
+    """A finished run of 20 updates, to do with as a test likes."""
+    shutil.copytree(trained_once.path, tmp_path / "run")
+    return RunDirectory(tmp_path / "run")
+
+
 VARIANTS = [
-    *[{"mode": mode} for mode in EXPERIMENTS],
-    {"mode": "aligned", "model": "gru", "layers": 2, "reset_every": 7, "stagger": True},
+    {"mode": "stateful"},
+    {"mode": "masked"},
+    {"mode": "sequence"},
     {"mode": "aligned", "model": "mlp", "missing": 0.2},
-    {"mode": "aligned", "vocabulary_size": 2000, "workers": 2},
     {"mode": "lag", "model": "rnn", "batch_size": 7, "init": "torch", "clip_norm": 0.1},
+]
+SLOW_VARIANTS = [
+    *[{"mode": mode} for mode in EXPERIMENTS if {"mode": mode} not in VARIANTS],
+    {"mode": "aligned", "model": "gru", "layers": 2, "reset_every": 7, "stagger": True},
+    {"mode": "aligned", "vocabulary_size": 2000, "workers": 2},
     {"mode": "stateful", "cut": "sequence", "init": "keras"},
 ]
 
 
-@pytest.mark.parametrize("options", VARIANTS, ids=lambda options: "-".join(map(str, options.values())))
+@pytest.mark.parametrize(
+    "options",
+    [*VARIANTS, *[pytest.param(options, marks=pytest.mark.slow) for options in SLOW_VARIANTS]],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
 def test_stopped_at_several_places(tmp_path, monkeypatch, options):
     configuration = short(**options)
     whole = RunDirectory(tmp_path / "whole")
@@ -124,9 +149,8 @@ def test_stopped_in_a_validation(tmp_path, monkeypatch):
     assert files(run.path) == files(whole.path)
 
 
-@pytest.mark.parametrize("mode", ["stateful", "lag", "aligned", "masked"])
-def test_killed_at_random_moments(tmp_path, mode):
-    check_kills(tmp_path, mode, 3, time.time_ns(), "400")
+def test_killed_at_random_moments(tmp_path):
+    check_kills(tmp_path, "stateful", 2, time.time_ns(), "400")
 
 
 @pytest.mark.slow
@@ -145,6 +169,7 @@ def check_kills(folder, mode, num_kills, seed, updates):
     assert not [path for path in (folder / "killed").rglob("*") if "writing" in path.name]
 
 
+@pytest.mark.slow
 def test_it_says_where_it_begins(tmp_path, capsys):
     arguments = ["train", "--mode", "lag", "--updates", "20", "--checkpoint-every", "8", "--run-dir", tmp_path / "run"]
     arguments = [str(word) for word in (*arguments, "--resume", "auto", "--no-progress")]
@@ -221,9 +246,8 @@ CHANGES = [
 
 @pytest.mark.parametrize(("changes", "message"), CHANGES)
 @pytest.mark.parametrize("has_checkpoint", [True, False])
-def test_another_configuration_is_refused_and_nothing_changed(tmp_path, capfd, changes, message, has_checkpoint):
-    run = RunDirectory(tmp_path / "run")
-    train(short(updates=20), run)
+def test_another_configuration_is_refused_and_nothing_changed(trained, capfd, changes, message, has_checkpoint):
+    run = trained
     if not has_checkpoint:
         for path in run.checkpoint.parent.iterdir():
             path.unlink()
@@ -253,12 +277,10 @@ def flag(name, value):
         (lambda run: run.validation.write_bytes(b"\xff"), "validation.csv' does not hold the rows"),
     ],
 )
-def test_lost_rows_are_not_passed_over(tmp_path, damage, message):
-    configuration, run = short(updates=20), RunDirectory(tmp_path / "run")
-    train(configuration, run)
-    damage(run)
+def test_lost_rows_are_not_passed_over(trained, damage, message):
+    damage(trained)
     with pytest.raises(UserError, match=message):
-        train(replace(configuration, updates=30), run, resume="auto")
+        train(short(updates=30), trained, resume="auto")
 
 
 def test_foreign_places_are_refused(tmp_path, capfd):
@@ -286,7 +308,7 @@ def test_two_processes_do_not_train_into_the_same_directory(tmp_path):
         train(configuration, run, resume="auto")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_interrupted_and_resumed(tmp_path, number):
     """It ends the update, saves where no checkpoint was due, and says how to go on."""
     command = ["train", "--updates", 400, "--log-every", 5, "--no-progress"]
@@ -352,6 +374,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
     assert files(run.path) == files(whole.path)
 
 
+@pytest.mark.slow
 def test_validation_leaves_the_training_as_it_is(tmp_path):
     for mode in ("lag", "aligned", "stateful"):
         results = []
@@ -397,15 +420,13 @@ def test_the_last_validation_is_the_evaluation(tmp_path):
         (lambda c: c.update(loops=7), "cannot be continued from"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, damage, message):
+def test_a_checkpoint_that_does_not_fit_is_refused(trained, damage, message):
     """Its digest is right: somebody made it so, or took it from elsewhere."""
-    configuration, run = short(updates=12), RunDirectory(tmp_path / "run")
-    train(configuration, run)
-    checkpoint = read_checkpoint(run.checkpoint)
+    checkpoint = read_checkpoint(trained.checkpoint)
     damage(checkpoint)
-    write_checkpoint(checkpoint, run.checkpoint)
+    write_checkpoint(checkpoint, trained.checkpoint)
     with pytest.raises(UserError, match=message):
-        train(replace(configuration, updates=20), run, resume=run.checkpoint)
+        train(short(updates=30), trained, resume=trained.checkpoint)
 
 
 @pytest.mark.slow
