@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from string import Template
 from typing import Any
+
+# By which a process is asked to end; not every system has a terminal that can go away.
+ENDINGS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class UserError(Exception):
@@ -73,7 +77,7 @@ class RuleError(UserError, ValueError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM.
+    """Ctrl-C, SIGTERM, or SIGHUP, by which a terminal says that it is gone.
 
     Args:
         number: The signal.

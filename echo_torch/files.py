@@ -8,23 +8,75 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from echo_torch.errors import UserError
 
 FORMAT = 1  # of config.yaml, result.json and checkpoints
+PREVIOUS = "previous.ckpt"  # the checkpoint before the latest, beside it
 
 
 class WriteError(UserError):
     """A file could not be written: the disk is full, the directory gone."""
 
 
+class MovedError(WriteError):
+    """A directory is not there any more under its name, or another one is."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A directory that one works in, told from another that gets its name later.
+
+    Attributes:
+        path: Its name.
+        identity: Its device and file number, which a rename does not change.
+    """
+
+    path: Path
+    identity: tuple[int, int]
+
+    @classmethod
+    def of(cls, path: str | Path) -> Place:
+        """The directory that has the name now.
+
+        Raises:
+            OSError: If there is none.
+        """
+        return cls(Path(path), _identity(path))
+
+    def check(self) -> None:
+        """Refuse to write where the name is not this directory's any more.
+
+        Raises:
+            MovedError: If it was renamed or removed.
+        """
+        try:
+            if _identity(self.path) == self.identity:
+                return
+            what = "is another directory now than the one that this began in"
+        except OSError:
+            what = "is not there any more"
+        where = next((f": that is {str(path)!r} now" for path in self._neighbours()), ": it was moved or removed")
+        raise MovedError(f"{str(self.path)!r} {what}{where}.")
+
+    def _neighbours(self) -> Iterator[Path]:
+        """The directory under its new name, where it was renamed and not moved away."""
+        with contextlib.suppress(OSError):
+            for path in self.path.absolute().parent.iterdir():
+                with contextlib.suppress(OSError):
+                    if not path.is_symlink() and _identity(path) == self.identity:
+                        yield path
+
+
 @contextlib.contextmanager
 def whole_file(path: str | Path, *, older: str | Path | None = None) -> Iterator[IO[bytes]]:
     """Open a file that takes its name only when it is complete and on disk.
 
-    It is written beside its destination, because a rename across file systems is a copy, which a kill can cut.
+    It is written beside its destination, because a rename across file systems is a copy, which a kill can cut. Its
+    directory is on disk too when this ends: else a power cut could take the name away again.
 
     Args:
         path: The final name; an older file of that name stays until the new one is whole.
@@ -48,12 +100,42 @@ def whole_file(path: str | Path, *, older: str | Path | None = None) -> Iterator
         if older is not None and path.exists():
             os.replace(path, older)
         os.replace(name, path)
+        to_disk(path.parent)
     except BaseException as error:
         if name is not None:
             Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise _cannot_write(path, error) from None
+            raise cannot_write(path, error) from None
         raise
+
+
+def to_disk(path: str | Path) -> None:
+    """Wait until what was written to a file, or the names in a directory, would outlive a power cut.
+
+    Raises:
+        OSError: If the disk fails, or there is no such file.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot, for directories
+            raise
+    finally:
+        os.close(handle)
+
+
+def make_directory(path: str | Path) -> None:
+    """Make a directory and those above it, on disk under their names.
+
+    Raises:
+        OSError: If one cannot be made.
+    """
+    path = Path(path)
+    missing = [one for one in (path, *path.absolute().parents) if not one.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        to_disk(one.absolute().parent)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -82,7 +164,7 @@ def append_text(path: str | Path, text: str) -> None:
         finally:
             os.close(handle)
     except OSError as error:
-        raise _cannot_write(path, error) from None
+        raise cannot_write(path, error) from None
 
 
 def check_regular(path: str | Path, max_bytes: int | None = None) -> None:
@@ -99,18 +181,29 @@ def check_regular(path: str | Path, max_bytes: int | None = None) -> None:
         raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, and {max_bytes:,} are allowed")
 
 
+def unfinished(path: str | Path) -> list[Path]:
+    """What killed processes left of a file that never became whole."""
+    path = Path(path)
+    return [other for other in path.parent.iterdir() if other.name.startswith(_prefix(path))]
+
+
 def remove_unfinished(path: str | Path) -> None:
     """Remove what killed processes left of a file that never became whole."""
-    path = Path(path)
-    for leftover in path.parent.glob(f"{_prefix(path)}*"):
+    for leftover in unfinished(path):
         leftover.unlink(missing_ok=True)
+
+
+def _identity(path: str | Path) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def _prefix(path: Path) -> str:
     return f".{path.name}.writing-"
 
 
-def _cannot_write(path: str | Path, error: OSError) -> WriteError:
+def cannot_write(path: str | Path, error: OSError) -> WriteError:
+    """The error of a file that the system refuses to write."""
     return WriteError(f"Cannot write {str(path)!r}: {error.strerror or error}.")
 
 

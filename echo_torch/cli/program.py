@@ -17,7 +17,7 @@ from echo_torch.cli.flags import words_of
 from echo_torch.cli.sweeps import add_compare, add_lags, add_map
 from echo_torch.cli.train import add_reach, add_train
 from echo_torch.errors import Interrupted, UserError, suggest
-from echo_torch.lab.processes import raise_at_sigterm
+from echo_torch.lab.processes import raise_at_endings
 from echo_torch.ranks import is_first_rank
 
 EXIT_BAD_INPUT = 2
@@ -32,11 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after the program's name; None: those of this process.
 
     Returns:
-        The exit code: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
+        The exit code: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     say = words_of([], {})
     try:
-        raise_at_sigterm()
+        raise_at_endings()
         parser = _parser()
         parsed = parser.parse_args(arguments)
         if parsed.command is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +74,7 @@ def _train(parsed: argparse.Namespace) -> None:
     from echo_torch.lab import console, finished, report, runner
 
     progress, audit = not is_quiet and draws(parsed), "count" if is_quiet else "warn"
-    with console.warnings_as_lines():
+    with console.warnings_as_lines(), _taken(parsed, configuration, run) as run:
         result = runner.train(
             plan,
             run,
@@ -116,7 +117,20 @@ def _run_directory(parsed: argparse.Namespace, configuration: Configuration) -> 
         return RunDirectory(Path(parsed.run_dir))
     if not is_first_rank():  # the first one chooses and writes
         return RunDirectory(Path(parsed.run_dir or "runs"))
-    return RunDirectory.new(parsed.run_dir, f"{configuration.mode}-seed{configuration.seed}")
+    return RunDirectory.new(parsed.run_dir, _name(configuration))
+
+
+def _taken(
+    parsed: argparse.Namespace, configuration: Configuration, run: RunDirectory
+) -> contextlib.AbstractContextManager[RunDirectory]:
+    """The directory, made where its name was chosen here: by now another training may have it."""
+    if parsed.run_dir is not None or not is_first_rank():
+        return contextlib.nullcontext(run)
+    return RunDirectory.taken(_name(configuration))
+
+
+def _name(configuration: Configuration) -> str:
+    return f"{configuration.mode}-seed{configuration.seed}"
 
 
 def _reach(parsed: argparse.Namespace) -> None:

@@ -29,7 +29,7 @@ from echo_torch.data.values import (
     readings_where,
     spread_answers,
 )
-from echo_torch.errors import RuleError
+from echo_torch.errors import ENDINGS, RuleError
 
 # Chunks are made many at a time, because one call of numpy costs as much as a thousand symbols, yet few enough
 # that the memory stays in the cache.
@@ -256,8 +256,10 @@ def _copy(chunk: Chunk) -> Chunk:
 
 
 def _begin_worker(worker: int) -> None:
-    # Ctrl-C and a service manager's SIGTERM reach all processes, and the one that trains needs these to end its update.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, the end of a terminal and a service manager's SIGTERM reach all processes, and the one that trains needs
+    # these to end its update.
+    for number in set(ENDINGS) - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
     # Not ignored: SIGTERM is also how that one ends a worker when it is done, and it waits for it.
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_SECONDS_AFTER_SIGTERM))
     # Errors of the dataset go to the one that trains; here only those of a thread that hands chunks on would be shown.

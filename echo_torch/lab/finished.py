@@ -42,15 +42,19 @@ def load_model(
             source of its model has changed.
     """
     plan = Plan(run.read_config(model))
-    return plan.configuration, load_weights(run, plan, allow_changed_model=allow_changed_model)
+    return plan.configuration, _load(run, plan, allow_changed_model=allow_changed_model, needs_data=False)
 
 
 def load_weights(run: RunDirectory, plan: Plan, *, allow_changed_model: bool = False) -> Network:
-    """The trained network of a run whose plan is there already.
+    """The trained network of a run whose plan is there already, to be evaluated by it.
 
     Raises:
-        UserError: As `load_model`.
+        UserError: As `load_model`, or if the user's own data have changed since.
     """
+    return _load(run, plan, allow_changed_model=allow_changed_model, needs_data=True)
+
+
+def _load(run: RunDirectory, plan: Plan, *, allow_changed_model: bool, needs_data: bool) -> Network:
     check_allowed(plan, is_allowed=allow_changed_model)
     checkpoint = newest_checkpoint(run.checkpoint)
     if checkpoint is None:
@@ -59,6 +63,8 @@ def load_weights(run: RunDirectory, plan: Plan, *, allow_changed_model: bool = F
     saved, _ = configuration_of(checkpoint)
     check_same(saved, plan.configuration, what)
     check_source(checkpoint.contents[RUN_KEY].get(SOURCE_KEY), plan, what, is_allowed=allow_changed_model)
+    if needs_data:
+        check_data(plan, checkpoint)
     model = plan.model()
     check_weights(model, checkpoint)
     weights = checkpoint.take()["state_dict"].items()
@@ -111,6 +117,19 @@ def configuration_of(checkpoint: Checkpoint) -> tuple[Configuration, dict[str, s
         return configure(**note["config"]), versions
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"The checkpoint {str(checkpoint.path)!r} is not one of a run here: {error}.") from None
+
+
+def check_data(plan: Plan, checkpoint: Checkpoint) -> None:
+    """Refuse a user's own data that are not those of the run.
+
+    Raises:
+        UserError: If they have changed.
+    """
+    if checkpoint.contents[RUN_KEY].get("data") != plan.digest:
+        raise UserError(
+            f"{plan.configuration.data!r} has changed since {str(checkpoint.path)!r} was written, and a run stays with "
+            "its data: bring them back, or train anew."
+        )
 
 
 def check_same(saved: Configuration, now: Configuration, what: str) -> None:

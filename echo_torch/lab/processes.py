@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from echo_torch.errors import Interrupted, UserError
+from echo_torch.errors import ENDINGS, Interrupted, UserError
 
 if TYPE_CHECKING:
     pass
@@ -30,21 +30,23 @@ class KilledError(UserError):
     """One of several processes was killed from outside, as a machine does that is out of memory."""
 
 
-def raise_at_sigterm() -> None:
-    """Let SIGTERM end this process as Ctrl-C does, by an exception that cleans up on its way."""
+def raise_at_endings() -> None:
+    """Let SIGTERM and SIGHUP end this process as Ctrl-C does, by an exception that cleans up on its way."""
 
     def interrupt(number: int, frame: object) -> None:
         raise Interrupted(number)
 
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, interrupt)
+        for number in ENDINGS:
+            if number != signal.SIGINT and signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+                signal.signal(number, interrupt)
 
 
 def run_ranks(function: Callable[..., None], arguments: Sequence[Any], num_ranks: int) -> None:
     """Call a function in so many new processes, which find each other as if torchrun had started them.
 
-    Ctrl-C and SIGTERM are handed on to them as SIGTERM; a second one ends them at once. They end when this process
-    ends.
+    Ctrl-C, SIGTERM and SIGHUP are handed on to them as SIGTERM; a second one ends them at once. They end when this
+    process ends.
 
     Args:
         function: Of a module, so that a new process can import it.
@@ -133,7 +135,7 @@ def _run_rank(
     function: Callable[..., None],
     arguments: Sequence[Any],
 ) -> None:
-    raise_at_sigterm()
+    raise_at_endings()
     end_with_parent(parent)
     os.environ.update(environment)
     try:

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from echo_torch.errors import Interrupted, RuleError, UserError, plain
-from echo_torch.files import WriteError, write_text
+from echo_torch.files import MovedError, WriteError, write_text
 from echo_torch.lab.finished import (
     check_allowed,
+    check_data,
     check_same,
     check_source,
     check_weights,
@@ -33,11 +34,13 @@ from echo_torch.training.checkpoints import (
     CHECKPOINT_KEY,
     RUN_KEY,
     Checkpoint,
+    CheckpointError,
     CheckpointWarning,
     load_checkpoint,
     make_latest,
     newest_checkpoint,
 )
+from echo_torch.training.metrics_file import MetricsTable
 from echo_torch.training.saving import SaveLast
 
 
@@ -56,28 +59,20 @@ def find_start(
         return None
     configuration = plan.configuration
     if resume == "auto":
-        start = newest_checkpoint(run.checkpoint) if run.path.is_dir() else None
+        start = newest_checkpoint(run.checkpoint, lambda checkpoint: _check_rows(plan, run, checkpoint))
         if start is None:
-            if run.config.exists():
-                what = f"The run in {str(run.path)!r}"
-                saved, source = run.read_saved()
-                check_same(saved, configuration, what)
-                check_source(source, plan, what, is_allowed=allow_changed_model)
-            else:
-                run.check_free()
+            _check_begins(plan, run, is_allowed=allow_changed_model)
             return None
     else:
         start = load_checkpoint(resume)
+        _check_holds_no_other(plan, run, is_allowed=allow_changed_model)
+        _check_rows(plan, run, start)
     what = f"The checkpoint {str(start.path)!r}"
-    saved, versions = configuration_of(start)
-    check_same(saved, configuration, what)
+    _, versions = configuration_of(start)
     check_source(start.contents[RUN_KEY].get(SOURCE_KEY), plan, what, is_allowed=allow_changed_model)
     if len(start.contents[CHECKPOINT_KEY]["ranks"]) != configuration.devices:
         raise UserError(f"The checkpoint {str(start.path)!r} is not one of {configuration.devices} processes.")
-    if start.contents[RUN_KEY].get("data") != plan.digest:
-        raise UserError(
-            f"{configuration.data!r} has changed since {str(start.path)!r} was written; a run goes on with its data."
-        )
+    check_data(plan, start)
     _check_fit(plan, start)
     now = current_versions()
     if changed := [f"{name} {versions[name]} (now {now[name]})" for name in now if versions[name] != now[name]]:
@@ -87,6 +82,65 @@ def find_start(
             stacklevel=2,
         )
     return start
+
+
+def _check_begins(plan: Plan, run: RunDirectory, *, is_allowed: bool) -> None:
+    """Refuse a directory without a checkpoint, unless it is free or holds the beginning of this run.
+
+    Raises:
+        UserError: If there is something else, or a finished run, of which nothing shall be lost.
+    """
+    if not run.config.exists():
+        run.check_free()
+        return
+    _check_holds_no_other(plan, run, is_allowed=is_allowed)
+    if run.result.exists():
+        raise UserError(
+            f"The run in {str(run.path)!r} is finished but its checkpoints are gone, so it cannot go on, and no "
+            "finished run is overwritten.",
+            "Train it anew with another $run.",
+        )
+
+
+def _check_holds_no_other(plan: Plan, run: RunDirectory, *, is_allowed: bool) -> None:
+    """Refuse a directory that holds another run than the one that goes on.
+
+    Raises:
+        UserError: If it does.
+    """
+    if run.config.exists():
+        what = f"The run in {str(run.path)!r}"
+        saved, source = run.read_saved()
+        check_same(saved, plan.configuration, what)
+        check_source(source, plan, what, is_allowed=is_allowed)
+    elif (own := newest_checkpoint(run.checkpoint)) is not None:
+        check_same(configuration_of(own)[0], plan.configuration, f"The run in {str(run.path)!r}")
+    elif run.result.exists():
+        run.check_free()  # it says why not
+
+
+def _check_rows(plan: Plan, run: RunDirectory, start: Checkpoint) -> None:
+    """Refuse a checkpoint of another configuration, or one whose rows are lost.
+
+    Raises:
+        RuleError: If it is of another configuration.
+        CheckpointError: If a row is missing: one before may be used.
+    """
+    check_same(configuration_of(start)[0], plan.configuration, f"The checkpoint {str(start.path)!r}")
+    try:
+        _rows_at(plan, run, start.update)
+    except UserError as error:
+        raise CheckpointError(error.message, error.way_out) from None
+
+
+def _rows_at(plan: Plan, run: RunDirectory, made: int) -> dict[Path, str]:
+    """The rows that the tables must hold where a training goes on after so many updates.
+
+    Raises:
+        UserError: If one is missing.
+    """
+    c = plan.configuration
+    return run.rows_up_to(made, c.log_every, c.validate_every, is_complete=made == plan.num_updates)
 
 
 def _check_fit(plan: Plan, start: Checkpoint) -> None:
@@ -109,13 +163,24 @@ def prepare(plan: Plan, run: RunDirectory, start: Checkpoint | None) -> int:
     """Bring the directory to where the training begins, and say at which update that is."""
     made = 0 if start is None else start.update
     if is_first_rank():
-        every = plan.configuration.log_every, plan.configuration.validate_every
-        rows = run.rows_up_to(made, *every, is_complete=made == plan.num_updates)
+        rows = _rows_at(plan, run, made)
         if start is not None:
             make_latest(start.path, run.checkpoint)
         run.cut_back(rows)
+        if start is not None and made == plan.num_updates:
+            _bring_back_rest(plan, run, start)
         write_text(run.config, to_yaml(plan.configuration, plan.model_digest))
     return made
+
+
+def _bring_back_rest(plan: Plan, run: RunDirectory, end: Checkpoint) -> None:
+    """Write the row of the last updates again, which a longer training took back before it was given up."""
+    counts = end.contents[CHECKPOINT_KEY]["ranks"][0].get("pooled")
+    if counts is None or counts.shape != (3,) or run.last_update() == end.update:
+        return
+    loss, correct, asked = counts.tolist()
+    row = {"loss": loss / asked, "accuracy": correct / asked} if asked else {}
+    MetricsTable(run.metrics, plan.layout.drawn).append(end.update, {**row, "targets": asked})
 
 
 def where_it_begins(run: RunDirectory, made: int, total: int) -> str:
@@ -134,6 +199,8 @@ def ends_in_a_sentence(run: RunDirectory, seed: int, start: Path | None, saver: 
         yield
     except LossError as error:
         raise UserError(f"{error} Seed {seed}; {_what_is_kept(run)}.") from None
+    except MovedError as error:
+        raise UserError(f"{error} The training has stopped; what it saved went with it.") from None
     except WriteError as error:
         raise UserError(f"{error} The training has stopped; {_what_is_kept(run)}.") from None
     except KeyboardInterrupt as error:

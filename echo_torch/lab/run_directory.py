@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -14,14 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from echo_torch.errors import RuleError, UserError, plain
 from echo_torch.experiments.configuration import Configuration, configure
-from echo_torch.files import remove_unfinished, write_text
+from echo_torch.files import PREVIOUS, Place, make_directory, remove_unfinished, write_text
+from echo_torch.lab.locks import locked
 from echo_torch.lab.yaml_files import SOURCE_KEY, check_format, check_said, names_own_model, read_yaml
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
-
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,6 +70,12 @@ class RunDirectory:
         """What came out, JSON. A run that has it is finished."""
         return self.path / "result.json"
 
+    @property
+    def files(self) -> list[Path]:
+        """All files that a training writes there, those of TensorBoard left out."""
+        previous = self.checkpoint.with_name(PREVIOUS)
+        return [self.config, self.metrics, self.validation, self.checkpoint, previous, self.curve, self.result]
+
     @classmethod
     def new(cls, path: str | Path | None, name: str) -> RunDirectory:
         """A place for a new run; nothing is made yet.
@@ -86,13 +88,41 @@ class RunDirectory:
             UserError: If there is something in the way.
         """
         if path is None:
-            number, candidate = 2, Path("runs") / name
-            while os.path.lexists(candidate):
-                number, candidate = number + 1, Path("runs") / f"{name}-{number}"
-            path = candidate
+            path = next(candidate for candidate in _names(name) if not os.path.lexists(candidate))
         run = cls(Path(path))
         run.check_free()
         return run
+
+    @classmethod
+    @contextlib.contextmanager
+    def taken(cls, name: str) -> Iterator[RunDirectory]:
+        """The first free place of `new`, made at once, so that of two at the same instant each gets its own.
+
+        Args:
+            name: As of `new`.
+
+        Yields:
+            The place; it is removed again where nothing was put there.
+
+        Raises:
+            UserError: If none can be made.
+        """
+        missing = [path for path in (Path("runs"),) if not path.exists()]
+        for path in _names(name):
+            try:
+                path.parent.mkdir(exist_ok=True)
+                path.mkdir()
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise cannot_use(path, error) from None
+            break
+        try:
+            yield cls(path)
+        finally:
+            with contextlib.suppress(OSError):  # it holds something
+                for one in (path, *missing):
+                    one.rmdir()
 
     def check_free(self) -> None:
         """Refuse a directory that holds files or cannot be made.
@@ -112,37 +142,50 @@ class RunDirectory:
             UserError: If it cannot be made or written to.
         """
         try:
-            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(self.checkpoint.parent)
         except (OSError, ValueError) as error:
             raise cannot_use(self.path, error) from None
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> Iterator[Place]:
         """Keep other processes from training into the same directory; a lock dies with its process.
+
+        Yields:
+            The directory, to be told from another that gets its name later.
 
         Raises:
             UserError: If another process does so already.
         """
-        if fcntl is None:
+        with self._locked(self.path) as is_locked:
+            if not is_locked:
+                raise UserError(f"Another process is training in {str(self.path)!r}; wait for it.")
+            yield Place.of(self.path)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the one process that writes the files, once another has ended that wrote for a training that was killed.
+
+        Raises:
+            UserError: If that does not end.
+        """
+        with self._locked(self.checkpoint.parent) as is_locked:
+            if not is_locked:
+                raise UserError(f"A process of an earlier training still writes into {str(self.path)!r}; end it first.")
             yield
-            return
-        try:
-            handle = os.open(self.path, os.O_RDONLY)
-        except OSError as error:
-            raise cannot_use(self.path, error) from None
-        try:
+
+    @contextlib.contextmanager
+    def _locked(self, path: Path) -> Iterator[bool]:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(f"Another process is training in {str(self.path)!r}; wait for it.") from None
-            yield
-        finally:
-            os.close(handle)
+                is_locked = stack.enter_context(locked(path))
+            except OSError as error:
+                raise cannot_use(self.path, error) from None
+            yield is_locked
 
     def rows_up_to(
         self, updates: int, log_every: int, validate_every: int | None, *, is_complete: bool
     ) -> dict[Path, str]:
-        """What the tables held when a checkpoint was written.
+        """What the tables held when a checkpoint was written, but for the row of a rest where that was taken back.
 
         Args:
             updates: Made when the checkpoint was written; 0: it begins anew.
@@ -161,12 +204,19 @@ class RunDirectory:
             rows[self.validation] = _rows_up_to(self.validation, updates, validate_every, with_rest=False)
         return rows
 
+    def last_update(self) -> int:
+        """How far the training is, by the last row of its metrics; 0 where there is none."""
+        try:
+            with self.metrics.open("rb") as file:
+                file.seek(max(0, self.metrics.stat().st_size - 200))
+                return int(file.read().splitlines()[-1].split(b",")[0])
+        except (OSError, ValueError, IndexError):
+            return 0
+
     def cut_back(self, rows: Mapping[Path, str]) -> None:
-        """Take the result away, for the training goes on, and leave only these rows in the tables."""
-        for file in (self.config, self.curve, self.result, self.metrics, self.validation, self.checkpoint):
+        """Leave only these rows in the tables. An older result stays until there is a new one."""
+        for file in self.files:
             remove_unfinished(file)  # what a killed process left
-        for file in (self.result, self.curve):
-            file.unlink(missing_ok=True)
         for path, text in rows.items():
             if text:
                 write_text(path, text)
@@ -282,27 +332,32 @@ def _read_table(path: Path) -> dict[str, list[float]]:
 
 
 def _rows_up_to(path: Path, updates: int, every: int, *, with_rest: bool) -> str:
-    """The header and the row of every so many updates, and perhaps of the rest, as they stand in a table.
+    """The header and the row of every so many updates, and of the rest where it is there, as they stand in a table.
 
     Raises:
-        UserError: If one is missing.
+        UserError: If one of every so many is missing.
     """
-    expected = [str(update) for update in range(every, updates + 1, every)]
-    if with_rest and updates % every:
-        expected.append(str(updates))
-    if not expected:
-        return ""
+    full = ["update", *(str(update) for update in range(every, updates + 1, every))]
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[: len(expected) + 1]
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[: len(full) + 1]
     except (OSError, ValueError):
         lines = []
-    if [line.split(",")[0] for line in lines] != ["update", *expected] or not lines[-1].endswith("\n"):
+    found = [line.split(",")[0] for line in lines if line.endswith("\n")]
+    if len(full) > 1 and found[: len(full)] != full:
         raise UserError(
             f"{str(path)!r} does not hold the rows up to update {updates}, where the checkpoint is, so it was changed "
             "or lost and the run cannot be continued.",
             "Begin anew with another $run.",
         )
-    return "".join(lines)
+    has_rest = with_rest and updates % every > 0 and found == [*full, str(updates)]
+    rows = lines[: len(full) + has_rest]
+    return "".join(rows) if len(rows) > 1 else ""
+
+
+def _names(name: str) -> Iterator[Path]:
+    yield Path("runs") / name
+    for number in itertools.count(2):
+        yield Path("runs") / f"{name}-{number}"
 
 
 def _check_free(path: Path) -> None:
@@ -317,12 +372,19 @@ def _check_free(path: Path) -> None:
             )
         parent = path
     elif os.path.lexists(path):
-        raise RuleError("run", "$run must be a directory", f"{str(path)!r}, which is a file")
+        raise RuleError("run", "$run must be a directory", f"{str(path)!r}, which is {_kind(path)}")
     else:
         parent = next(ancestor for ancestor in path.absolute().parents if ancestor.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        reason = "is not writable" if parent.is_dir() else "is a file"
+        reason = "is not writable" if parent.is_dir() else f"is {_kind(parent)}"
         raise RuleError("run", f"$run cannot be made there: {plain(repr(str(parent)))} {reason}", repr(str(path)))
+
+
+def _kind(path: Path) -> str:
+    """What stands where a directory should."""
+    if path.is_symlink() and not path.exists():
+        return "a link to nothing"
+    return "a file" if path.is_file() else "no directory"
 
 
 def cannot_use(path: str | Path, error: Exception) -> RuleError:

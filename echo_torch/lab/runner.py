@@ -21,7 +21,7 @@ from echo_torch.diagnosis.audit import StateAudit
 from echo_torch.errors import RuleError, UserError
 from echo_torch.experiments.configuration import Configuration
 from echo_torch.experiments.options import is_own_model
-from echo_torch.files import FORMAT
+from echo_torch.files import FORMAT, Place
 from echo_torch.lab.console import quiet_lightning, warnings_as_lines
 from echo_torch.lab.finished import count_weights, current_versions, evaluation_result
 from echo_torch.lab.plan import Plan
@@ -159,31 +159,52 @@ def train(
     watchers = _Watchers(audit, progress, loggers, callbacks)
     check_machine(plan)
     watchers.check(plan.configuration)
-    start = find_start(plan, run, resume, allow_changed_model=allow_changed_model)
-    plan.check_model()
-    if is_first_rank():
-        if resume is None:
-            run.check_free()
-        run.create()
-    with run.lock() if is_first_rank() else contextlib.nullcontext():
-        made = prepare(plan, run, start)
+    with contextlib.ExitStack() as stack:
+        # Where the directory is there already, nobody changes it between a look at it and the training.
+        place = _lock(stack, run) if run.path.is_dir() else None
+        start = find_start(plan, run, resume, allow_changed_model=allow_changed_model)
+        plan.check_model()
+        if is_first_rank():
+            if resume is None:
+                run.check_free()
+            run.create()
+        place = place or _lock(stack, run)
+        with _as_writer(run):  # what an earlier training has left behind has ended
+            made = prepare(plan, run, start)
         if resume is not None:
             say(where_it_begins(run, made, plan.num_updates))
         is_alone = plan.configuration.devices == 1 or launched_ranks() is not None
-        result = (_train if is_alone else _train_in_processes)(plan, run, start, watchers)
-        if curve and is_first_rank():
-            _draw_curve(plan, run)
+        result = (_train if is_alone else _train_in_processes)(plan, run, start, watchers, place)
+        if is_first_rank():
+            _draw_curve(plan, run, place, is_wanted=curve)
     return result
 
 
-def _draw_curve(plan: Plan, run: RunDirectory) -> None:
+def _lock(stack: contextlib.ExitStack, run: RunDirectory) -> Place | None:
+    """Lock the directory for the first rank, until the stack ends."""
+    return stack.enter_context(run.lock()) if is_first_rank() else None
+
+
+def _as_writer(run: RunDirectory) -> contextlib.AbstractContextManager[None]:
+    return run.writing() if is_first_rank() else contextlib.nullcontext()
+
+
+def _draw_curve(plan: Plan, run: RunDirectory, place: Place | None, *, is_wanted: bool) -> None:
+    if place is not None:
+        place.check()
+    if not is_wanted:
+        run.curve.unlink(missing_ok=True)  # that of a shorter training
+        return
+
     from echo_torch.lab.figures import draw_curve
 
     draw_curve(run, plan.configuration)
 
 
-def _train_in_processes(plan: Plan, run: RunDirectory, start: Checkpoint | None, watchers: _Watchers) -> dict[str, Any]:
-    arguments = (plan.configuration, run, None if start is None else start.path, watchers)
+def _train_in_processes(
+    plan: Plan, run: RunDirectory, start: Checkpoint | None, watchers: _Watchers, place: Place | None
+) -> dict[str, Any]:
+    arguments = (plan.configuration, run, None if start is None else start.path, watchers, place)
     try:
         run_ranks(_train_one_of_several, arguments, plan.configuration.devices)
     except KilledError as error:
@@ -192,15 +213,29 @@ def _train_in_processes(plan: Plan, run: RunDirectory, start: Checkpoint | None,
 
 
 def _train_one_of_several(
-    configuration: Configuration, run: RunDirectory, start: Path | None, watchers: _Watchers
+    configuration: Configuration, run: RunDirectory, start: Path | None, watchers: _Watchers, place: Place | None
 ) -> None:
     with warnings_as_lines():
         checkpoint = None if start is None else load_checkpoint(start)
-        _train(Plan(configuration), run, checkpoint, watchers)
+        _train(Plan(configuration), run, checkpoint, watchers, place)
 
 
-def _train(plan: Plan, run: RunDirectory, start: Checkpoint | None, watchers: _Watchers) -> dict[str, Any]:
+def _train(
+    plan: Plan, run: RunDirectory, start: Checkpoint | None, watchers: _Watchers, place: Place | None
+) -> dict[str, Any]:
     """Train and evaluate in this process, alone or as one of several; the first writes."""
+    with _as_writer(run):
+        result = _trained(plan, run, start, watchers, place)
+        if is_first_rank():
+            if place is not None:
+                place.check()
+            run.write_result(result)
+    return result
+
+
+def _trained(
+    plan: Plan, run: RunDirectory, start: Checkpoint | None, watchers: _Watchers, place: Place | None
+) -> dict[str, Any]:
     c, audit = plan.configuration, watchers.audit
     torch.set_num_threads(c.threads)
     model = plan.model()
@@ -208,20 +243,20 @@ def _train(plan: Plan, run: RunDirectory, start: Checkpoint | None, watchers: _W
     # The first rank speaks for all.
     check = StateAudit(audit if is_first_rank() or audit == "raise" else "count")
     note = note_for(plan)
-    saver = SaveLast(run.checkpoint, c.checkpoint_every, validate_every=c.validate_every, note=note)
+    saver = SaveLast(run.checkpoint, c.checkpoint_every, validate_every=c.validate_every, note=note, place=place)
     path, made = (None, 0) if start is None else (start.path, start.update)
     with quiet_lightning(), _randomness(plan):
         # The saver last: what the others count belongs into the checkpoint.
         callbacks = [check, *watchers.callbacks, saver, *([Bar(c.mode)] if watchers.progress else [])]
-        loggers = [*build_loggers(plan, run, made), *watchers.loggers]
+        loggers = [*build_loggers(plan, run, made, place), *watchers.loggers]
         trainer = build_trainer(c, callbacks, loggers, WholeCheckpoints(start))
         with ends_in_a_sentence(run, c.seed, path, saver):
             _fit(trainer, module, build_data(plan), path)
             if trainer.global_step < plan.num_updates:  # a callback has ended it
-                trainer.save_checkpoint(run.checkpoint)
+                saver.save(trainer, module)
             seconds = saver.seconds
             evaluation = evaluation_result(plan, model.eval())
-    result = {
+    return {
         "format": FORMAT,
         "mode": c.mode,
         "seed": c.seed,
@@ -236,9 +271,6 @@ def _train(plan: Plan, run: RunDirectory, start: Checkpoint | None, watchers: _W
         **({SOURCE_KEY: plan.model_digest} if plan.has_own_model else {}),
         "versions": current_versions(),
     }
-    if is_first_rank():
-        run.write_result(result)
-    return result
 
 
 def _randomness(plan: Plan) -> contextlib.AbstractContextManager[None]:
@@ -269,12 +301,12 @@ def build_data(plan: Plan) -> StreamData:
     return StreamData(plan.training, plan.evaluation, num_workers=plan.configuration.workers)
 
 
-def build_loggers(plan: Plan, run: RunDirectory, made: int = 0) -> list[Logger]:
-    """What takes the rows of metrics, after so many updates."""
+def build_loggers(plan: Plan, run: RunDirectory, made: int = 0, place: Place | None = None) -> list[Logger]:
+    """What takes the rows of metrics, after so many updates, as long as the directory is the one of the training."""
     configuration, drawn = plan.configuration, plan.layout.drawn
-    loggers: list[Logger] = [MetricsFile(run.metrics, drawn)]
+    loggers: list[Logger] = [MetricsFile(run.metrics, drawn, place=place)]
     if configuration.validate_every is not None:
-        loggers.append(MetricsFile(run.validation, drawn, prefix="validation_"))
+        loggers.append(MetricsFile(run.validation, drawn, prefix="validation_", place=place))
     if configuration.tensorboard:
         purge: dict[str, Any] = {"purge_step": made + 1} if made else {}
         loggers.append(pl.loggers.TensorBoardLogger(run.path, name="", version="tensorboard", **purge))

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from echo_torch.errors import Interrupted, UserError
+from echo_torch.errors import ENDINGS, Interrupted, UserError
 from echo_torch.experiments.configuration import Configuration, configure
+from echo_torch.files import make_directory
+from echo_torch.lab.locks import locked
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import end_with_parent
 from echo_torch.lab.run_directory import RunDirectory, cannot_use
+from echo_torch.lab.sweep_runs import begin, check_may_begin
 from echo_torch.lab.yaml_files import SOURCE_KEY, check_format
 
 _POLL_SECONDS = 0.3
@@ -41,7 +45,7 @@ def run_all(
 
     Args:
         runs: Configurations by name; a run's directory is `folder / name`.
-        folder: Where the runs are kept. A directory there without result.json was interrupted and is done again.
+        folder: Where the runs are kept, by one sweep at a time. A run that was interrupted there goes on.
         num_jobs: Processes; None: one for each core.
         progress: Whether one progress bar over all updates is drawn.
 
@@ -51,18 +55,35 @@ def run_all(
     Raises:
         UserError: If a user's own model cannot be trained; then nothing is made.
         UserError: If a finished run there is damaged, or belongs to another configuration or another source of its
-            model. Nothing is removed then.
-        Interrupted: At Ctrl-C and SIGTERM; the processes are ended and finished runs stay.
+            model, or a directory of an unfinished one holds something that no sweep made. Nothing is removed then.
+        UserError: If another sweep works in the folder, or a process was killed.
+        Interrupted: At Ctrl-C, SIGTERM and SIGHUP; the processes are ended and finished runs stay.
     """
     sources = _check_models(runs)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_use(folder, error) from None
+    with contextlib.ExitStack() as stack:
+        try:
+            make_directory(folder)
+            is_locked = stack.enter_context(locked(folder))
+        except OSError as error:
+            raise cannot_use(folder, error) from None
+        if not is_locked:
+            raise UserError(f"Another sweep works in {str(folder)!r}; wait for it.", "Or choose another $run.")
+        return _run_all(runs, folder, sources, num_jobs or os.cpu_count() or 1, progress)
+
+
+def _run_all(
+    runs: Mapping[str, Configuration],
+    folder: Path,
+    sources: Mapping[str, str | None],
+    num_jobs: int,
+    progress: bool,
+) -> dict[str, dict[str, Any]]:
     found = {name: read_finished(RunDirectory(folder / name), c, sources[name]) for name, c in runs.items()}
     to_do = {name: c for name, c in runs.items() if found[name] is None}
+    for name in to_do:
+        check_may_begin(RunDirectory(folder / name))
     if to_do:
-        _run(to_do, folder, num_jobs or os.cpu_count() or 1, progress)
+        _run(to_do, folder, num_jobs, progress)
     return {
         name: result or _must_read(RunDirectory(folder / name), runs[name], sources[name])
         for name, result in found.items()
@@ -151,7 +172,6 @@ def _run(to_do: Mapping[str, Configuration], folder: Path, num_jobs: int, progre
     try:
         futures: dict[Future[None], str] = {}
         for name in names:
-            shutil.rmtree(folder / name, ignore_errors=True)  # what an interrupted run left
             futures[pool.submit(_train_one, to_do[name], folder / name)] = name
         pending = set(futures)
         while pending:
@@ -159,7 +179,7 @@ def _run(to_do: Mapping[str, Configuration], folder: Path, num_jobs: int, progre
             for future in done:
                 future.result()
             if progress:
-                bar.n = sum(_updates_made(RunDirectory(folder / name)) for name in names)
+                bar.n = sum(RunDirectory(folder / name).last_update() for name in names)
                 bar.set_description(f"{len(futures) - len(pending)} of {len(futures)} runs", refresh=False)
                 bar.refresh()
     except KeyboardInterrupt as error:
@@ -168,6 +188,10 @@ def _run(to_do: Mapping[str, Configuration], folder: Path, num_jobs: int, progre
         kept = sum(RunDirectory(folder / name).result.exists() for name in names)
         what = f"{kept} of the {len(names)} runs that were to do are finished and kept in {str(folder)!r}"
         raise Interrupted(number, f"Interrupted; {what}; the same command goes on with the others.") from None
+    except BrokenProcessPool:
+        _end(pool)
+        what = "One of the processes was killed, perhaps for want of memory"
+        raise UserError(f"{what}; what is finished is kept, and the same command goes on.") from None
     except BaseException:
         _end(pool)
         raise
@@ -179,12 +203,15 @@ def _run(to_do: Mapping[str, Configuration], folder: Path, num_jobs: int, progre
 def _train_one(configuration: Configuration, path: Path) -> None:
     from echo_torch.lab.runner import train
 
-    train(configuration, RunDirectory(path), audit="count")
+    run, plan = RunDirectory(path), Plan(configuration)
+    begin(run, plan)
+    train(plan, run, audit="count", resume="auto")
 
 
 def _begin_worker(parent: int) -> None:
-    # Ctrl-C goes to all processes of a terminal; the first one ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and the end of a terminal go to all its processes; the first one ends the others.
+    for number in set(ENDINGS) - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
     end_with_parent(parent)
 
 
@@ -196,13 +223,3 @@ def _end(pool: ProcessPoolExecutor) -> None:
         process.kill()
     for process in processes:
         process.join()
-
-
-def _updates_made(run: RunDirectory) -> int:
-    """How far a run is, by the last row of its metrics."""
-    try:
-        with run.metrics.open("rb") as file:
-            file.seek(max(0, run.metrics.stat().st_size - 200))
-            return int(file.read().splitlines()[-1].split(b",")[0])
-    except (OSError, ValueError, IndexError):
-        return 0

@@ -11,6 +11,7 @@ import io
 import struct
 import warnings
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,8 @@ from typing import Any
 import torch
 
 from echo_torch.errors import UserError
-from echo_torch.files import check_regular, whole_file
+from echo_torch.files import PREVIOUS, check_regular, whole_file
 
-PREVIOUS = "previous.ckpt"
 CHECKPOINT_KEY = "carried_state"  # what the module adds to Lightning's
 RUN_KEY = "run"  # what is said of the run
 _MARK = b"sha256:"
@@ -153,17 +153,20 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(Path(path), contents, update)
 
 
-def newest_checkpoint(path: str | Path) -> Checkpoint | None:
-    """The latest of the two generations that can be read.
+def newest_checkpoint(
+    path: str | Path, check: Callable[[Checkpoint], object] = lambda checkpoint: None
+) -> Checkpoint | None:
+    """The latest of the two generations that can be read, and used.
 
     Args:
         path: The latest one's file; the one before is `previous.ckpt` beside it.
+        check: Raises a CheckpointError where a checkpoint cannot be used but the one before may; other errors end it.
 
     Returns:
-        The checkpoint, None where there is none. Where the latest cannot be read, a CheckpointWarning says why.
+        The checkpoint, None where there is none. Where the latest cannot be used, a CheckpointWarning says why.
 
     Raises:
-        CheckpointError: If there are some but none can be read.
+        CheckpointError: If there are some but none can be used.
     """
     path = Path(path)
     found = [file for file in (path, path.with_name(PREVIOUS)) if file.exists()]
@@ -171,14 +174,15 @@ def newest_checkpoint(path: str | Path) -> Checkpoint | None:
     for file in found:
         try:
             checkpoint = load_checkpoint(file)
+            check(checkpoint)
         except CheckpointError as error:
-            reasons.append(str(error))
+            reasons.append(error.message)
             continue
         if reasons:
             warnings.warn(f"{reasons[0]} The one before is used: {str(file)!r}.", CheckpointWarning, stacklevel=2)
         return checkpoint
     if found:
-        raise CheckpointError(" ".join([*reasons, "No other is left, so the run must be done anew."]))
+        raise CheckpointError(" ".join([*dict.fromkeys(reasons), "No other is left, so the run must be done anew."]))
     return None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from echo_torch.files import append_text
+from echo_torch.files import Place, append_text, cannot_write, to_disk
 
 METRICS_COLUMNS = ("update", "sequences", "symbols", "targets", "loss", "accuracy")
 
@@ -22,11 +22,14 @@ class MetricsTable:
     Args:
         path: The file; it is made with the first row.
         drawn: num_chunks -> (sequences, symbols), how much fresh data so many chunks draw from.
+        place: Its directory, or one above; None: whatever has the name.
     """
 
-    def __init__(self, path: str | Path, drawn: Callable[[int], tuple[int, int]]) -> None:
+    def __init__(self, path: str | Path, drawn: Callable[[int], tuple[int, int]], place: Place | None = None) -> None:
         self.path = Path(path)
         self._drawn = drawn
+        self._place = place
+        self._is_on_disk = True
 
     def append(self, update: int, values: Mapping[str, float]) -> None:
         """Add one row.
@@ -36,8 +39,10 @@ class MetricsTable:
             values: Some of the columns `targets`, `loss` and `accuracy`; a missing one stays empty.
 
         Raises:
-            WriteError: If it cannot be written.
+            WriteError: If it cannot be written, or its directory is another one now.
         """
+        if self._place is not None:
+            self._place.check()
         sequences, symbols = self._drawn(update)
         row = {"update": update, "sequences": sequences, "symbols": symbols, **values}
         row["targets"] = int(row.get("targets", 0))
@@ -47,6 +52,22 @@ class MetricsTable:
             writer.writeheader()
         writer.writerow(row)
         append_text(self.path, text.getvalue())
+        self._is_on_disk = False
+
+    def to_disk(self) -> None:
+        """Wait until all rows would outlive a power cut; a checkpoint that counts them comes after.
+
+        Raises:
+            WriteError: If the disk fails.
+        """
+        if self._is_on_disk:
+            return
+        try:
+            to_disk(self.path)
+            to_disk(self.path.parent)
+        except OSError as error:
+            raise cannot_write(self.path, error) from None
+        self._is_on_disk = True
 
 
 class MetricsFile(Logger):
@@ -58,11 +79,18 @@ class MetricsFile(Logger):
         path: As of `MetricsTable`.
         drawn: As of `MetricsTable`.
         prefix: Of the metrics that are meant for this file, "validation_"; the columns are named without it.
+        place: As of `MetricsTable`.
     """
 
-    def __init__(self, path: str | Path, drawn: Callable[[int], tuple[int, int]], prefix: str = "") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        drawn: Callable[[int], tuple[int, int]],
+        prefix: str = "",
+        place: Place | None = None,
+    ) -> None:
         super().__init__()
-        self._table = MetricsTable(path, drawn)
+        self._table = MetricsTable(path, drawn, place)
         self._prefix = prefix
 
     @property
@@ -74,6 +102,10 @@ class MetricsFile(Logger):
     def version(self) -> str:
         """There is one file a run."""
         return ""
+
+    def to_disk(self) -> None:
+        """As of `MetricsTable`."""
+        self._table.to_disk()
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:

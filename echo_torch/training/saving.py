@@ -1,4 +1,4 @@
-"""The latest checkpoint of a training, and its clean end at Ctrl-C and SIGTERM."""
+"""The latest checkpoint of a training, and its clean end at Ctrl-C, SIGTERM and SIGHUP."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from echo_torch.errors import Interrupted
-from echo_torch.files import FORMAT
+from echo_torch.errors import ENDINGS, Interrupted
+from echo_torch.files import FORMAT, Place
 from echo_torch.training.bodies import LossError
 from echo_torch.training.checkpoints import RUN_KEY, Checkpoint, read_checkpoint, write_checkpoint
+from echo_torch.training.metrics_file import MetricsFile
 
 UPDATES_BETWEEN_QUESTIONS = 10
 
@@ -49,7 +50,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 class SaveLast(Callback):
-    """Keeps the latest checkpoint, and the one before, and stops cleanly at Ctrl-C and SIGTERM.
+    """Keeps the latest checkpoint, and the one before, and stops cleanly at Ctrl-C, SIGTERM and SIGHUP.
 
     Of those the first lets the update end (with several processes: the next tenth one), saves, and raises `Interrupted`
     from the training; a second Ctrl-C stops at once.
@@ -60,6 +61,7 @@ class SaveLast(Callback):
         validate_every: Updates between two validations, None: there is none. Where one is due, it comes first, so that
             a resumed training need not do it again.
         note: What goes into the checkpoint under "run", beside `seconds`, the time that the training has taken.
+        place: The directory of the run; nothing is written where another one has its name. None: whatever has it.
 
     Attributes:
         has_begun: Whether an update was made.
@@ -72,12 +74,15 @@ class SaveLast(Callback):
         *,
         validate_every: int | None = None,
         note: Mapping[str, Any] | None = None,
+        place: Place | None = None,
     ) -> None:
         self._path = Path(path)
+        self._place = place
         self._every = every_num_updates
         self._validate_every = validate_every
         self._note = dict(note or {})
         self._signal: int | None = None
+        self._before: dict[int, Any] = {}
         self._is_due = False
         self.has_begun = False
         self._seconds_before = 0.0
@@ -98,14 +103,25 @@ class SaveLast(Callback):
         self._seconds_before = float(checkpoint.get(RUN_KEY, {}).get("seconds", 0.0))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take Ctrl-C and SIGTERM over; Lightning gives them back when the training ends."""
-        self._signal = None
+        """Take Ctrl-C, SIGTERM and SIGHUP over."""
+        self._signal, self._before = None, {}
         if threading.current_thread() is not threading.main_thread():
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            # A shell has what runs in the background ignore Ctrl-C, and so it shall.
+        for number in ENDINGS:
+            # A shell has what runs in the background ignore Ctrl-C, nohup the end of the terminal, and so it shall.
             if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, self._note_signal)
+                self._before[number] = signal.signal(number, self._note_signal)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back."""
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._note_signal:
+                signal.signal(number, before)
+        self._before = {}
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self.on_train_end(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Write when it is time."""
@@ -127,10 +143,24 @@ class SaveLast(Callback):
             may_stop = self._is_due or trainer.global_step % UPDATES_BETWEEN_QUESTIONS == 0
             is_interrupted = may_stop and trainer.strategy.reduce_boolean_decision(is_interrupted, all=False)
         if self._is_due or is_interrupted:
-            _check_weights(module, trainer.global_step)
-            trainer.save_checkpoint(self._path)
+            self.save(trainer, module)
         if is_interrupted:
             raise Interrupted(self._signal or signal.SIGINT)
+
+    def save(self, trainer: Trainer, module: LightningModule) -> None:
+        """Write the checkpoint, after the rows that it counts are on disk. All ranks must call it.
+
+        Raises:
+            LossError: If a weight is not finite.
+            WriteError: If something cannot be written.
+        """
+        _check_weights(module, trainer.global_step)
+        if self._place is not None:
+            self._place.check()
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.to_disk()
+        trainer.save_checkpoint(self._path)
 
     def _note_signal(self, number: int, frame: object) -> None:
         if self._signal is not None and number == signal.SIGINT:

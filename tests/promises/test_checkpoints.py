@@ -103,9 +103,9 @@ def test_cut_or_altered_anywhere(run):
 
 
 @pytest.mark.slow
-def test_cut_or_altered_at_every_fifth_offset(run):
-    """At every one with DAMAGE_EVERY=1. Five is odd, so that every bit of a byte has its turn."""
-    offsets = range(0, run.checkpoint.stat().st_size, int(os.environ.get("DAMAGE_EVERY", "5")))
+def test_cut_or_altered_at_many_offsets(run):
+    """At every one with DAMAGE_EVERY=1. The usual step is odd, so that every bit of a byte has its turn."""
+    offsets = range(0, run.checkpoint.stat().st_size, int(os.environ.get("DAMAGE_EVERY", "25")))
     assert check_damage(run, lambda whole: (whole[:offset] for offset in offsets)) == len(offsets)
     assert check_damage(run, lambda whole: (flipped(whole, o, o % 8) for o in offsets)) == len(offsets)
 
@@ -296,8 +296,7 @@ def test_the_directory_is_removed_under_the_run(tmp_path):
     assert finish(process) == 2
     error = (tmp_path / "err").read_text()
     assert error.count("\n") == 1
-    assert "Cannot write" in error
-    assert "No such file or directory" in error
+    assert "is not there any more: it was moved or removed. The training has stopped" in error
     assert not run.path.exists()
 
 

@@ -1,5 +1,6 @@
 """What the README and docs/findings.md say of the experiments."""
 
+import os
 import re
 import runpy
 import shlex
@@ -19,6 +20,11 @@ pytestmark = pytest.mark.claims
 ROOT = Path(__file__).parents[2]
 
 
+def sample(values, few):
+    """All of them with ALL_CLAIMS=1, as the figures of the documentation were measured; else a few."""
+    return values if os.environ.get("ALL_CLAIMS") == "1" else few
+
+
 def trained(path, mode, **options):
     configuration = configure(mode, accelerator="cpu", **options)
     result = train(configuration, RunDirectory(path), audit="count")
@@ -26,7 +32,7 @@ def trained(path, mode, **options):
     return result
 
 
-@pytest.mark.parametrize("seed", range(1, 6))
+@pytest.mark.parametrize("seed", sample([1, 2, 3, 4, 5], [1]))
 @pytest.mark.parametrize("mode", EXPERIMENTS)
 def test_claim(tmp_path, mode, seed):
     result = trained(tmp_path, mode, seed=seed)
@@ -75,7 +81,7 @@ def test_lag_4_ends_with_interference_named_and_a_cure_that_cures(tmp_path):
     assert right["fresh"] == round(result["accuracy_reset"] * result["targets"])
 
 
-@pytest.mark.parametrize("lag", [2, 3, 4])
+@pytest.mark.parametrize("lag", sample([2, 3, 4], [4]))
 def test_every_cure_of_the_report_cures(tmp_path, lag):
     c = configure("lag", lag=lag)
     cures = cures_of(c, Plan(c).reach())
@@ -84,8 +90,8 @@ def test_every_cure_of_the_report_cures(tmp_path, lag):
         assert accuracy_in(shown_by(cure.command, tmp_path)) >= 0.99, cure.flags
 
 
-@pytest.mark.parametrize("hidden_size", [25, 50, 100])
-@pytest.mark.parametrize("lag", [2, 3, 4])
+@pytest.mark.parametrize("hidden_size", sample([25, 50, 100], [50]))
+@pytest.mark.parametrize("lag", sample([2, 3, 4], [3]))
 def test_the_tutorials_expectation_of_other_lags_holds_where_the_state_is_reset(tmp_path, lag, hidden_size):
     options = {"lag": lag, "hidden_size": hidden_size, "seed": 2}
     carried = trained(tmp_path / "carried", "lag", **options)
@@ -102,7 +108,7 @@ def test_batch_size_shows_at_lag_4(tmp_path, batch_size, low, high):
     assert low <= trained(tmp_path, "lag", lag=4, batch_size=batch_size)["accuracy"] <= high
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", sample([1, 2, 3], [1]))
 def test_a_horizon_that_holds_the_answer_is_not_necessary(tmp_path, seed):
     options = {"chunk": 1, "vocabulary_size": 10, "learning_rate": 1e-3, "updates": 4000, "seed": seed}
     result = trained(tmp_path, "aligned", **options)
@@ -114,7 +120,7 @@ def test_a_horizon_that_holds_the_answer_is_not_necessary(tmp_path, seed):
     assert "no gradient gets from a question" in text
 
 
-@pytest.mark.parametrize("learning_rate", [1e-3, 3e-3, 1e-2])
+@pytest.mark.parametrize("learning_rate", sample([1e-3, 3e-3, 1e-2], [3e-3]))
 def test_the_border_of_the_map(tmp_path, learning_rate):
     """A chunk of lag + 1 suffices up to lag 3; below it, from lag 2 on, half is not reached within 4,000 updates."""
     options = {"vocabulary_size": 10, "updates": 4000, "learning_rate": learning_rate}
