@@ -102,7 +102,10 @@ def test_the_tutorials_expectation_of_other_lags_holds_where_the_state_is_reset(
     assert not interferes(reset)
 
 
-@pytest.mark.parametrize(("batch_size", "low", "high"), [(4, 0.2, 0.35), (10, 0.48, 0.53), (20, 0.99, 1.0)])
+BANDS = [(4, 0.2, 0.35), (10, 0.48, 0.53), (20, 0.99, 1.0)]
+
+
+@pytest.mark.parametrize(("batch_size", "low", "high"), sample(BANDS, BANDS[1:2]))
 def test_batch_size_shows_at_lag_4(tmp_path, batch_size, low, high):
     """One batch of 20 hands nothing over; of two batches of 10 the first is right."""
     assert low <= trained(tmp_path, "lag", lag=4, batch_size=batch_size)["accuracy"] <= high
