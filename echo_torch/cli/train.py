@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from echo_torch.cli.flags import add_allow_changed_model, add_options, draws, options_of
+from echo_torch.cli.flags import add_allow_changed_model, add_options, options_of, shown
 from echo_torch.errors import RuleError
 from echo_torch.experiments.configuration import (
     Configuration,
@@ -44,6 +44,7 @@ def add_reach(parser: argparse.ArgumentParser) -> None:
     output = add_options(parser)["output"]
     output.add_argument("--json", action="store_true", help="print the numbers as JSON")
     output.add_argument("--plot", metavar="FILE", help="draw which step each row reads, and what it is asked")
+    output.add_argument("--no-progress", action="store_true", help="no progress bar")
     parser.set_defaults(command=_reach)
 
 
@@ -65,14 +66,14 @@ def _train(parsed: argparse.Namespace) -> None:
     from echo_torch.diagnosis.data_path import explain, reach_lines
     from echo_torch.lab.plan import Plan
 
-    plan = Plan(configuration, numbers)
-    found = plan.reach()
+    plan, progress = Plan(configuration, numbers), False if is_quiet else shown(parsed)
+    found = plan.reach(progress=progress)
     for line in [*reach_lines(found), explain(found, **_of_network(configuration))]:
         say(line)
 
     from echo_torch.lab import console, finished, report, runner
 
-    progress, audit = not is_quiet and draws(parsed), "count" if is_quiet else "warn"
+    audit = "count" if is_quiet else "warn"
     with console.warnings_as_lines():
         result = runner.train(
             plan,
@@ -86,7 +87,7 @@ def _train(parsed: argparse.Namespace) -> None:
         )
     if is_quiet:
         return
-    for line in report.result_lines(result, *plan.example(finished.load_weights(run, plan))):
+    for line in report.result_lines(result, *plan.example(finished.load_weights(run, plan), progress=progress)):
         say(line)
     for line in report.conclusion_lines(configuration, found, result, run.read_metrics()):
         say(line)
@@ -130,7 +131,7 @@ def _reach(parsed: argparse.Namespace) -> None:
     from echo_torch.lab.plan import Plan
 
     plan = Plan(configuration, numbers)
-    found = plan.reach()
+    found = plan.reach(progress=shown(parsed))
     if parsed.json:
         print(json.dumps(found.to_dict()))
     else:

@@ -41,9 +41,10 @@ from echo_torch.ranks import is_first_rank, launched_ranks
 from echo_torch.training.checkpoints import Checkpoint, load_checkpoint
 from echo_torch.training.metrics_file import MetricsFile
 from echo_torch.training.module import EchoModule
-from echo_torch.training.progress import Bar
+from echo_torch.training.progress import Bar, Line
 from echo_torch.training.saving import SaveLast, WholeCheckpoints
 from echo_torch.training.stream_data import StreamData
+from echo_torch.waiting import Progress, Waiting
 
 
 def check_machine(plan: Plan) -> None:
@@ -78,7 +79,7 @@ class _Watchers:
     """
 
     audit: str
-    progress: bool
+    progress: Progress
     loggers: Sequence[Logger]
     callbacks: Sequence[pl.Callback]
 
@@ -99,7 +100,7 @@ class _Watchers:
                 if configuration.devices > 1 and launched_ranks() is None and not _can_be_pickled(one):
                     rule = f"${name} must be able to go to other processes, of which $devices starts several"
                     raise RuleError(name, rule, f"a {kind_of_it}, which cannot be pickled")
-        if self.progress and any(isinstance(one, ProgressBar) for one in self.callbacks):
+        if self.progress is True and any(isinstance(one, ProgressBar) for one in self.callbacks):
             raise RuleError("callbacks", "$callbacks must hold no progress bar where $progress draws one")
         if any(isinstance(one, ModelCheckpoint) and one.dirpath is None for one in self.callbacks):
             rule = "$callbacks must say where a ModelCheckpoint writes"
@@ -119,7 +120,7 @@ def train(
     run: RunDirectory,
     *,
     audit: str = "warn",
-    progress: bool = False,
+    progress: Progress = False,
     resume: str | Path | None = None,
     allow_changed_model: bool = False,
     loggers: Sequence[Logger] = (),
@@ -137,7 +138,8 @@ def train(
         run: Where the files go.
         audit: What happens where a lane's state belongs to another place than its next chunk: "raise", "warn" or
             "count". result.json holds the histogram in any case.
-        progress: Whether a progress bar is drawn on standard error.
+        progress: Whether progress bars are drawn on standard error, of the training and of what takes longer than two
+            seconds beside it; "line": sentences say instead how long each takes.
         resume: "auto" continues the run in `run` from its latest checkpoint, or begins it where there is none; a path
             continues it from that checkpoint; None begins a new one, and the directory must be new or empty.
         allow_changed_model: Whether a run with a user's own model goes on although the file that defines it changed.
@@ -172,14 +174,15 @@ def train(
         is_alone = plan.configuration.devices == 1 or launched_ranks() is not None
         result = (_train if is_alone else _train_in_processes)(plan, run, start, watchers)
         if curve and is_first_rank():
-            _draw_curve(plan, run)
+            _draw_curve(plan, run, progress)
     return result
 
 
-def _draw_curve(plan: Plan, run: RunDirectory) -> None:
+def _draw_curve(plan: Plan, run: RunDirectory, progress: Progress) -> None:
     from echo_torch.lab.figures import draw_curve
 
-    draw_curve(run, plan.configuration)
+    with Waiting(f"Drawing {run.curve.name}", None, "pictures", progress=progress):
+        draw_curve(run, plan.configuration)
 
 
 def _train_in_processes(plan: Plan, run: RunDirectory, start: Checkpoint | None, watchers: _Watchers) -> dict[str, Any]:
@@ -203,7 +206,9 @@ def _train(plan: Plan, run: RunDirectory, start: Checkpoint | None, watchers: _W
     """Train and evaluate in this process, alone or as one of several; the first writes."""
     c, audit = plan.configuration, watchers.audit
     torch.set_num_threads(c.threads)
-    model = plan.model()
+    progress = watchers.progress if is_first_rank() else False
+    with Waiting("Making the network", None, "networks", progress=progress):
+        model = plan.model()
     module = build_module(c, model)
     # The first rank speaks for all.
     check = StateAudit(audit if is_first_rank() or audit == "raise" else "count")
@@ -212,7 +217,7 @@ def _train(plan: Plan, run: RunDirectory, start: Checkpoint | None, watchers: _W
     path, made = (None, 0) if start is None else (start.path, start.update)
     with quiet_lightning(), _randomness(plan):
         # The saver last: what the others count belongs into the checkpoint.
-        callbacks = [check, *watchers.callbacks, saver, *([Bar(c.mode)] if watchers.progress else [])]
+        callbacks = [check, *watchers.callbacks, saver, *_shown(progress, c.mode)]
         loggers = [*build_loggers(plan, run, made), *watchers.loggers]
         trainer = build_trainer(c, callbacks, loggers, WholeCheckpoints(start))
         with ends_in_a_sentence(run, c.seed, path, saver):
@@ -220,7 +225,7 @@ def _train(plan: Plan, run: RunDirectory, start: Checkpoint | None, watchers: _W
             if trainer.global_step < plan.num_updates:  # a callback has ended it
                 trainer.save_checkpoint(run.checkpoint)
             seconds = saver.seconds
-            evaluation = evaluation_result(plan, model.eval())
+            evaluation = evaluation_result(plan, model.eval(), progress=progress)
     result = {
         "format": FORMAT,
         "mode": c.mode,
@@ -239,6 +244,10 @@ def _train(plan: Plan, run: RunDirectory, start: Checkpoint | None, watchers: _W
     if is_first_rank():
         run.write_result(result)
     return result
+
+
+def _shown(progress: Progress, label: str) -> list[pl.Callback]:
+    return [Bar(label)] if progress is True else [Line()] if progress else []
 
 
 def _randomness(plan: Plan) -> contextlib.AbstractContextManager[None]:
