@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from echo_torch.cli.flags import add_allow_changed_model, add_options, options_of, shown
 from echo_torch.errors import RuleError
@@ -18,9 +18,13 @@ from echo_torch.experiments.configuration import (
     memory_length,
     network_in_words,
 )
+from echo_torch.lab import memory, output
 from echo_torch.lab.run_directory import RunDirectory, check_new_file
 from echo_torch.lab.yaml_files import to_yaml
 from echo_torch.ranks import is_first_rank
+
+if TYPE_CHECKING:
+    from echo_torch.data.own_symbols import OwnNumbers
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -54,10 +58,16 @@ def _train(parsed: argparse.Namespace) -> None:
     if parsed.print_config:
         print(to_yaml(configuration), end="")
         return
+    with memory.in_a_sentence(configuration):
+        _train_configured(parsed, configuration, numbers)
+
+
+def _train_configured(parsed: argparse.Namespace, configuration: Configuration, numbers: OwnNumbers | None) -> None:
     run = _run_directory(parsed, configuration)
     num_parameters = _count_parameters(configuration)
     is_quiet = parsed.quiet or not is_first_rank()
-    say: Callable[[str], None] = (lambda line: None) if is_quiet else (lambda line: print(line, flush=True))
+    goes_on = f"The run goes on without it, and its files are in {str(run.path)!r}."
+    say: Callable[[str], None] = (lambda line: None) if is_quiet else output.sayer(goes_on)
     say(f"asked: {describe(configuration)}")
     say(f"chance: {1 / configuration.vocabulary_size:.2%} (1 of {configuration.vocabulary_size} symbols)")
     say(f"parameters: {num_parameters:,} ({network_in_words(configuration)})")
@@ -131,7 +141,8 @@ def _reach(parsed: argparse.Namespace) -> None:
     from echo_torch.lab.plan import Plan
 
     plan = Plan(configuration, numbers)
-    found = plan.reach(progress=shown(parsed))
+    with memory.in_a_sentence(configuration):
+        found = plan.reach(progress=shown(parsed))
     if parsed.json:
         print(json.dumps(found.to_dict()))
     else:

@@ -8,6 +8,7 @@ import os
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from echo_torch.errors import RuleError, UserError
 from echo_torch.experiments.configuration import Configuration
 from echo_torch.experiments.options import is_own_model
 from echo_torch.files import FORMAT
+from echo_torch.lab import memory, output
 from echo_torch.lab.console import quiet_lightning, warnings_as_lines
 from echo_torch.lab.finished import count_weights, current_versions, evaluation_result
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import KilledError, run_ranks
 from echo_torch.lab.resume import (
+    and_what_is_kept,
     ends_in_a_sentence,
     find_start,
     killed_process_error,
@@ -197,7 +200,7 @@ def _train_in_processes(plan: Plan, run: RunDirectory, start: Checkpoint | None,
 def _train_one_of_several(
     configuration: Configuration, run: RunDirectory, start: Path | None, watchers: _Watchers
 ) -> None:
-    with warnings_as_lines():
+    with output.that_ends_nothing(), warnings_as_lines():
         checkpoint = None if start is None else load_checkpoint(start)
         _train(Plan(configuration), run, checkpoint, watchers)
 
@@ -220,7 +223,10 @@ def _train(plan: Plan, run: RunDirectory, start: Checkpoint | None, watchers: _W
         callbacks = [check, *watchers.callbacks, saver, *_shown(progress, c.mode)]
         loggers = [*build_loggers(plan, run, made), *watchers.loggers]
         trainer = build_trainer(c, callbacks, loggers, WholeCheckpoints(start))
-        with ends_in_a_sentence(run, c.seed, path, saver):
+        with (
+            memory.in_a_sentence(c, partial(and_what_is_kept, run)),
+            ends_in_a_sentence(run, c.seed, path, saver),
+        ):
             _fit(trainer, module, build_data(plan), path)
             if trainer.global_step < plan.num_updates:  # a callback has ended it
                 trainer.save_checkpoint(run.checkpoint)
