@@ -90,7 +90,7 @@ class Waiting:
         from tqdm import tqdm
 
         bar: tqdm[Any] = tqdm(
-            total=self._total, desc=self._doing, unit=f" {self._unit}", leave=False, dynamic_ncols=True
+            total=self._total, desc=self._doing, unit=f" {self._unit}", file=sys.stderr, leave=False, dynamic_ncols=True
         )
         bar.start_t -= time.monotonic() - self._begin  # the rate is that of all the time
         try:
