@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from echo_torch.cli.flags import add_run, is_watched, whole_number
+from echo_torch.cli.flags import add_run, shown, whole_number
 from echo_torch.errors import RuleError, UserError
 from echo_torch.experiments.configuration import Configuration
 from echo_torch.lab.run_directory import RunDirectory
@@ -16,6 +16,7 @@ from echo_torch.lab.run_directory import RunDirectory
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """The flags of evaluate."""
     add_run(parser)
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     parser.set_defaults(command=_evaluate)
 
 
@@ -50,8 +51,9 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     plan = Plan(configuration)
     with console.warnings_as_lines():
         model = finished.load_weights(run, plan, allow_changed_model=parsed.allow_changed_model)
-    result = finished.evaluation_result(plan, model)
-    for line in report.result_lines(result, *plan.example(model), always_by_chunk=True):
+    progress = shown(parsed)
+    result = finished.evaluation_result(plan, model, progress=progress)
+    for line in report.result_lines(result, *plan.example(model, progress=progress), always_by_chunk=True):
         print(line)
 
 
@@ -89,11 +91,11 @@ def _predict(parsed: argparse.Namespace) -> None:
     # What can be refused is refused before anything is printed.
     answers = predictor.answers(symbols, top_k=top_k) if symbols or not parsed.ahead else []
     if parsed.ahead:
-        right, asked = guess_ahead(predictor.configuration, predictor.model)
+        right, asked = guess_ahead(predictor.configuration, predictor.model, progress=shown(parsed))
         print(report.ahead_line(right, asked, predictor.configuration.vocabulary_size))
         if not symbols:
             return
-    shares = predictor.explain(symbols, progress=is_watched()) if parsed.explain else []
+    shares = predictor.explain(symbols, progress=shown(parsed)) if parsed.explain else []
     print(report.state_line(predictor.configuration, len(symbols), is_carried=predictor.is_carried))
     for answer in answers:
         print(report.answer_line(answer.position, answer.of, symbols, answer.symbol, answer.top))

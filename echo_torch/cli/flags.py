@@ -12,6 +12,7 @@ from echo_torch.experiments.configuration import override
 from echo_torch.experiments.options import OPTIONS, Option
 from echo_torch.lab.yaml_files import check_said, names_own_model, read_options
 from echo_torch.ranks import launched_ranks
+from echo_torch.waiting import Progress
 
 # Python calls a number of steps *_length and a count num_*; a flag is shorter.
 _SHORT_NAMES = {"window_length": "window", "num_layers": "layers", "num_lanes": "lanes", "chunk_length": "chunk"}
@@ -102,7 +103,12 @@ def whole_number(text: str, name: str, low: int = 1, high: int = 10_000) -> int:
 
 def draws(parsed: argparse.Namespace) -> bool:
     """Whether a progress bar is wanted and there is somebody to see it."""
-    return not parsed.no_progress and is_watched()
+    return not getattr(parsed, "no_progress", False) and is_watched()
+
+
+def shown(parsed: argparse.Namespace) -> Progress:
+    """What somebody is shown who waits: a bar where there is a terminal, else, or if they want none, a sentence."""
+    return True if draws(parsed) else "line"
 
 
 def is_watched() -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
 import signal
@@ -17,6 +16,8 @@ from echo_torch.cli.flags import words_of
 from echo_torch.cli.sweeps import add_compare, add_lags, add_map
 from echo_torch.cli.train import add_reach, add_train
 from echo_torch.errors import Interrupted, UserError, suggest
+from echo_torch.lab.memory import is_out_of_memory
+from echo_torch.lab.output import drop, has_no_reader, that_ends_nothing
 from echo_torch.lab.processes import raise_at_endings
 from echo_torch.ranks import is_first_rank
 
@@ -34,6 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
+    # Lightning brings matplotlib in, which refuses to be imported with a backend it does not know. None is needed here.
+    os.environ["MPLBACKEND"] = "agg"
+    with that_ends_nothing():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     say = words_of([], {})
     try:
         raise_at_endings()
@@ -56,15 +64,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if is_first_rank():
             _complain(sentence or "Interrupted.")
         return EXIT_SIGNAL + number
-    except BrokenPipeError:
-        _drop_output()  # the reader (head, less) has gone: that is no error
-    except OSError as error:
-        if error.filename is None:  # that of a file has a name
-            _drop_output()
-        what = "Standard output" if error.filename is None else repr(error.filename)
-        _complain(f"{what} cannot be used: {error.strerror or error}.")
-        return EXIT_BAD_INPUT
+    except Exception as error:
+        return _end_with(error)
     return 0
+
+
+def _end_with(error: Exception) -> int:
+    """Say what can be said of an error of the machine, and return the exit code; one of this program is raised."""
+    if is_out_of_memory(error):
+        _complain(f"The memory does not suffice for this ({_first_line(error)}).")
+        return EXIT_BAD_INPUT
+    if not isinstance(error, OSError):
+        raise error
+    if isinstance(error, BrokenPipeError) and has_no_reader(sys.stdout):
+        drop(sys.stdout)  # the reader (head, less) has gone: that is no error
+        return 0
+    if error.filename is None:  # that of a file has a name
+        drop(sys.stdout)
+    what = "Standard output" if error.filename is None else repr(error.filename)
+    _complain(f"{what} cannot be used: {error.strerror or error}.")
+    return EXIT_BAD_INPUT
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0].rstrip(".: ")
 
 
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -80,14 +103,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _complain(sentence: str) -> None:
     sentence = _LONG_WORD.sub(lambda word: f"{word[0][:40]}...", sentence)
-    with contextlib.suppress(OSError):  # there may be nobody to hear it
-        print(sentence[:1].upper() + sentence[1:], file=sys.stderr, flush=True)
-
-
-def _drop_output() -> None:
-    # The dummy keeps Python from complaining at exit.
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(sentence[:1].upper() + sentence[1:], file=sys.stderr, flush=True)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -7,9 +7,9 @@ import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from echo_torch.cli.flags import add_allow_changed_model, add_options, draws, options_of
+from echo_torch.cli.flags import add_allow_changed_model, add_options, options_of, shown
 from echo_torch.errors import RuleError
 from echo_torch.experiments.configuration import (
     Configuration,
@@ -19,9 +19,13 @@ from echo_torch.experiments.configuration import (
     memory_length,
     network_in_words,
 )
+from echo_torch.lab import memory, output
 from echo_torch.lab.run_directory import RunDirectory, check_new_file
 from echo_torch.lab.yaml_files import to_yaml
 from echo_torch.ranks import is_first_rank
+
+if TYPE_CHECKING:
+    from echo_torch.data.own_symbols import OwnNumbers
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +49,7 @@ def add_reach(parser: argparse.ArgumentParser) -> None:
     output = add_options(parser)["output"]
     output.add_argument("--json", action="store_true", help="print the numbers as JSON")
     output.add_argument("--plot", metavar="FILE", help="draw which step each row reads, and what it is asked")
+    output.add_argument("--no-progress", action="store_true", help="no progress bar")
     parser.set_defaults(command=_reach)
 
 
@@ -54,10 +59,16 @@ def _train(parsed: argparse.Namespace) -> None:
     if parsed.print_config:
         print(to_yaml(configuration), end="")
         return
+    with memory.in_a_sentence(configuration):
+        _train_configured(parsed, configuration, numbers)
+
+
+def _train_configured(parsed: argparse.Namespace, configuration: Configuration, numbers: OwnNumbers | None) -> None:
     run = _run_directory(parsed, configuration)
     num_parameters = _count_parameters(configuration)
     is_quiet = parsed.quiet or not is_first_rank()
-    say: Callable[[str], None] = (lambda line: None) if is_quiet else (lambda line: print(line, flush=True))
+    goes_on = f"The run goes on without it, and its files are in {str(run.path)!r}."
+    say: Callable[[str], None] = (lambda line: None) if is_quiet else output.sayer(goes_on)
     say(f"asked: {describe(configuration)}")
     say(f"chance: {1 / configuration.vocabulary_size:.2%} (1 of {configuration.vocabulary_size} symbols)")
     say(f"parameters: {num_parameters:,} ({network_in_words(configuration)})")
@@ -66,14 +77,14 @@ def _train(parsed: argparse.Namespace) -> None:
     from echo_torch.diagnosis.data_path import explain, reach_lines
     from echo_torch.lab.plan import Plan
 
-    plan = Plan(configuration, numbers)
-    found = plan.reach()
+    plan, progress = Plan(configuration, numbers), False if is_quiet else shown(parsed)
+    found = plan.reach(progress=progress)
     for line in [*reach_lines(found), explain(found, **_of_network(configuration))]:
         say(line)
 
     from echo_torch.lab import console, finished, report, runner
 
-    progress, audit = not is_quiet and draws(parsed), "count" if is_quiet else "warn"
+    audit = "count" if is_quiet else "warn"
     with console.warnings_as_lines(), _taken(parsed, configuration, run) as run:
         result = runner.train(
             plan,
@@ -87,7 +98,7 @@ def _train(parsed: argparse.Namespace) -> None:
         )
     if is_quiet:
         return
-    for line in report.result_lines(result, *plan.example(finished.load_weights(run, plan))):
+    for line in report.result_lines(result, *plan.example(finished.load_weights(run, plan), progress=progress)):
         say(line)
     for line in report.conclusion_lines(configuration, found, result, run.read_metrics()):
         say(line)
@@ -144,7 +155,8 @@ def _reach(parsed: argparse.Namespace) -> None:
     from echo_torch.lab.plan import Plan
 
     plan = Plan(configuration, numbers)
-    found = plan.reach()
+    with memory.in_a_sentence(configuration):
+        found = plan.reach(progress=shown(parsed))
     if parsed.json:
         print(json.dumps(found.to_dict()))
     else:

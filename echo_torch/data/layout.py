@@ -19,6 +19,7 @@ from echo_torch.errors import RuleError
 UNUSED_ROW = -1
 CARRIES = ("keep", "reset")
 CUTS = ("chunk", "sequence")
+_PLACES_AT_ONCE = 2**16
 
 
 class Places(NamedTuple):
@@ -251,10 +252,15 @@ class LaneLayout:
     def chunks_to_ask(self, num_targets: int) -> int:
         """After how many chunks so many targets were asked."""
         asked, num_chunks = 0, 0
+        at_once = 1
         while asked < num_targets:
-            places = self.places(np.arange(num_chunks, num_chunks + 1))
-            asked += int((places.answer != NO_STEP).sum())
-            num_chunks += 1
+            places = self.places(np.arange(num_chunks, num_chunks + at_once))
+            by_chunk = asked + np.cumsum((places.answer != NO_STEP).sum(axis=(1, 2)))
+            is_enough = by_chunk >= num_targets
+            num_chunks += int(is_enough.argmax()) + 1 if is_enough.any() else at_once
+            asked = int(by_chunk[-1])
+            # More and more, because a call costs as much as a thousand places; no more than the memory holds easily.
+            at_once = min(2 * at_once, max(1, _PLACES_AT_ONCE // (self._num_lanes * self._chunk_length)))
         return num_chunks
 
     def _sequence_of(self, index: Integers) -> tuple[Integers, Integers, Integers]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import count
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -59,6 +59,16 @@ class Source(Protocol):
             shape, or vectors of them (..., features), NaN where there is none.
         """
         ...
+
+
+class Block(NamedTuple):
+    """Chunks that follow one another, as arrays with an axis more, the chunks, before those that `Chunk` has."""
+
+    symbols: NDArray[Any]
+    targets: NDArray[Any]
+    starts: NDArray[np.bool_]
+    sequence: Integers
+    step: Integers
 
 
 class EchoStream(IterableDataset[Chunk]):
@@ -143,6 +153,17 @@ class EchoStream(IterableDataset[Chunk]):
         """The chunks from `start` on; in a loader worker its share, every n-th."""
         worker = get_worker_info()
         first, stride = (self.start, 1) if worker is None else (self.start + worker.id, worker.num_workers)
+        for index in self._indices(first, stride):
+            for chunk in self._make(index):
+                # A view sent to another process takes the whole block along; a copy goes alone.
+                yield chunk if worker is None else _copy(chunk)
+
+    def blocks(self) -> Iterator[Block]:
+        """The chunks from `start` on, many at a time: for what looks at millions of them."""
+        return (self._block(index) for index in self._indices(self.start, 1))
+
+    def _indices(self, first: int, stride: int) -> Iterator[Integers]:
+        """The numbers of the chunks that are made at a time."""
         num_features = getattr(self.source, "num_features", None) or 1
         per_block = max(1, _SYMBOLS_PER_BLOCK // (self.layout.num_lanes * self.layout.num_steps * num_features))
         for begin in count(first, stride * per_block):
@@ -152,9 +173,7 @@ class EchoStream(IterableDataset[Chunk]):
             index = np.arange(begin, end, stride)
             if not len(index):
                 return
-            for chunk in self._make(index):
-                # A view sent to another process takes the whole block along; a copy goes alone.
-                yield chunk if worker is None else _copy(chunk)
+            yield index
 
     def loader(self, *, num_workers: int = 0) -> DataLoader[Chunk]:
         """A DataLoader that hands the chunks on as they are, in order.
@@ -174,6 +193,12 @@ class EchoStream(IterableDataset[Chunk]):
         )
 
     def _make(self, index: Integers) -> Iterator[Chunk]:
+        # unbind makes all views in one call; indexing would cost a call for each field of each chunk.
+        fields = (np.require(field, requirements=["C", "W"]) for field in self._block(index))
+        columns = (torch.from_numpy(field).unbind(0) for field in fields)
+        return map(Chunk._make, zip(*columns, index.tolist(), strict=True))
+
+    def _block(self, index: Integers) -> Block:
         places = _shard(self.layout.places(index), self.rank, self.num_ranks)
         sequence, step = places.sequence[:, :, None], places.step
         symbols, is_there = self._read(sequence, step)
@@ -188,10 +213,7 @@ class EchoStream(IterableDataset[Chunk]):
         if self.is_missing is not None:
             nothing = 0 if is_float(symbols) else -1
             symbols = only_where(~self.is_missing(sequence, places.step), symbols, nothing)
-        fields = (symbols, targets, places.starts, places.sequence, step)
-        # unbind makes all views in one call; indexing would cost a call for each field of each chunk.
-        columns = (torch.from_numpy(np.require(field, requirements=["C", "W"])).unbind(0) for field in fields)
-        return map(Chunk._make, zip(*columns, index.tolist(), strict=True))
+        return Block(symbols, targets, places.starts, places.sequence, step)
 
     def _read(self, sequence: Integers, step: Integers) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """What the source has, and where something stands, be it missing or not."""

@@ -7,21 +7,25 @@ found here by following every lane through the chunks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from echo_torch.data.random_symbols import Integers
-from echo_torch.diagnosis.stamps import Stamps, _checked_stamps, stamps_of_chunk
+from echo_torch.data.stream import EchoStream
+from echo_torch.diagnosis.following import Followed
+from echo_torch.diagnosis.stamps import Stamps, checked_stamps, stamps_of_chunk
 from echo_torch.errors import RuleError
+from echo_torch.waiting import Progress, Waiting
 
 OTHER = "other"  # the gap of a hand-over into another sequence
 DEFAULT_MAX_LAG = 24
 DEFAULT_MAX_CHUNKS = 200
+_COLUMNS_PER_BLOCK = 2**14
+_FEW_LAGS = 40  # that are shown one by one
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ def reach(
     max_lag: int = DEFAULT_MAX_LAG,
     max_chunks: int = DEFAULT_MAX_CHUNKS,
     stamps: Callable[[Any], Stamps] = stamps_of_chunk,
+    progress: Progress = False,
 ) -> Reach:
     """Follow every lane through some chunks and say what it had read when it was asked.
 
@@ -86,6 +91,8 @@ def reach(
         max_lag: The largest lag that is looked for.
         max_chunks: So many chunks are looked at, at most.
         stamps: Batch -> `Stamps`, for a loader of one's own.
+        progress: Whether a progress bar is drawn on standard error where it takes longer than two seconds; "line": a
+            sentence says how long it takes.
 
     Returns:
         The gaps, reachable lags, shares and ceiling over the chunks looked at.
@@ -97,28 +104,32 @@ def reach(
     for name, number, low in (("lag", lag, 0), ("max_lag", max_lag, 0), ("max_chunks", max_chunks, 1)):
         if number < low:
             raise RuleError(name, f"${name} must be at least {low}", number)
-    columns, num_chunks = _follow(islice(chunks, max_chunks), stamps)
-    reads, asks = columns.where(columns.is_read), columns.where(columns.is_asked)
-    gaps = _count_gaps(columns.where(columns.step >= 0))
-    first_reads = _FirstReads(reads.stretch, reads.step, reads.time)
-    found = [first_reads.time_of(asks.stretch, asks.step - back) <= asks.time for back in range(max_lag + 1)]
-    is_reachable = found[lag] if lag <= max_lag else first_reads.time_of(asks.stretch, asks.step - lag) <= asks.time
-    in_chunk = _FirstReads(reads.visit, reads.step, reads.time)
-    is_in_horizon = in_chunk.time_of(asks.visit, asks.step - lag) <= asks.time
-    num_asked = len(asks.step)
-    share = float(is_reachable.mean()) if num_asked else None
+    followed = Followed(lag, max_lag)
+    total = _num_chunks(chunks, max_chunks)
+    with Waiting("Following what each row reads", total, "chunks", progress=progress) as waiting:
+        for block in _blocks(chunks, max_chunks, stamps):
+            followed.add(*block)
+            waiting.done = followed.num_chunks
+        if not followed.num_chunks:
+            raise RuleError("chunks", "$chunks must hold at least one chunk", "none")
+        followed.close()
+    gaps: dict[int | str, int] = dict(sorted(followed.gaps.items()))
+    if followed.num_other:
+        gaps[OTHER] = followed.num_other
+    asked = followed.asked
+    share = followed.read_before / asked if asked else None
     ceiling = None if share is None or vocabulary_size is None else share + (1 - share) / vocabulary_size
     jumps = [gap for gap in gaps if gap not in (0, OTHER)]
     return Reach(
         gap=0 if not jumps else int(jumps[0]) if len(jumps) == 1 else None,
         gaps=gaps,
-        reachable_lags=[back for back, hits in enumerate(found) if hits.any()],
+        reachable_lags=np.flatnonzero(followed.is_reachable).tolist(),
         lag=lag,
         reachable_share=share,
-        in_horizon_share=float(is_in_horizon.mean()) if num_asked else None,
+        in_horizon_share=followed.read_in_chunk / asked if asked else None,
         ceiling=ceiling,
-        targets=num_asked,
-        chunks=num_chunks,
+        targets=asked,
+        chunks=followed.num_chunks,
     )
 
 
@@ -156,7 +167,7 @@ def reach_lines(found: Reach) -> list[str]:
     """The numbers of a reach, for people."""
     gaps = ", ".join(f"{number:,} x {gap}" for gap, number in found.gaps.items()) or "none"
     gap = "several" if found.gap is None else steps_of_gap(found.gap)
-    lags = ", ".join(map(str, found.reachable_lags)) or "none"
+    lags = _lags_in_words(found.reachable_lags)
     shares = [
         f"{'-' if share is None else f'{share:.1%}'}" for share in (found.reachable_share, found.in_horizon_share)
     ]
@@ -168,6 +179,12 @@ def reach_lines(found: Reach) -> list[str]:
         f"of {found.targets:,} targets in {found.chunks} chunks",
         f"ceiling: {ceiling}, the best accuracy that any model could have",
     ]
+
+
+def _lags_in_words(lags: list[int]) -> str:
+    if len(lags) > _FEW_LAGS:
+        return f"{', '.join(map(str, lags[: _FEW_LAGS // 2]))}, ..., {lags[-1]} ({len(lags):,} of them)"
+    return ", ".join(map(str, lags)) or "none"
 
 
 def steps_of_gap(gap: int) -> str:
@@ -197,79 +214,40 @@ def _explain_horizon(found: Reach, *, is_carried: bool) -> str:
     )
 
 
-class _Columns(NamedTuple):
-    """All columns of all chunks, one after another, rows unravelled: 1-D arrays of one length.
-
-    `stretch` numbers what one lane reads of one sequence between two resets, `visit` the part of it in one chunk,
-    `life` what one lane reads between two resets of whatever sequence. `time` rises in the order of reading.
-    """
-
-    stretch: Integers
-    visit: Integers
-    life: Integers
-    sequence: Integers
-    step: Integers
-    time: Integers
-    is_read: NDArray[np.bool_]
-    is_asked: NDArray[np.bool_]
-
-    def where(self, mask: NDArray[np.bool_]) -> _Columns:
-        return _Columns._make(field[mask] for field in self)
+# Block after block: the fields of `Stamps`, with the chunks as one axis more.
+_Blocks: TypeAlias = Iterator[tuple[NDArray[Any], ...]]
 
 
-def _follow(chunks: Iterable[Any], stamps: Callable[[Any], Stamps]) -> tuple[_Columns, int]:
-    num_resets: dict[int, int] = {}
-    stretches: dict[tuple[int, int, int], int] = {}
-    pieces: list[tuple[NDArray[Any], ...]] = []
-    num_chunks, num_visits, clock = 0, 0, 0
-    for chunk in chunks:
-        step, sequence, starts, is_read, is_asked = _checked_stamps(stamps(chunk))
-        num_lanes, num_steps = step.shape
-        for lane in np.flatnonzero(starts).tolist():
-            num_resets[lane] = num_resets.get(lane, 0) + 1
-        lives = [num_resets.get(lane, 0) for lane in range(num_lanes)]
-        keys = zip(range(num_lanes), lives, sequence.tolist(), strict=True)
-        stretch = np.array([stretches.setdefault(key, len(stretches)) for key in keys])
-        life = np.arange(num_lanes) + 2**32 * np.array(lives)
-        per_lane = (stretch, num_visits + np.arange(num_lanes), life, sequence)
-        time = np.tile(clock + np.arange(num_steps), num_lanes)
-        spread = (np.repeat(values, num_steps) for values in per_lane)
-        pieces.append((*spread, step.ravel(), time, is_read.ravel(), is_asked.ravel()))
-        num_chunks, num_visits, clock = num_chunks + 1, num_visits + num_lanes, clock + num_steps
-    if not pieces:
-        raise RuleError("chunks", "$chunks must hold at least one chunk", "none")
-    return _Columns._make(np.concatenate(field) for field in zip(*pieces, strict=True)), num_chunks
+def _blocks(chunks: Iterable[Any], max_chunks: int, stamps: Callable[[Any], Stamps]) -> _Blocks:
+    """The stamps of chunks of one shape together, because a call of numpy costs as much as a thousand columns."""
+    if isinstance(chunks, EchoStream) and type(chunks).__iter__ is EchoStream.__iter__ and stamps is stamps_of_chunk:
+        return _blocks_of_stream(chunks, max_chunks)
+    return _stacked(checked_stamps(stamps(chunk)) for chunk in islice(chunks, max_chunks))
 
 
-def _count_gaps(reads: _Columns) -> dict[int | str, int]:
-    order = np.lexsort((reads.time, reads.life))
-    life, sequence, step = reads.life[order], reads.sequence[order], reads.step[order]
-    is_hand_over = life[1:] == life[:-1]
-    is_same = sequence[1:] == sequence[:-1]
-    values, counts = np.unique((step[1:] - step[:-1] - 1)[is_hand_over & is_same], return_counts=True)
-    gaps: dict[int | str, int] = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    if num_other := int((is_hand_over & ~is_same).sum()):
-        gaps[OTHER] = num_other
-    return gaps
+def _blocks_of_stream(stream: EchoStream, max_chunks: int) -> _Blocks:
+    for block in stream.blocks():
+        step, sequence, starts, is_read, is_asked = (np.asarray(field)[:max_chunks] for field in stamps_of_chunk(block))
+        yield step, sequence, starts, is_read & (step >= 0), is_asked
+        max_chunks -= len(step)
+        if max_chunks <= 0:
+            return
 
 
-class _FirstReads:
-    """When each step was first read, within whatever is numbered by `part`."""
+def _stacked(stamps: Iterable[tuple[NDArray[Any], ...]]) -> _Blocks:
+    held: list[tuple[NDArray[Any], ...]] = []
+    for fields in stamps:
+        step = fields[0]
+        if held and (step.shape != held[0][0].shape or len(held) * step.size >= _COLUMNS_PER_BLOCK):
+            yield tuple(np.stack(field) for field in zip(*held, strict=True))
+            held = []
+        held.append(fields)
+    if held:
+        yield tuple(np.stack(field) for field in zip(*held, strict=True))
 
-    NEVER = np.iinfo(np.int64).max
 
-    def __init__(self, part: Integers, step: Integers, time: Integers) -> None:
-        self._width = int(step.max(initial=0)) + 1
-        key = part * self._width + step
-        order = np.lexsort((time, key))
-        self._keys, first = np.unique(key[order], return_index=True)
-        self._times = time[order][first]
-
-    def time_of(self, part: Integers, step: Integers) -> Integers:
-        """The time of the first read; `NEVER` where there was none."""
-        if not len(self._keys):
-            return np.full(len(step), self.NEVER)
-        key = part * self._width + step
-        place = np.minimum(np.searchsorted(self._keys, key), len(self._keys) - 1)
-        is_found = (self._keys[place] == key) & (step >= 0) & (step < self._width)
-        return np.where(is_found, self._times[place], self.NEVER)
+def _num_chunks(chunks: Iterable[Any], max_chunks: int) -> int | None:
+    """How many chunks are looked at, where that can be known before."""
+    if isinstance(chunks, EchoStream):
+        return max_chunks if chunks.num_chunks is None else max(0, min(max_chunks, chunks.num_chunks - chunks.start))
+    return min(max_chunks, len(chunks)) if isinstance(chunks, Sized) else None

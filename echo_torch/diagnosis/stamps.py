@@ -83,9 +83,14 @@ def checked_places(stamps: Stamps) -> tuple[Integers, Integers, NDArray[np.bool_
     )
 
 
-def _checked_stamps(
+def checked_stamps(
     stamps: Stamps,
 ) -> tuple[Integers, Integers, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """All fields as arrays of the right types and shapes, what is None filled in; where nothing is, nothing is read.
+
+    Raises:
+        RuleError: As `checked_places`.
+    """
     step, sequence, starts = checked_places(stamps)
     is_read = np.ones(step.shape, np.bool_) if stamps.is_read is None else stamps.is_read
     is_asked = np.ones(step.shape, np.bool_) if stamps.is_asked is None else stamps.is_asked

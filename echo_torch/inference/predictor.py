@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from echo_torch.data.chunk import NOT_ASKED, Chunk
 from echo_torch.data.random_symbols import Integers
@@ -23,6 +22,7 @@ from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.models.encoding import most_likely, num_digits_of, top_symbols
 from echo_torch.models.own_model import Network
 from echo_torch.training.evaluation import read
+from echo_torch.waiting import Progress, Waiting
 
 STATES = ("carried", "fresh")
 _ROWS_PER_BLOCK = 2**11  # enough to be quick, little enough for any list
@@ -158,7 +158,7 @@ class EchoPredictor:
             found += [Answer(*place, *rest) for place, *rest in zip(places, said, top, strict=True)]
         return found
 
-    def explain(self, symbols: Sequence[int], *, progress: bool = False) -> list[float]:
+    def explain(self, symbols: Sequence[int], *, progress: Progress = False) -> list[float]:
         """How much the last answer depends on each number of the input.
 
         Every number is replaced by others (all of a small vocabulary, 32 of a large one), and it is counted how
@@ -166,7 +166,8 @@ class EchoPredictor:
 
         Args:
             symbols: As in `predict`.
-            progress: Whether a progress bar is drawn on standard error: with hundreds of numbers it takes a while.
+            progress: Whether a progress bar is drawn on standard error where it takes longer than two seconds, as with
+                hundreds of numbers; "line": a sentence says how long it takes.
 
         Returns:
             For each position the share of replacements that changed the answer, 0..1.
@@ -190,11 +191,13 @@ class EchoPredictor:
         shifts = torch.tensor([1 + (size - 2) * index // max(1, number - 1) for index in range(number)])
         shares: list[float] = []
         blocks = torch.split(torch.arange(len(checked)), max(1, _ROWS_PER_BLOCK // number))
-        for positions in tqdm(blocks, desc="explaining", disable=not progress, leave=False, dynamic_ncols=True):
-            changed = checked.repeat(len(positions), number, 1)
-            changed[torch.arange(len(positions)), :, positions] += shifts
-            answers = self._last_answers(changed.remainder(size).flatten(0, 1))
-            shares += answers.ne(last).double().view(len(positions), number).mean(dim=1).tolist()
+        with Waiting("Replacing each number in turn", len(checked), "numbers", progress=progress) as waiting:
+            for positions in blocks:
+                changed = checked.repeat(len(positions), number, 1)
+                changed[torch.arange(len(positions)), :, positions] += shifts
+                answers = self._last_answers(changed.remainder(size).flatten(0, 1))
+                shares += answers.ne(last).double().view(len(positions), number).mean(dim=1).tolist()
+                waiting.done = len(shares)
         return shares
 
     def _checked(self, symbols: Sequence[int]) -> Tensor:
@@ -244,12 +247,13 @@ class EchoPredictor:
         return answers
 
 
-def guess_ahead(configuration: Configuration, model: Network) -> tuple[int, int]:
+def guess_ahead(configuration: Configuration, model: Network, *, progress: Progress = False) -> tuple[int, int]:
     """How often the answer is, by luck, the random symbol that comes next.
 
     Args:
         configuration: Of a run on random symbols; its evaluation is read.
         model: Its network.
+        progress: As of `evaluate`.
 
     Returns:
         (right, asked), over all questions after which another symbol follows.
@@ -264,12 +268,14 @@ def guess_ahead(configuration: Configuration, model: Network) -> tuple[int, int]
     right = asked = 0
     stream = plan.evaluation()
     end = configuration.reading.sequence_length
-    for chunk, logits in read(model, stream):
-        after = chunk.step + 1
-        is_asked = chunk.targets != NOT_ASKED
-        if end is not None:
-            is_asked &= after < end
-        coming = torch.from_numpy(stream.source(chunk.sequence[:, None].numpy(), after.numpy()))
-        right += int((most_likely(logits, num_digits_of(model)).eq(coming) & is_asked).sum())
-        asked += int(is_asked.sum())
+    with Waiting("Asking for the next number", stream.num_chunks, "chunks", progress=progress) as waiting:
+        for chunk, logits in read(model, stream):
+            after = chunk.step + 1
+            is_asked = chunk.targets != NOT_ASKED
+            if end is not None:
+                is_asked &= after < end
+            coming = torch.from_numpy(stream.source(chunk.sequence[:, None].numpy(), after.numpy()))
+            right += int((most_likely(logits, num_digits_of(model)).eq(coming) & is_asked).sum())
+            asked += int(is_asked.sum())
+            waiting.done += 1
     return right, asked

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import log
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,6 +25,20 @@ from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.lab.tables import size_axis
 
 
+@contextlib.contextmanager
+def _own_settings() -> Iterator[None]:
+    """Matplotlib as it is by itself: no settings of a user's or a directory's own, which may need LaTeX or a screen."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
+def _figure(width: float, height: float) -> Figure:
+    # Not pyplot's, which would choose a window system, and keep every figure.
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+@_own_settings()
 def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
     """Draw a run into curve.png: loss and accuracy over the training, and what the evaluation found by chunk.
 
@@ -37,7 +48,7 @@ def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
     """
     metrics = run.read_metrics()
     chance = 1 / configuration.vocabulary_size
-    figure = plt.figure(figsize=(10, 5), layout="constrained")
+    figure = _figure(10, 5)
     grid = figure.add_gridspec(2, 2, width_ratios=(1.7, 1))
     lower = figure.add_subplot(grid[1, 0])
     upper, right = figure.add_subplot(grid[0, 0], sharex=lower), figure.add_subplot(grid[:, 1])
@@ -97,6 +108,7 @@ def draw_by_chunk(axes: Axes, result: Mapping[str, Any]) -> None:
     axes.legend(loc="best", fontsize="small")
 
 
+@_own_settings()
 def draw_side_by_side(runs: Sequence[RunDirectory], path: str | Path) -> None:
     """Draw the accuracy of several runs over their training, a panel for each, into one picture.
 
@@ -104,8 +116,8 @@ def draw_side_by_side(runs: Sequence[RunDirectory], path: str | Path) -> None:
         runs: Finished runs.
         path: The PNG file.
     """
-    width = 3.6 * len(runs)
-    figure, panels = plt.subplots(1, len(runs), sharey=True, squeeze=False, figsize=(width, 3), layout="constrained")
+    figure = _figure(3.6 * len(runs), 3)
+    panels = figure.subplots(1, len(runs), sharey=True, squeeze=False)
     for axes, run in zip(panels[0], runs, strict=True):
         configuration, metrics = run.read_saved()[0], run.read_metrics()
         axes.plot(metrics["sequences"], metrics["accuracy"], color="C0")
@@ -120,7 +132,6 @@ def draw_side_by_side(runs: Sequence[RunDirectory], path: str | Path) -> None:
 def _save(figure: Figure, path: str | Path) -> None:
     with whole_file(path) as file:
         figure.savefig(file, format="png", dpi=120)
-    plt.close(figure)
 
 
 def _marker(metrics: dict[str, list[float]]) -> str:
@@ -136,6 +147,7 @@ _EXAMPLE = "#d95f02"
 _MAX_LANES, _MAX_COLUMNS, _MAX_CHUNKS = 8, 24, 5
 
 
+@_own_settings()
 def draw_reach(chunks: Sequence[Chunk], lag: int, path: str | Path, *, title: str = "") -> None:
     """Draw what each row of the batch reads, where it jumps, and whether it has read what it is asked for.
 
@@ -155,7 +167,8 @@ def draw_reach(chunks: Sequence[Chunk], lag: int, path: str | Path, *, title: st
     num_steps = min(num_steps, _MAX_COLUMNS)
     pitch = num_steps + 1.2  # columns of a chunk and the space between chunks
     width = max(7.0, 0.62 * pitch * len(chunks) + 1.6)
-    figure, axes = plt.subplots(figsize=(width, 0.85 * num_lanes + 2.1), layout="constrained")
+    figure = _figure(width, 0.85 * num_lanes + 2.1)
+    axes = figure.subplots()
     seen: list[set[tuple[int, int]]] = [set() for _ in range(num_lanes)]
     last: list[tuple[int, int] | None] = [None] * num_lanes
     drawn: dict[tuple[int, int], tuple[float, int]] = {}  # where each step of each sequence is read first
@@ -262,6 +275,7 @@ def _draw_example(
     return []
 
 
+@_own_settings()
 def draw_comparison(rows: Sequence[dict[str, Any]], runs: dict[str, list[RunDirectory]], path: str | Path) -> None:
     """Draw the learning curve of every arm, all seeds, with ceiling and chance.
 
@@ -272,8 +286,8 @@ def draw_comparison(rows: Sequence[dict[str, Any]], runs: dict[str, list[RunDire
     """
     num_columns = min(4, len(rows))
     num_rows = -(-len(rows) // num_columns)
-    size = (3.1 * num_columns, 2.6 * num_rows + 0.5)
-    figure, panels = plt.subplots(num_rows, num_columns, sharey=True, squeeze=False, figsize=size, layout="constrained")
+    figure = _figure(3.1 * num_columns, 2.6 * num_rows + 0.5)
+    panels = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False)
     for axes, row in zip(panels.flat, rows, strict=False):
         for run in runs[row["arm"]]:
             metrics = run.read_metrics()
@@ -293,6 +307,7 @@ def draw_comparison(rows: Sequence[dict[str, Any]], runs: dict[str, list[RunDire
     _save(figure, path)
 
 
+@_own_settings()
 def draw_reach_by_horizon(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
     """Draw the arms in the 2 x 2 of reach by horizon: whether an answer was read, and whether a gradient gets there.
 
@@ -300,7 +315,8 @@ def draw_reach_by_horizon(rows: Sequence[dict[str, Any]], path: str | Path) -> N
         rows: As `comparison.compare` makes them.
         path: The PNG file.
     """
-    figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    figure = _figure(8, 4.6)
+    axes = figure.subplots()
     cells: dict[tuple[bool, bool], list[str]] = {}
     for row in rows:
         is_reachable = row["reachable_share"] >= 0.5
@@ -322,6 +338,7 @@ def draw_reach_by_horizon(rows: Sequence[dict[str, Any]], path: str | Path) -> N
     _save(figure, path)
 
 
+@_own_settings()
 def draw_map(
     grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
 ) -> None:
@@ -335,8 +352,8 @@ def draw_map(
     """
     lags, chunks, rates = (grid_axes[name] for name in ("lag", "chunk", "learning_rate"))
     by_place = {(cell["learning_rate"], cell["lag"], cell["chunk"]): cell["accuracy"] for cell in cells}
-    size = (max(5.5, (0.58 * len(chunks) + 0.5) * len(rates) + 1.6), max(3.2, 0.6 * len(lags) + 1.9))
-    figure, panels = plt.subplots(1, len(rates), sharey=True, squeeze=False, figsize=size, layout="constrained")
+    figure = _figure(max(5.5, (0.58 * len(chunks) + 0.5) * len(rates) + 1.6), max(3.2, 0.6 * len(lags) + 1.9))
+    panels = figure.subplots(1, len(rates), sharey=True, squeeze=False)
     for panel, rate in zip(panels[0], rates, strict=True):
         table = [[by_place[rate, lag, chunk] for chunk in chunks] for lag in lags]
         image = panel.imshow(table, vmin=0, vmax=1, cmap="cividis", aspect="auto", origin="lower")
@@ -361,6 +378,7 @@ def draw_map(
     _save(figure, path)
 
 
+@_own_settings()
 def draw_map_seeds(
     grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
 ) -> None:
@@ -376,10 +394,8 @@ def draw_map_seeds(
     by_place = {(cell["learning_rate"], cell["lag"], cell["chunk"]): cell["accuracies"] for cell in cells}
     num_columns = min(3, len(lags))
     num_rows = -(-len(lags) // num_columns)
-    size = (3.4 * num_columns + 1.4, 2.7 * num_rows + 0.7)
-    figure, panels = plt.subplots(
-        num_rows, num_columns, sharex=True, sharey=True, squeeze=False, figsize=size, layout="constrained"
-    )
+    figure = _figure(3.4 * num_columns + 1.4, 2.7 * num_rows + 0.7)
+    panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
     for panel, lag in zip(panels.flat, lags, strict=False):
         for number, rate in enumerate(rates):
             shift = 0.22 * (number - (len(rates) - 1) / 2)
@@ -403,6 +419,7 @@ def draw_map_seeds(
     _save(figure, path)
 
 
+@_own_settings()
 def draw_lags(
     grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
 ) -> None:
@@ -416,7 +433,8 @@ def draw_lags(
     """
     size_name = size_axis(grid_axes)
     lags, sizes, carries = (grid_axes[name] for name in ("lag", size_name, "carry"))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    figure = _figure(10, 4.2)
+    left, right = figure.subplots(1, 2)
     for number, (size, carry) in enumerate(itertools.product(sizes, carries)):
         line = [cell for cell in cells if (cell[size_name], cell["carry"]) == (size, carry)]
         # Beside each other, so that equal results do not hide one another.

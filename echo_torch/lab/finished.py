@@ -24,6 +24,7 @@ from echo_torch.training.checkpoints import (
     CheckpointWarning,
     newest_checkpoint,
 )
+from echo_torch.waiting import Progress
 
 
 def load_model(
@@ -72,14 +73,20 @@ def _load(run: RunDirectory, plan: Plan, *, allow_changed_model: bool, needs_dat
     return model.eval()
 
 
-def evaluation_result(plan: Plan, model: RecurrentModel[Any]) -> dict[str, Any]:
+def evaluation_result(plan: Plan, model: RecurrentModel[Any], *, progress: Progress = False) -> dict[str, Any]:
     """The part of result.json that an evaluation makes.
 
     The questions are asked twice: with the state carried as in training, and (`accuracy_reset`) reset at every chunk.
+
+    Args:
+        plan: Of the run.
+        model: Its network.
+        progress: As of `evaluate`.
     """
-    found = plan.evaluate(model)
+    found = plan.evaluate(model, progress=progress)
     # Where training resets it, both are the same.
-    reset = plan.evaluate(model, is_reset=True) if plan.configuration.reading.carry == "keep" else found
+    is_carried = plan.configuration.reading.carry == "keep"
+    reset = plan.evaluate(model, is_reset=True, progress=progress) if is_carried else found
     low, high = found.interval or (None, None)
     reset_low, reset_high = reset.interval or (None, None)
     return {
@@ -88,7 +95,7 @@ def evaluation_result(plan: Plan, model: RecurrentModel[Any]) -> dict[str, Any]:
         "accuracy_high": high,
         "loss": found.loss,
         "chance": 1 / plan.configuration.vocabulary_size,
-        "ceiling": plan.evaluation_ceiling(),
+        "ceiling": plan.evaluation_ceiling(progress=progress),
         "targets": found.asked,
         "accuracy_by_chunk": found.accuracy_by_chunk,
         "targets_by_chunk": [asked for _, asked in found.by_chunk],

@@ -22,6 +22,7 @@ from echo_torch.models.own_model import Network, build, check_model, own_model_c
 from echo_torch.models.state import RecurrentModel
 from echo_torch.randomness import seeded
 from echo_torch.training.evaluation import Evaluation, answers, evaluate, reset_at_every_chunk
+from echo_torch.waiting import Progress
 
 EVALUATION_SEQUENCES = 1000
 REACH_SEQUENCES = 20
@@ -96,10 +97,10 @@ class Plan:
         is_missing = Missing(c.missing, c.seed, split) if c.missing else None
         return EchoStream(layout, self._symbols.source(split), is_missing=is_missing, **options)
 
-    def example(self, model: RecurrentModel[Any]) -> tuple[list[int], list[int]]:
+    def example(self, model: RecurrentModel[Any], *, progress: Progress = False) -> tuple[list[int], list[int]]:
         """One evaluation sequence in the tutorial's form, of lanes the first: (expected, predicted)."""
         layout, num_chunks = self._symbols.example()
-        return answers(model, self._stream("evaluation", layout, num_chunks=num_chunks))
+        return answers(model, self._stream("evaluation", layout, num_chunks=num_chunks), progress=progress)
 
     def first_chunks(self, num_chunks: int = 24) -> list[Chunk]:
         """The chunks that training begins with."""
@@ -144,32 +145,45 @@ class Plan:
         c = self.configuration
         return build(own_model_class(c.model), c.vocabulary_size, read_model_options(c.model_options))
 
-    def reach(self) -> Reach:
-        """What the data path of the training allows: its first 20 sequences, of endless lanes the first 200 chunks."""
+    def reach(self, *, progress: Progress = False) -> Reach:
+        """What the data path of the training allows: its first 20 sequences, of endless lanes the first 200 chunks.
+
+        Args:
+            progress: As of `reach`.
+        """
         num_chunks = self.configuration.reading.num_chunks(REACH_SEQUENCES)
-        return self._reach(self.training(), DEFAULT_MAX_CHUNKS if num_chunks is None else num_chunks)
+        max_chunks, max_lag = num_chunks or DEFAULT_MAX_CHUNKS, max(DEFAULT_MAX_LAG, self.configuration.reading.lag)
+        return self._reach(self.training(), max_chunks=max_chunks, max_lag=max_lag, progress=progress)
 
-    def evaluation_ceiling(self) -> float | None:
-        """The best accuracy that any model could have in the evaluation, with the symbols that are missing there."""
-        stream = self.evaluation()
-        return self._reach(stream, stream.num_chunks or 0).ceiling
+    def evaluation_ceiling(self, *, progress: Progress = False) -> float | None:
+        """The best accuracy that any model could have in the evaluation, with the symbols that are missing there.
 
-    def _reach(self, chunks: EchoStream, max_chunks: int) -> Reach:
+        Args:
+            progress: As of `reach`.
+        """
+        # Where nothing is missing, random sequences are all read alike, so the share is that of the first.
+        is_of_one = self.is_uniform and not self.configuration.missing and self.configuration.reading.num_chunks(1)
+        stream = self.evaluation(1 if is_of_one else EVALUATION_SEQUENCES)
+        return self._reach(stream, max_chunks=stream.num_chunks or 0, max_lag=0, progress=progress).ceiling
+
+    def _reach(self, chunks: EchoStream, **options: Any) -> Reach:
         lag = self.configuration.reading.lag
-        max_lag = max(DEFAULT_MAX_LAG, lag)
-        return reach(chunks, lag, vocabulary_size=self._symbols.uniform_over, max_lag=max_lag, max_chunks=max_chunks)
+        return reach(chunks, lag, vocabulary_size=self._symbols.uniform_over, **options)
 
-    def evaluate(self, model: RecurrentModel[Any], *, is_reset: bool = False) -> Evaluation:
+    def evaluate(self, model: RecurrentModel[Any], *, is_reset: bool = False, progress: Progress = False) -> Evaluation:
         """The evaluation of the run: `EVALUATION_SEQUENCES` sequences, nothing thrown away.
 
         Args:
             model: Its network.
             is_reset: Whether the state is reset at every chunk, whatever the run does: the same questions, asked of
                 the same weights without what is handed over.
+            progress: As of `evaluate`.
         """
         chunks = self.evaluation()
+        doing = f"Evaluating, the state {'reset at every chunk' if is_reset else 'as in training'}"
         max_chunks = self.configuration.reading.max_chunks_told_apart
-        return evaluate(model, reset_at_every_chunk(chunks) if is_reset else chunks, max_chunks=max_chunks)
+        read = reset_at_every_chunk(chunks) if is_reset else chunks
+        return evaluate(model, read, max_chunks=max_chunks, progress=progress, doing=doing)
 
 
 def _network(c: Configuration) -> EchoModel:

@@ -24,6 +24,7 @@ from echo_torch.lab.finished import (
     current_versions,
     kind_of,
 )
+from echo_torch.lab.memory import is_out_of_memory
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.lab.yaml_files import SOURCE_KEY, to_yaml
@@ -207,6 +208,8 @@ def ends_in_a_sentence(run: RunDirectory, seed: int, start: Path | None, saver: 
         number = error.number if isinstance(error, Interrupted) else signal.SIGINT
         raise Interrupted(number, f"Interrupted; {_what_is_kept(run)}.", how_to_go_on(run)) from None
     except Exception as error:
+        if is_out_of_memory(error):
+            raise  # whoever knows the configuration says what was asked of it
         if "DataLoader worker" in str(error):
             raise killed_process_error(run, "A loader process was killed, perhaps for want of memory.") from None
         if start is None or saver.has_begun:
@@ -221,6 +224,17 @@ def killed_process_error(run: RunDirectory, what: str) -> UserError:
     """The error of a run that lost one of its processes."""
     kept = _what_is_kept(run)
     return UserError(f"{what} {kept[0].upper()}{kept[1:]}.", how_to_go_on(run))
+
+
+def and_what_is_kept(run: RunDirectory, sentence: str) -> str:
+    """A sentence about the end of a run, and what is kept of it."""
+    try:
+        return killed_process_error(run, sentence).message
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        # There is not enough to look at it either.
+        return f"{sentence} What was saved before is in {str(run.checkpoint.parent)!r}."
 
 
 def how_to_go_on(run: RunDirectory) -> str:

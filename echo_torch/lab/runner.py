@@ -8,6 +8,7 @@ import os
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from echo_torch.errors import RuleError, UserError
 from echo_torch.experiments.configuration import Configuration
 from echo_torch.experiments.options import is_own_model
 from echo_torch.files import FORMAT, Place
+from echo_torch.lab import memory, output
 from echo_torch.lab.console import quiet_lightning, warnings_as_lines
 from echo_torch.lab.finished import count_weights, current_versions, evaluation_result
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import KilledError, run_ranks
 from echo_torch.lab.resume import (
+    and_what_is_kept,
     ends_in_a_sentence,
     find_start,
     killed_process_error,
@@ -41,9 +44,10 @@ from echo_torch.ranks import is_first_rank, launched_ranks
 from echo_torch.training.checkpoints import Checkpoint, load_checkpoint
 from echo_torch.training.metrics_file import MetricsFile
 from echo_torch.training.module import EchoModule
-from echo_torch.training.progress import Bar
+from echo_torch.training.progress import Bar, Line
 from echo_torch.training.saving import SaveLast, WholeCheckpoints
 from echo_torch.training.stream_data import StreamData
+from echo_torch.waiting import Progress, Waiting
 
 
 def check_machine(plan: Plan) -> None:
@@ -78,7 +82,7 @@ class _Watchers:
     """
 
     audit: str
-    progress: bool
+    progress: Progress
     loggers: Sequence[Logger]
     callbacks: Sequence[pl.Callback]
 
@@ -99,7 +103,7 @@ class _Watchers:
                 if configuration.devices > 1 and launched_ranks() is None and not _can_be_pickled(one):
                     rule = f"${name} must be able to go to other processes, of which $devices starts several"
                     raise RuleError(name, rule, f"a {kind_of_it}, which cannot be pickled")
-        if self.progress and any(isinstance(one, ProgressBar) for one in self.callbacks):
+        if self.progress is True and any(isinstance(one, ProgressBar) for one in self.callbacks):
             raise RuleError("callbacks", "$callbacks must hold no progress bar where $progress draws one")
         if any(isinstance(one, ModelCheckpoint) and one.dirpath is None for one in self.callbacks):
             rule = "$callbacks must say where a ModelCheckpoint writes"
@@ -119,7 +123,7 @@ def train(
     run: RunDirectory,
     *,
     audit: str = "warn",
-    progress: bool = False,
+    progress: Progress = False,
     resume: str | Path | None = None,
     allow_changed_model: bool = False,
     loggers: Sequence[Logger] = (),
@@ -137,7 +141,8 @@ def train(
         run: Where the files go.
         audit: What happens where a lane's state belongs to another place than its next chunk: "raise", "warn" or
             "count". result.json holds the histogram in any case.
-        progress: Whether a progress bar is drawn on standard error.
+        progress: Whether progress bars are drawn on standard error, of the training and of what takes longer than two
+            seconds beside it; "line": sentences say instead how long each takes.
         resume: "auto" continues the run in `run` from its latest checkpoint, or begins it where there is none; a path
             continues it from that checkpoint; None begins a new one, and the directory must be new or empty.
         allow_changed_model: Whether a run with a user's own model goes on although the file that defines it changed.
@@ -176,7 +181,7 @@ def train(
         is_alone = plan.configuration.devices == 1 or launched_ranks() is not None
         result = (_train if is_alone else _train_in_processes)(plan, run, start, watchers, place)
         if is_first_rank():
-            _draw_curve(plan, run, place, is_wanted=curve)
+            _draw_curve(plan, run, place, progress, is_wanted=curve)
     return result
 
 
@@ -189,7 +194,7 @@ def _as_writer(run: RunDirectory) -> contextlib.AbstractContextManager[None]:
     return run.writing() if is_first_rank() else contextlib.nullcontext()
 
 
-def _draw_curve(plan: Plan, run: RunDirectory, place: Place | None, *, is_wanted: bool) -> None:
+def _draw_curve(plan: Plan, run: RunDirectory, place: Place | None, progress: Progress, *, is_wanted: bool) -> None:
     if place is not None:
         place.check()
     if not is_wanted:
@@ -198,7 +203,8 @@ def _draw_curve(plan: Plan, run: RunDirectory, place: Place | None, *, is_wanted
 
     from echo_torch.lab.figures import draw_curve
 
-    draw_curve(run, plan.configuration)
+    with Waiting(f"Drawing {run.curve.name}", None, "pictures", progress=progress):
+        draw_curve(run, plan.configuration)
 
 
 def _train_in_processes(
@@ -215,7 +221,7 @@ def _train_in_processes(
 def _train_one_of_several(
     configuration: Configuration, run: RunDirectory, start: Path | None, watchers: _Watchers, place: Place | None
 ) -> None:
-    with warnings_as_lines():
+    with output.that_ends_nothing(), warnings_as_lines():
         checkpoint = None if start is None else load_checkpoint(start)
         _train(Plan(configuration), run, checkpoint, watchers, place)
 
@@ -238,7 +244,9 @@ def _trained(
 ) -> dict[str, Any]:
     c, audit = plan.configuration, watchers.audit
     torch.set_num_threads(c.threads)
-    model = plan.model()
+    progress = watchers.progress if is_first_rank() else False
+    with Waiting("Making the network", None, "networks", progress=progress):
+        model = plan.model()
     module = build_module(c, model)
     # The first rank speaks for all.
     check = StateAudit(audit if is_first_rank() or audit == "raise" else "count")
@@ -247,15 +255,18 @@ def _trained(
     path, made = (None, 0) if start is None else (start.path, start.update)
     with quiet_lightning(), _randomness(plan):
         # The saver last: what the others count belongs into the checkpoint.
-        callbacks = [check, *watchers.callbacks, saver, *([Bar(c.mode)] if watchers.progress else [])]
+        callbacks = [check, *watchers.callbacks, saver, *_shown(progress, c.mode)]
         loggers = [*build_loggers(plan, run, made, place), *watchers.loggers]
         trainer = build_trainer(c, callbacks, loggers, WholeCheckpoints(start))
-        with ends_in_a_sentence(run, c.seed, path, saver):
+        with (
+            memory.in_a_sentence(c, partial(and_what_is_kept, run)),
+            ends_in_a_sentence(run, c.seed, path, saver),
+        ):
             _fit(trainer, module, build_data(plan), path)
             if trainer.global_step < plan.num_updates:  # a callback has ended it
                 saver.save(trainer, module)
             seconds = saver.seconds
-            evaluation = evaluation_result(plan, model.eval())
+            evaluation = evaluation_result(plan, model.eval(), progress=progress)
     return {
         "format": FORMAT,
         "mode": c.mode,
@@ -271,6 +282,10 @@ def _trained(
         **({SOURCE_KEY: plan.model_digest} if plan.has_own_model else {}),
         "versions": current_versions(),
     }
+
+
+def _shown(progress: Progress, label: str) -> list[pl.Callback]:
+    return [Bar(label)] if progress is True else [Line()] if progress else []
 
 
 def _randomness(plan: Plan) -> contextlib.AbstractContextManager[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from echo_torch.intervals import wilson_interval
 from echo_torch.models.encoding import loss_sum, most_likely, num_digits_of
 from echo_torch.models.state import RecurrentModel, device_of, initial_state_of
 from echo_torch.training.carry import Carry
+from echo_torch.waiting import Progress, Waiting, size_in_words
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,14 @@ class Evaluation:
         return wilson_interval(self.correct, self.asked) if self.asked else None
 
 
-def evaluate(model: RecurrentModel[Any], chunks: Iterable[Chunk], *, max_chunks: int | None = None) -> Evaluation:
+def evaluate(
+    model: RecurrentModel[Any],
+    chunks: Iterable[Chunk],
+    *,
+    max_chunks: int | None = None,
+    progress: Progress = False,
+    doing: str = "Evaluating",
+) -> Evaluation:
     """Ask a model every target of some chunks, the state carried and reset as they say.
 
     >>> from echo_torch import EchoLSTM, EchoStream, LaneLayout, RandomSymbols
@@ -72,6 +80,9 @@ def evaluate(model: RecurrentModel[Any], chunks: Iterable[Chunk], *, max_chunks:
         chunks: In stream order; every chunk has the same lanes.
         max_chunks: How many chunks of a sequence are told apart in `by_chunk`, at least 1; the last one has the
             later ones too. None: all.
+        progress: Whether a progress bar is drawn on standard error where it takes longer than two seconds; "line": a
+            sentence says how long it takes.
+        doing: What stands before it.
 
     Returns:
         The pooled counts.
@@ -83,17 +94,31 @@ def evaluate(model: RecurrentModel[Any], chunks: Iterable[Chunk], *, max_chunks:
         raise RuleError("max_chunks", "$max_chunks must be at least 1, or None for all chunks", max_chunks)
     total, num_digits = torch.zeros((), dtype=torch.float64), num_digits_of(model)
     by_chunk = torch.zeros((0, 2), dtype=torch.int64)
-    for (chunk, logits), place in _with_places(read(model, chunks)):
-        targets = chunk.targets
-        is_right = most_likely(logits, num_digits).eq(targets)  # a target that is not asked equals no symbol
-        counts = torch.stack([is_right.sum(1), targets.ne(NOT_ASKED).sum(1)], dim=1)
-        place = place if max_chunks is None else place.clamp(max=max_chunks - 1)
-        num_new = max(0, int(place.max()) + 1 - len(by_chunk))
-        by_chunk = torch.cat([by_chunk.to(counts.device), counts.new_zeros(num_new, 2)])
-        by_chunk.index_add_(0, place.to(counts.device), counts)
-        total = total.to(logits.device) + loss_sum(logits, targets, num_digits)
+    num_places = 0
+    with _waiting(doing, chunks, progress) as waiting:
+        for (chunk, logits), place in _with_places(read(model, chunks)):
+            targets = chunk.targets
+            is_right = most_likely(logits, num_digits).eq(targets)  # a target that is not asked equals no symbol
+            counts = torch.stack([is_right.sum(1), targets.ne(NOT_ASKED).sum(1)], dim=1)
+            place = place if max_chunks is None else place.clamp(max=max_chunks - 1)
+            num_places = max(num_places, int(place.max()) + 1)
+            by_chunk = by_chunk.to(counts.device)
+            if num_places > len(by_chunk):  # twice as many, or each chunk of a long sequence would cost all before it
+                by_chunk = torch.cat([by_chunk, counts.new_zeros(2 * num_places - len(by_chunk), 2)])
+            by_chunk.index_add_(0, place.to(counts.device), counts)
+            total = total.to(logits.device) + loss_sum(logits, targets, num_digits)
+            waiting.done += 1
+    by_chunk = by_chunk[:num_places]
     correct, asked = by_chunk.sum(0).tolist()
     return Evaluation(correct, asked, total.item(), tuple((right, number) for right, number in by_chunk.tolist()))
+
+
+def num_chunks_of(chunks: Iterable[Chunk]) -> int | None:
+    """How many chunks there are, where that can be known before they are read."""
+    if isinstance(chunks, Sized):
+        return len(chunks)
+    end = getattr(chunks, "num_chunks", None)
+    return None if end is None else max(0, end - getattr(chunks, "start", 0))
 
 
 def _with_places(pairs: Iterable[tuple[Chunk, Tensor]]) -> Iterator[tuple[tuple[Chunk, Tensor], Tensor]]:
@@ -107,34 +132,56 @@ def _with_places(pairs: Iterable[tuple[Chunk, Tensor]]) -> Iterator[tuple[tuple[
         yield pair, place
 
 
-def reset_at_every_chunk(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+def _waiting(doing: str, chunks: Iterable[Chunk], progress: Progress) -> Waiting:
+    layout = getattr(chunks, "layout", None)
+    size = "" if layout is None else size_in_words(layout.num_lanes, layout.num_steps)
+    return Waiting(doing, num_chunks_of(chunks), "chunks", progress=progress, step=size)
+
+
+class _Reset:
+    """Chunks that are each read from an empty state."""
+
+    def __init__(self, chunks: Iterable[Chunk]) -> None:
+        self._chunks = chunks
+        self.num_chunks, self.layout = num_chunks_of(chunks), getattr(chunks, "layout", None)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for chunk in self._chunks:
+            yield chunk._replace(starts=torch.ones_like(chunk.starts))
+
+
+def reset_at_every_chunk(chunks: Iterable[Chunk]) -> Iterable[Chunk]:
     """Chunks as they are, but each read from an empty state: what a model answers without what is handed over.
 
     Args:
         chunks: In stream order.
 
-    Yields:
+    Returns:
         Each chunk with `starts` true for every lane.
     """
-    for chunk in chunks:
-        yield chunk._replace(starts=torch.ones_like(chunk.starts))
+    return _Reset(chunks)
 
 
-def answers(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> tuple[list[int], list[int]]:
+def answers(
+    model: RecurrentModel[Any], chunks: Iterable[Chunk], *, progress: Progress = False
+) -> tuple[list[int], list[int]]:
     """What was asked and what the model answered, in the order of the steps.
 
     Args:
         model: As in `evaluate`.
         chunks: All of one sequence.
+        progress: As in `evaluate`.
 
     Returns:
         (expected, predicted): two lists of symbols, one entry for each asked target.
     """
     found: list[tuple[int, int, int]] = []
-    for chunk, logits in read(model, chunks):
-        targets, predicted = chunk.targets.cpu(), most_likely(logits, num_digits_of(model)).cpu()
-        asked = targets != NOT_ASKED
-        found += zip(*(values[asked].tolist() for values in (chunk.step, targets, predicted)), strict=True)
+    with _waiting("Answering one sequence", chunks, progress) as waiting:
+        for chunk, logits in read(model, chunks):
+            targets, predicted = chunk.targets.cpu(), most_likely(logits, num_digits_of(model)).cpu()
+            asked = targets != NOT_ASKED
+            found += zip(*(values[asked].tolist() for values in (chunk.step, targets, predicted)), strict=True)
+            waiting.done += 1
     found.sort()
     return [target for _, target, _ in found], [answer for _, _, answer in found]
 

@@ -146,3 +146,17 @@ def test_bad_arguments(options, message):
         stateful_layout(**options)
     with pytest.raises(ValueError, match="`batch_size` must be at least 1"):
         WindowLayout(frame_windows(25, 1, 1), 25, 0)
+
+
+@pytest.mark.parametrize(("options", "lag"), [({}, 1), ({"reset_every": 7}, 3), ({"first_steps": [0, 2, 3]}, 0)])
+def test_the_chunks_until_enough_is_asked_are_counted_without_looking_at_each(monkeypatch, options, lag):
+    if "first_steps" in options:
+        options = {**options, "reset_every": 5}
+    layout = LaneLayout(3, 2, lag, **options)
+    asked = np.cumsum((layout.places(np.arange(2000)).answer != -1).sum(axis=(1, 2)))
+    for number in (1, 2, 3, 1000, 5000):
+        assert layout.chunks_to_ask(number) == np.searchsorted(asked, number) + 1
+    places, calls = LaneLayout.places, []
+    monkeypatch.setattr(LaneLayout, "places", lambda layout, index: calls.append(len(index)) or places(layout, index))
+    assert LaneLayout(1, 1, 300_000).chunks_to_ask(1000) == 301_000
+    assert len(calls) < 50

@@ -3,11 +3,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from echo_torch import EXPERIMENTS, Chunk, configure
-from echo_torch.diagnosis.data_path import OTHER, explain, reach
+from echo_torch import EXPERIMENTS, Chunk, EchoStream, LaneLayout, RandomSymbols, configure
+from echo_torch.diagnosis import data_path, following
+from echo_torch.diagnosis.data_path import OTHER, explain, reach, reach_lines
 from echo_torch.diagnosis.stamps import Stamps
 from echo_torch.experiments.configuration import memory_length
 from echo_torch.lab.plan import Plan
@@ -149,6 +150,73 @@ def any_chunks(draw):
 @given(any_chunks(), st.integers(0, 30))
 def test_any_chunks_against_the_brute_force(chunks, lag):
     check(chunks, lag)
+
+
+@pytest.fixture
+def in_small_parts(monkeypatch):
+    """Everything that long chunks meet: parts that are closed, blocks, lags by correlation."""
+    monkeypatch.setattr(following, "_COLUMNS_AT_ONCE", 8)
+    monkeypatch.setattr(following, "_MANY_LOOKUPS", 1)
+    monkeypatch.setattr(data_path, "_COLUMNS_PER_BLOCK", 12)
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(any_chunks(), min_size=1, max_size=2), st.integers(0, 30))
+def test_chunks_in_small_parts_against_the_brute_force(in_small_parts, several, lag):
+    """Also where the number of lanes changes, at a reset or without one."""
+    check([chunk for chunks in several for chunk in chunks], lag)
+
+
+@pytest.mark.parametrize("mode", EXPERIMENTS)
+def test_a_stream_by_the_block_is_read_as_its_chunks_are(in_small_parts, mode):
+    c = configure(mode, missing=0.3, **({"lanes": 3} if mode == "aligned" else {}))
+    stream, lag = Plan(c).training(), c.reading.lag
+    expected = check(list(itertools.islice(stream, 11)), lag, c.vocabulary_size)
+    assert reach(stream, lag, vocabulary_size=c.vocabulary_size, max_chunks=11) == expected
+
+
+def test_a_stream_that_makes_chunks_of_its_own_is_asked_for_them():
+    class Late(EchoStream):
+        def __iter__(self):
+            return (chunk._replace(step=chunk.step + 3) for chunk in super().__iter__())
+
+    stream = Late(LaneLayout(2, 3, 1), RandomSymbols(9), num_chunks=4)
+    assert reach(stream, 1) == reach(list(stream), 1)
+
+
+def test_what_was_read_before_a_reset_of_all_lanes_is_not_kept(monkeypatch):
+    """A sequence is all that the memory must hold, however many follow."""
+    monkeypatch.setattr(following, "_COLUMNS_AT_ONCE", 1000)
+    closed = []
+    columns_of = following._columns_of
+    monkeypatch.setattr(following, "_columns_of", lambda pieces: closed.append(columns_of(pieces)) or closed[-1])
+    configuration = configure("lag", length=1000)
+    found = Plan(configuration).reach()
+    assert found.targets == 20 * 995
+    assert max(len(columns.step) for columns in closed) <= 20_000
+    assert sum(len(columns.step) for columns in closed) == 5 * found.targets
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "lags"),
+    [
+        ("aligned", {"lanes": 1, "chunk": 1, "lag": 10**6}, []),  # nothing is asked
+        ("stateful", {"length": 2000, "lag": 1900}, list(range(0, 1901, 6))),
+        ("sequence", {"length": 3000, "lag": 2900}, list(range(2901))),
+    ],
+)
+def test_many_lags_are_found_without_a_look_at_each(monkeypatch, mode, options, lags):
+    monkeypatch.setattr(following, "_MANY_LOOKUPS", 10**5)
+    time_of, calls = following._FirstReads.time_of, []
+    monkeypatch.setattr(following._FirstReads, "time_of", lambda *given: calls.append(1) or time_of(*given))
+    assert Plan(configure(mode, **options)).reach().reachable_lags == lags
+    assert len(calls) <= 100
+
+
+def test_many_lags_are_not_shown_one_by_one():
+    found = Plan(configure("sequence", length=500, lag=400)).reach()
+    (line,) = (line for line in reach_lines(found) if line.startswith("reachable lags: "))
+    assert line.endswith("18, 19, ..., 400 (401 of them)")
 
 
 def test_a_users_own_loader():

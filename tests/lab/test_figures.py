@@ -1,5 +1,6 @@
 from itertools import islice
 
+import matplotlib
 import pytest
 
 from echo_torch import configure
@@ -23,3 +24,20 @@ def test_the_drawing_says_what_reach_says(tmp_path, monkeypatch, mode):
     assert len(cells) == sum(int((chunk.step >= 0).sum()) for chunk in chunks)
     assert sum(cells) == sum(int((chunk.symbols >= 0).sum()) for chunk in chunks)
     assert Plan(c).reach().gap == 0
+
+
+def test_settings_from_outside_change_no_picture(tmp_path):
+    """Neither a user's nor a directory's matplotlibrc, which may want LaTeX; and theirs are as before afterwards."""
+    chunks = list(islice(Plan(configure("lag", batch_size=2)).training(), 2))
+    hostile = {"text.usetex": True, "lines.linewidth": 9, "savefig.dpi": 30, "figure.facecolor": "red"}
+    figures.draw_reach(chunks, 1, tmp_path / "own.png")
+    with matplotlib.rc_context(hostile):
+        figures.draw_reach(chunks, 1, tmp_path / "hostile.png")
+        assert {name: matplotlib.rcParams[name] for name in hostile} == hostile
+    assert (tmp_path / "own.png").read_bytes() == (tmp_path / "hostile.png").read_bytes()
+
+
+def test_every_drawing_has_its_own_settings():
+    drawing = [name for name in vars(figures) if name.startswith("draw_") and name != "draw_by_chunk"]
+    assert len(drawing) >= 8
+    assert all(hasattr(getattr(figures, name), "__wrapped__") for name in drawing)

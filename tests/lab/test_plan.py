@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from echo_torch import EXPERIMENTS, EchoLSTM, RandomSymbols, configure
 from echo_torch.data.random_symbols import missing
+from echo_torch.diagnosis.data_path import reach
+from echo_torch.lab import plan
 from echo_torch.lab.plan import Plan
 
 small = st.integers(1, 12)
@@ -67,6 +69,27 @@ def test_the_share_that_is_missing_and_its_ceiling():
             sequences = chunk.sequence[:, None].expand_as(chunk.step)[chunk.targets >= 0]
             read += int((~missing(1, "evaluation", sequences.numpy(), places.numpy(), 0.3)).sum())
         assert Plan(c).evaluation_ceiling() == pytest.approx(read / asked + (1 - read / asked) / 100)
+
+
+@pytest.mark.parametrize("mode", EXPERIMENTS)
+@pytest.mark.parametrize("missing", [0, 0.3])
+def test_the_ceiling_is_that_of_the_whole_evaluation(mode, missing):
+    """Also where one sequence is looked at for all of them."""
+    c = configure(mode, missing=missing, **({"lag": 6} if mode == "stateful" else {}))
+    stream = Plan(c).evaluation()
+    whole = reach(stream, c.reading.lag, vocabulary_size=c.vocabulary_size, max_chunks=stream.num_chunks)
+    assert Plan(c).evaluation_ceiling() == whole.ceiling
+
+
+def test_a_long_lag_costs_the_ceiling_nothing(monkeypatch):
+    asked_for = []
+    monkeypatch.setattr(plan, "reach", lambda *given, **options: asked_for.append(options["max_lag"]) or Found())
+    Plan(configure("aligned", lanes=1, chunk=1, lag=1000, updates=1)).evaluation_ceiling()
+    assert asked_for == [0]
+
+
+class Found:
+    ceiling = 1.0
 
 
 @settings(deadline=None, max_examples=60)

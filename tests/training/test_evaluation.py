@@ -3,11 +3,11 @@ import itertools
 import pytest
 import torch
 
-from echo_torch import EchoLSTM, LSTMState, evaluate
+from echo_torch import EchoLSTM, EchoStream, LaneLayout, LSTMState, RandomSymbols, evaluate
 from echo_torch.experiments.configuration import configure
 from echo_torch.intervals import wilson_interval
 from echo_torch.lab.plan import Plan
-from echo_torch.training.evaluation import answers, read, reset_at_every_chunk
+from echo_torch.training.evaluation import answers, num_chunks_of, read, reset_at_every_chunk
 
 
 class Oracle:
@@ -148,3 +148,20 @@ def test_wilson_interval_against_known_values():
     for correct, asked, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)):
         assert wilson_interval(correct, asked) == pytest.approx((low, high), abs=1e-4)
     assert wilson_interval(29, 29)[1] == 1.0
+
+
+def test_many_chunks_of_one_sequence_cost_each_the_same(monkeypatch):
+    """The counts by chunk grow with room to spare, not by a copy of all of them at every chunk."""
+    stream = EchoStream(LaneLayout(1, 1, 0), RandomSymbols(3), num_chunks=600)
+    cat, copied = torch.cat, []
+    monkeypatch.setattr(torch, "cat", lambda parts, *rest, **more: copied.append(1) or cat(parts, *rest, **more))
+    found = evaluate(EchoLSTM(3, 1), stream)
+    assert len(copied) < 20
+    assert [asked for _, asked in found.by_chunk] == [1] * 600
+
+
+def test_it_is_known_how_many_chunks_an_evaluation_reads():
+    stream = EchoStream(LaneLayout(2, 3, 1), RandomSymbols(3), num_chunks=7, start=2)
+    assert num_chunks_of(stream) == num_chunks_of(reset_at_every_chunk(stream)) == num_chunks_of(list(stream)) == 5
+    assert num_chunks_of(iter(stream)) is None
+    assert num_chunks_of(EchoStream(LaneLayout(2, 3, 1), RandomSymbols(3))) is None

@@ -1,15 +1,17 @@
 import io
 import sys
+import time
 
 import pytest
 import torch
+from pytorch_lightning import Callback
 
-from echo_torch import RunDirectory, configure
+from echo_torch import RunDirectory, configure, waiting
 from echo_torch.lab.console import quiet_lightning
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.runner import build_data, build_module, build_trainer
 from echo_torch.training.metrics_file import MetricsFile
-from echo_torch.training.progress import Bar
+from echo_torch.training.progress import Bar, Line
 from echo_torch.training.saving import SaveLast, WholeCheckpoints
 
 
@@ -49,6 +51,54 @@ def test_bar_shows_what_it_should(tmp_path):
     for word in ("lag 100%", "30/30 updates", "updates/s", "left", "loss 4.", "accuracy "):
         assert word in last
     assert sys.stderr is not drawn
+    assert "0/30 updates" in drawn.getvalue().split("\r")[1]
+    assert "the first update is being made" in drawn.getvalue().split("\r")[1]
+    assert drawn.getvalue().count("the first update") == 1
+
+
+def test_a_sentence_says_how_long_a_training_takes_and_costs_no_update_more(monkeypatch, capsys):
+    monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 0.001)
+    monkeypatch.setattr(waiting, "_REFRESH_SECONDS", 0.001)
+    called = []
+
+    class Watched(Line):
+        def on_train_batch_end(self, *given):
+            called.append(1)
+            super().on_train_batch_end(*given)
+
+    class Slow(Callback):
+        """The first update takes long, until what is to be said of it is said."""
+
+        def on_train_batch_end(self, *given):
+            while not line._waiting.is_over:
+                line._waiting.done = 1
+                time.sleep(0.001)
+
+        def on_train_batch_start(self, *given):
+            while not (said := capsys.readouterr().err) and not out:
+                time.sleep(0.001)
+            out.append(said)
+
+    line, out = Watched(), []
+    configuration = configure("lag", updates=30, accelerator="cpu")
+    with quiet_lightning():
+        trainer = build_trainer(configuration, [line, Slow()])
+        trainer.fit(build_module(configuration, Plan(configuration).model()), build_data(Plan(configuration)))
+    assert out[0].startswith("Training: the first of 30 updates, each 5 rows of 5 steps, is not done after 0 s")
+    assert len([text for text in out[1:] if text]) == 1
+    assert out[1].startswith("Training: 1 of 30 updates in ")
+    assert len(called) == 2
+    assert line not in trainer.callbacks
+
+
+def test_a_training_that_ends_soon_says_nothing(capsys):
+    configuration = configure("lag", updates=3, accelerator="cpu")
+    line = Line()
+    with quiet_lightning():
+        trainer = build_trainer(configuration, [line])
+        trainer.fit(build_module(configuration, Plan(configuration).model()), build_data(Plan(configuration)))
+    assert line._waiting.is_over
+    assert capsys.readouterr().err == ""
 
 
 def test_the_checkpoint_is_there_after_training_and_during_it(tmp_path):
