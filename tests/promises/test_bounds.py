@@ -17,7 +17,8 @@ from echo_torch.cli import main
 from echo_torch.data import own_symbols
 from echo_torch.data.own_symbols import MAX_LINE, read_rows
 from echo_torch.errors import UserError
-from echo_torch.files import _NeverWaits, open_regular, read_bytes
+from echo_torch.files import WriteError, _NeverWaits, append_text, open_regular, read_bytes
+from echo_torch.lab.sweep import read_finished
 from echo_torch.lab.yaml_files import read_yaml
 from echo_torch.training import checkpoints
 from echo_torch.training.checkpoints import (
@@ -145,6 +146,45 @@ def test_yaml_is_read_as_ever(tmp_path):
     assert read_yaml(tmp_path / "file.yaml") == expected
 
 
+def as_pipe(path):
+    """Nobody writes to it and nobody reads from it."""
+    path.unlink()
+    os.mkfifo(path)
+
+
+def test_pipes_in_the_place_of_what_a_run_wrote(run, finished, capfd):
+    """Where it can do without, a run goes on and puts files in their place."""
+    places = (run.result, run.config, run.checkpoint)
+    for place in places:
+        as_pipe(place)
+    with pytest.raises(UserError, match=r"result.json' cannot be read \(it is no regular file\); move it away"):
+        read_finished(run, configure("lag", **OPTIONS))
+    assert "config.yaml': it is no regular file" in refused(["evaluate", "--run", run.path], capfd)
+    assert main([*RESUME, str(run.path)]) == 0
+    assert "last.ckpt' cannot be read: it is no regular file. The one before is used" in capfd.readouterr().err
+    assert all(place.is_file() for place in places)
+    assert run.config.read_bytes() == finished.config.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["metrics", "validation"])
+def test_a_pipe_in_the_place_of_a_table(run, capfd, name):
+    table = getattr(run, name)
+    as_pipe(table)
+    assert f"{name}.csv' does not hold the rows" in refused([*RESUME, run.path], capfd)
+    with pytest.raises(UserError, match=r"Cannot read .*: it is no regular file"):
+        getattr(run, f"read_{name}")()
+    with pytest.raises(WriteError, match=r"Cannot write .*: No such device or address"):
+        append_text(table, "1,2\n")
+    reader = os.open(table, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(WriteError, match=r"Cannot write .*: it is a pipe"):
+        append_text(table, "1,2\n")
+    os.close(reader)
+    if name == "metrics":
+        assert run.last_update() == 0
+        with pytest.raises(UserError, match=r"The finished run .* is damaged; move it away to do it again"):
+            read_finished(run, configure("lag", **OPTIONS))
+
+
 def test_a_read_that_would_wait_is_an_error():
     """As of /proc/kmsg, which the system takes for a regular file."""
     reading, writing = os.pipe2(os.O_NONBLOCK)
@@ -179,6 +219,7 @@ def test_files_that_have_grown_to_100_gigabytes(run, finished, capfd):
             read()
     with pytest.raises(UserError, match=r"result.json' cannot be read \(it is larger than"):
         run.read_result()
+    assert run.last_update() == 0
     assert main([*RESUME, str(run.path)]) == 0
     assert "its digest does not fit, so it was cut or altered. The one before is used" in capfd.readouterr().err
     assert run.metrics.read_bytes() == finished.metrics.read_bytes()
