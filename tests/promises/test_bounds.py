@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import tracemalloc
 
 import pytest
 import torch
@@ -293,6 +294,54 @@ def test_the_longest_line(tmp_path, monkeypatch):
     path = tmp_path / "numbers"
     path.write_text("\ufeff" + "1 2 3 4 5\n" * 3)
     assert [row.symbol for row in read_rows(path)] == [*range(1, 6)] * 3
+
+
+class Pipe(io.RawIOBase):
+    """A file in parts, as a pipe brings it."""
+
+    def __init__(self, *parts):
+        self.parts = iter(parts)
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        part = next(self.parts, b"")
+        buffer[: len(part)] = part
+        return len(part)
+
+
+def stream(monkeypatch, run, *parts, encoding="utf-8"):
+    """Give standard input in these parts to the command."""
+    source = io.TextIOWrapper(io.BufferedReader(Pipe(*parts)), encoding=encoding)
+    monkeypatch.setattr(sys, "stdin", source)
+    return main(["stream", "--run", str(run.path)])
+
+
+def test_a_line_of_a_stream_that_does_not_end(finished, monkeypatch, capfd):
+    """It is complained of at once, never held, and the next one is answered."""
+    clean = stream(monkeypatch, finished, b"3\n1\n"), *capfd.readouterr()
+    tracemalloc.start()
+    try:
+        code = stream(monkeypatch, finished, b"3\n", *[b"1 " * 2**12] * 5000, b"\n1\n")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    shown = capfd.readouterr()
+    assert (code, shown.out) == clean[:2]
+    assert (
+        shown.err
+        == "line 2: the line must have at most 1,048,576 characters, because it is held in memory. Got a longer one.\n"
+    )
+    assert most < 20e6 < 5000 * 2**13
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_a_mark_of_utf8_before_a_stream(finished, monkeypatch, capfd, encoding):
+    assert stream(monkeypatch, finished, b"\xef\xbb\xbf3\n1\n", encoding=encoding) == 0
+    shown = capfd.readouterr()
+    assert shown.err == ""
+    assert shown.out.count("\n") == 2
 
 
 def limit_size(size):
