@@ -20,6 +20,7 @@ from echo_torch.data.own_symbols import MAX_LINE, read_rows
 from echo_torch.errors import UserError
 from echo_torch.files import WriteError, _NeverWaits, append_text, open_regular, read_bytes
 from echo_torch.lab.sweep import read_finished
+from echo_torch.lab.sweep_runs import check_may_begin
 from echo_torch.lab.yaml_files import read_yaml
 from echo_torch.training import checkpoints
 from echo_torch.training.checkpoints import (
@@ -165,6 +166,14 @@ def test_pipes_in_the_place_of_what_a_run_wrote(run, finished, capfd):
     assert "last.ckpt' cannot be read: it is no regular file. The one before is used" in capfd.readouterr().err
     assert all(place.is_file() for place in places)
     assert run.config.read_bytes() == finished.config.read_bytes()
+
+
+def test_a_pipe_in_the_place_of_what_a_sweep_left(run):
+    (run.path / "sweep.yaml").write_bytes(run.config.read_bytes())
+    check_may_begin(run)
+    as_pipe(run.config)
+    with pytest.raises(UserError, match="holds files that no sweep made"):
+        check_may_begin(run)
 
 
 @pytest.mark.parametrize("name", ["metrics", "validation"])
