@@ -1,21 +1,23 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and read without waiting for what never ends."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from echo_torch.errors import UserError
 
 FORMAT = 1  # of config.yaml, result.json and checkpoints
 PREVIOUS = "previous.ckpt"  # the checkpoint before the latest, beside it
+_BUFFERED_BYTES = 2**16
 
 
 class WriteError(UserError):
@@ -152,7 +154,7 @@ def append_text(path: str | Path, text: str) -> None:
     """
     data = text.encode()
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        handle = _open_to_append(path)
         try:
             size = os.fstat(handle).st_size
             while data:  # a disk that is almost full takes a part first
@@ -167,18 +169,68 @@ def append_text(path: str | Path, text: str) -> None:
         raise cannot_write(path, error) from None
 
 
-def check_regular(path: str | Path, max_bytes: int | None = None) -> None:
-    """Refuse what may never end: a pipe that nobody writes to, a device, a file far too large.
+def _open_to_append(path: str | Path) -> int:
+    # A pipe that nobody reads from refuses to be opened without waiting; any other would take the text and lose it.
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o666)
+    if stat.S_ISFIFO(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is a pipe")
+    return handle
+
+
+class _NeverWaits(io.FileIO):
+    """A file whose reads are errors where they would wait: /proc/kmsg and its like pass for regular files."""
+
+    def readinto(self, buffer: Any) -> int:
+        count = super().readinto(buffer)
+        if count is None:
+            raise BlockingIOError(errno.EAGAIN, "it has no end that could be read up to")
+        return count
+
+
+def open_regular(path: str | Path) -> io.BufferedReader:
+    """Open a file to read its bytes, and refuse what may never end: a pipe that nobody writes to, a device.
+
+    Args:
+        path: The file.
+
+    Returns:
+        It, from its first byte. It is to be read in parts: it may be larger than the memory, or grow.
 
     Raises:
-        OSError: If it is no regular file, or larger than so many bytes.
+        OSError: If it cannot be opened or is no regular file; later, if a read would wait.
     """
-    status = os.stat(path)
+    _check_regular(os.stat(path))  # before it is opened, to which some devices answer with what they do
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        _check_regular(os.fstat(handle))
+        return io.BufferedReader(_NeverWaits(handle), _BUFFERED_BYTES)
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_bytes(path: str | Path, max_bytes: int) -> bytes:
+    """All of a regular file that is known to be small.
+
+    Args:
+        path: The file.
+        max_bytes: How large it may be.
+
+    Raises:
+        OSError: As `open_regular`, or if it is larger.
+    """
+    with open_regular(path) as file:
+        # What is there counts, not the size that the system names: that of /proc is 0, and a file may grow.
+        if os.fstat(file.fileno()).st_size > max_bytes or len(data := file.read(max_bytes + 1)) > max_bytes:
+            raise OSError(errno.EFBIG, f"it is larger than {max_bytes:,} bytes, the most that is read")
+    return data
+
+
+def _check_regular(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         what = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
         raise OSError(errno.EINVAL, f"it is {what}")
-    if max_bytes is not None and status.st_size > max_bytes:
-        raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, and {max_bytes:,} are allowed")
 
 
 def unfinished(path: str | Path) -> list[Path]:

@@ -109,7 +109,7 @@ def _stream(parsed: argparse.Namespace) -> None:
 
     import torch
 
-    from echo_torch.inference.online import OnlineEcho, answer_lines
+    from echo_torch.inference.online import OnlineEcho, answer_lines, read_lines
     from echo_torch.lab import console
 
     torch.set_num_threads(1)  # faster than two at these sizes
@@ -117,11 +117,11 @@ def _stream(parsed: argparse.Namespace) -> None:
         echo = OnlineEcho.load(parsed.run, num_lanes, **_own_model(parsed))
     if sys.stdin is None:
         raise UserError("The command stream reads standard input, which is closed.")
-    # Bytes that are no text are somebody's bad line, not the end of the stream.
-    sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]  # it is a TextIOWrapper
+    # Bytes that are no text are somebody's bad line, not the end of the stream; the mark of UTF-8 is no part of a line.
+    sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")  # type: ignore[union-attr]  # it is a TextIOWrapper
     answer_lines(
         echo,
-        sys.stdin,
+        read_lines(sys.stdin),
         say=lambda line: print(line, flush=True),
         complain=lambda line: print(line, file=sys.stderr, flush=True),
     )

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import hashlib
+import io
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeAlias
+from typing import IO, NamedTuple, TextIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from echo_torch.errors import UserError
-from echo_torch.files import check_regular
+from echo_torch.errors import UserError, shorten
+from echo_torch.files import open_regular
 
 MAX_SYMBOL = 2**31 - 1
+MAX_LINE = 2**20  # characters of a line of numbers, which is read whole
+_SHOWN_NAMES = 20
 
 
 class Row(NamedTuple):
@@ -52,9 +56,8 @@ def read_rows(path: str | Path, *, column: str | None = None, series: str | None
         UserError: If the file cannot be read, has no such column, or holds something else than integers >= 0.
     """
     try:
-        check_regular(path)
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = _of_text(file) if column is None else _of_table(csv.reader(file), str(path), column, series)
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
+            rows = _of_text(file, str(path)) if column is None else _of_table(file, str(path), column, series)
             previous: str | None = None  # None: an empty line, or nothing yet
             for line, text, group in rows:
                 if text is not None:
@@ -72,8 +75,10 @@ def read_rows(path: str | Path, *, column: str | None = None, series: str | None
 _Entry: TypeAlias = "tuple[int, str | None, str | None]"
 
 
-def _of_text(lines: Iterator[str]) -> Iterator[_Entry]:
-    for number, line in enumerate(lines, start=1):
+def _of_text(file: TextIO, path: str) -> Iterator[_Entry]:
+    for number, line in enumerate(_lines(file), start=1):
+        if len(line) > MAX_LINE:
+            raise _too_long(path, number)
         words = line.split()
         if not words:
             yield number, None, None
@@ -81,13 +86,46 @@ def _of_text(lines: Iterator[str]) -> Iterator[_Entry]:
             yield number, word, ""
 
 
-def _of_table(rows: Any, path: str, column: str, series: str | None) -> Iterator[_Entry]:
+def _lines(file: TextIO) -> Iterator[str]:
+    """The lines of a file, of one that is too long only as much as shows it."""
+    return iter(functools.partial(file.readline, MAX_LINE + 1), "")
+
+
+def _too_long(path: str, line: int) -> UserError:
+    return UserError(
+        f"{path!r} line {line}: a line must have at most {MAX_LINE:,} characters, because it is held in memory. Got a "
+        "longer one; write the numbers on more lines."
+    )
+
+
+class _RowLines:
+    """The lines of a table, of which a row may take several, but together no more than `MAX_LINE` characters."""
+
+    def __init__(self, file: TextIO, path: str) -> None:
+        self._file, self._path = file, path
+        self.row_length = 0  # so far; whoever reads sets it back where a row ends
+
+    def __iter__(self) -> Iterator[str]:
+        for number, line in enumerate(_lines(self._file), start=1):
+            self.row_length += len(line)
+            if self.row_length > MAX_LINE:
+                raise _too_long(self._path, number)
+            yield line
+
+
+def _of_table(file: TextIO, path: str, column: str, series: str | None) -> Iterator[_Entry]:
+    lines = _RowLines(file, path)
+    rows = csv.reader(lines)
     names = [name.strip() for name in next(rows, [])]
     for name in (column, *([] if series is None else [series])):
         if name not in names:
-            raise UserError(f"{path!r} has no column {name!r}; its first line names {', '.join(names) or 'none'}.")
+            named = ", ".join(map(shorten, names[:_SHOWN_NAMES])) or "none"
+            more = f" and {len(names) - _SHOWN_NAMES:,} more" if len(names) > _SHOWN_NAMES else ""
+            raise UserError(f"{path!r} has no column {name!r}; its first line names {named}{more}.")
     place, group = names.index(column), None if series is None else names.index(series)
+    lines.row_length = 0
     for row in rows:
+        lines.row_length = 0
         if not row:
             yield rows.line_num, None, None
             continue
@@ -146,19 +184,35 @@ def open_numbers(path: str | Path, *, column: str | None = None, series: str | N
     """
     path = str(path)
     begins = array("q")
-    # Without a name, so that nothing is left behind whatever happens. TMPDIR says where.
-    with tempfile.TemporaryFile() as file:
+    # Without a name, so that nothing is left behind whatever happens. Without a buffer, whose rest would be written,
+    # and fail, once more when it is closed.
+    with _in_temporary_folder(path):
+        made = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (the next line closes it)
+    with made as file:
         rows = read_rows(path, column=column, series=series)
         # Drawn on terminals only, and only where it takes long.
         shown = tqdm(rows, f"reading {path}", unit=" numbers", delay=2, disable=None, leave=False, dynamic_ncols=True)
-        count, largest = _write_numbers(file, begins, shown)
+        count, largest = _write_numbers(file, begins, shown, path)
         if not count:
             raise UserError(f"{path!r} holds no number.")
-        numbers = np.memmap(file, dtype=np.int32, mode="r", shape=(count,))
+        with _in_temporary_folder(path):
+            numbers = np.memmap(file, dtype=np.int32, mode="r", shape=(count,))
     return OwnNumbers(numbers, np.frombuffer(begins, dtype=np.int64), largest)
 
 
-def _write_numbers(file: IO[bytes], begins: array[int], rows: Iterable[Row]) -> tuple[int, int]:
+@contextlib.contextmanager
+def _in_temporary_folder(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        folder = "" if tempfile.tempdir is None else f" {tempfile.tempdir!r}"  # None: it has not found any
+        raise UserError(
+            f"The numbers of {path!r} cannot be kept in the temporary folder{folder}: {error.strerror or error}. Let "
+            "TMPDIR name a folder with room for them, four bytes each."
+        ) from None
+
+
+def _write_numbers(file: IO[bytes], begins: array[int], rows: Iterable[Row], path: str) -> tuple[int, int]:
     buffer, count, largest = array("i"), 0, 0
     for row in rows:
         if row.is_new:
@@ -166,11 +220,17 @@ def _write_numbers(file: IO[bytes], begins: array[int], rows: Iterable[Row]) -> 
         buffer.append(row.symbol)
         count, largest = count + 1, max(largest, row.symbol)
         if len(buffer) == _BUFFERED_NUMBERS:
-            buffer.tofile(file)
+            _write(file, buffer, path)
             del buffer[:]
-    buffer.tofile(file)
-    file.flush()
+    _write(file, buffer, path)
     return count, largest
+
+
+def _write(file: IO[bytes], numbers: array[int], path: str) -> None:
+    data = numbers.tobytes()
+    with _in_temporary_folder(path):
+        while data:  # a disk that is almost full takes a part first
+            data = data[file.write(data) :]
 
 
 def line_above(path: str | Path, largest: int, *, column: str | None = None) -> int | None:

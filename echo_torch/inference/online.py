@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from echo_torch.data.own_symbols import MAX_LINE
 from echo_torch.errors import RuleError
 from echo_torch.lab.finished import load_model
 from echo_torch.lab.run_directory import RunDirectory
@@ -167,6 +168,21 @@ def _encode(model: EchoModel, symbols: Tensor) -> Tensor:
     return model.encoding.encode_checked(symbols, model.head.weight.dtype)
 
 
+def read_lines(file: TextIO) -> Iterator[str]:
+    """The lines of a text as they come in; of one that is too long the beginning, and the rest is never held.
+
+    Args:
+        file: A pipe, a terminal or a file.
+
+    Yields:
+        Each line; one with more than `MAX_LINE` characters as its first `MAX_LINE` + 1.
+    """
+    while line := file.readline(MAX_LINE + 1):
+        yield line
+        while len(line) > MAX_LINE and not line.endswith("\n"):
+            line = file.readline(MAX_LINE + 1)
+
+
 def answer_lines(
     echo: OnlineEcho, lines: Iterable[str], say: Callable[[str], None], complain: Callable[[str], None]
 ) -> None:
@@ -177,7 +193,7 @@ def answer_lines(
 
     Args:
         echo: The network.
-        lines: What comes in.
+        lines: What comes in; `read_lines` bounds it.
         say: Takes the line of answers.
         complain: Takes a sentence with the number of the bad line.
     """
@@ -186,6 +202,9 @@ def answer_lines(
     named = {name: symbol for symbol, name in enumerate(names)}
     for number, line in enumerate(lines, start=1):
         try:
+            if len(line) > MAX_LINE:
+                rule = f"$symbols must have at most {MAX_LINE:,} characters"
+                raise RuleError("symbols", rule, "a longer one", reason="because it is held in memory")
             words = line.split()
             if words == ["reset"]:
                 echo.reset()

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echo_torch.errors import RuleError, UserError, plain
 from echo_torch.experiments.configuration import Configuration, configure
-from echo_torch.files import PREVIOUS, Place, make_directory, remove_unfinished, write_text
+from echo_torch.files import PREVIOUS, Place, make_directory, open_regular, read_bytes, remove_unfinished, write_text
 from echo_torch.lab.locks import locked
 from echo_torch.lab.yaml_files import SOURCE_KEY, check_format, check_said, names_own_model, read_yaml
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
+
+
+_MAX_ROW_BYTES = 4096  # of a table; a row has six numbers
+_MAX_RESULT_BYTES = 2**26  # a line for each chunk that is told apart
 
 
 @dataclass(frozen=True)
@@ -207,9 +211,9 @@ class RunDirectory:
     def last_update(self) -> int:
         """How far the training is, by the last row of its metrics; 0 where there is none."""
         try:
-            with self.metrics.open("rb") as file:
-                file.seek(max(0, self.metrics.stat().st_size - 200))
-                return int(file.read().splitlines()[-1].split(b",")[0])
+            with open_regular(self.metrics) as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 200))
+                return int(file.read(200).splitlines()[-1].split(b",")[0])
         except (OSError, ValueError, IndexError):
             return 0
 
@@ -258,16 +262,41 @@ class RunDirectory:
             raise UserError(f"{str(self.config)!r} is not the configuration of a run: {sentence}") from None
 
     def read_metrics(self) -> dict[str, list[float]]:
-        """The columns of metrics.csv; an empty cell is nan."""
+        """The columns of metrics.csv; an empty cell is nan.
+
+        Raises:
+            UserError: If it cannot be read or is not such a table.
+        """
         return _read_table(self.metrics)
 
     def read_validation(self) -> dict[str, list[float]] | None:
-        """The columns of validation.csv; None where the run had no validations."""
+        """The columns of validation.csv; None where the run had no validations.
+
+        Raises:
+            UserError: As `read_metrics`.
+        """
         return _read_table(self.validation) if self.validation.exists() else None
 
     def read_result(self) -> dict[str, Any]:
-        """What result.json holds."""
-        result: dict[str, Any] = json.loads(self.result.read_text(encoding="utf-8"))
+        """What result.json holds.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            UserError: If it cannot be read or holds something else.
+        """
+        try:
+            result = json.loads(read_bytes(self.result, _MAX_RESULT_BYTES))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(
+                f"{str(self.result)!r} cannot be read ({reason}); move it away to do the run again."
+            ) from None
+        except (ValueError, RecursionError):
+            result = None
+        if not isinstance(result, dict):
+            raise damaged_error(self)
         return result
 
     def write_result(self, result: Mapping[str, Any]) -> None:
@@ -326,9 +355,37 @@ def check_new_file(path: str | Path, name: str) -> None:
 
 
 def _read_table(path: Path) -> dict[str, list[float]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name] or "nan") for row in rows] for name in (rows[0] if rows else ())}
+    """The columns of a table as `MetricsTable` writes it; an empty cell is nan.
+
+    Raises:
+        UserError: If it cannot be read or is none.
+    """
+    columns: dict[str, list[float]] = {}
+    number = 1
+    try:
+        with open_regular(path) as file:
+            for number, line in enumerate(iter(partial(file.readline, _MAX_ROW_BYTES), b""), start=1):
+                cells = _cells(line)
+                if number == 1:
+                    columns = {name: [] for name in cells}
+                    continue
+                for column, cell in zip(columns.values(), cells, strict=True):
+                    column.append(float(cell or "nan"))
+    except OSError as error:
+        raise UserError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from None
+    except ValueError:
+        raise UserError(
+            f"{str(path)!r} was cut or altered: line {number} is not one of the table that a run writes. Do the run "
+            "again."
+        ) from None
+    return columns
+
+
+def _cells(line: bytes) -> list[str]:
+    text = line.decode()
+    if not text.endswith("\n"):  # it was cut, or is longer than any that is written
+        raise ValueError
+    return text.strip().split(",")
 
 
 def _rows_up_to(path: Path, updates: int, every: int, *, with_rest: bool) -> str:
@@ -339,10 +396,11 @@ def _rows_up_to(path: Path, updates: int, every: int, *, with_rest: bool) -> str
     """
     full = ["update", *(str(update) for update in range(every, updates + 1, every))]
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[: len(full) + 1]
+        with open_regular(path) as file:
+            lines = [file.readline(_MAX_ROW_BYTES).decode() for _ in range(len(full) + 1)]
     except (OSError, ValueError):
         lines = []
-    found = [line.split(",")[0] for line in lines if line.endswith("\n")]
+    found = [line.split(",")[0] for line in itertools.takewhile(lambda line: line.endswith("\n"), lines)]
     if len(full) > 1 and found[: len(full)] != full:
         raise UserError(
             f"{str(path)!r} does not hold the rows up to update {updates}, where the checkpoint is, so it was changed "
@@ -385,6 +443,17 @@ def _kind(path: Path) -> str:
     if path.is_symlink() and not path.exists():
         return "a link to nothing"
     return "a file" if path.is_file() else "no directory"
+
+
+def damaged_error(run: RunDirectory, why: str = "") -> UserError:
+    """The error of a finished run that cannot be read back.
+
+    Args:
+        run: Its directory.
+        why: What is wrong with it, a clause; empty: the sentence does without.
+    """
+    reason = f": {why}" if why else ""
+    return UserError(f"The finished run {str(run.path)!r} is damaged{reason}; move it away to do it again.")
 
 
 def cannot_use(path: str | Path, error: Exception) -> RuleError:

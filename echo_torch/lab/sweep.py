@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 import multiprocessing
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tqdm import tqdm
 
@@ -21,21 +21,11 @@ from echo_torch.files import make_directory
 from echo_torch.lab.locks import locked
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import end_with_parent
-from echo_torch.lab.run_directory import RunDirectory, cannot_use
+from echo_torch.lab.run_directory import RunDirectory, cannot_use, damaged_error
 from echo_torch.lab.sweep_runs import begin, check_may_begin
 from echo_torch.lab.yaml_files import SOURCE_KEY, check_format
 
 _POLL_SECONDS = 0.3
-_NEEDED = {
-    "accuracy",
-    "accuracy_reset",
-    "accuracy_by_chunk",
-    "targets",
-    "updates",
-    "chance",
-    "seconds",
-    "parameters",
-}  # in a result.json
 
 
 def run_all(
@@ -122,21 +112,21 @@ def read_finished(
         UserError: If the result cannot be read or belongs to another configuration or another source of its model.
     """
     try:
-        text = run.result.read_text(encoding="utf-8")
+        result = run.read_result()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{str(run.result)!r} cannot be read ({error}); move it away to do the run again.") from None
     try:
-        result = json.loads(text)
         same = configure(**result["config"]) == configuration
-        run.read_metrics()
-        missing = _NEEDED - set(result)
-    except (ValueError, KeyError, TypeError, OSError):
-        raise UserError(f"The finished run {str(run.path)!r} is damaged; move it away to do it again.") from None
+        _check_metrics(run.read_metrics())
+    except (UserError, ValueError, KeyError, TypeError):
+        raise damaged_error(run) from None
     check_format(result.get("format"), f"The finished run {str(run.path)!r}", "move it away to do it again")
-    if missing:
-        raise UserError(f"The finished run {str(run.path)!r} has no {min(missing)!r}; move it away to do it again.")
+    if missing := set(_NEEDED) - set(result):
+        raise damaged_error(run, f"it has no {min(missing)!r}")
+    if not all(is_right(result[name]) for name, is_right in _NEEDED.items()) or not _fits_together(result):
+        raise damaged_error(run)
+    if result["targets"] == 0 and _asks(configuration):
+        raise damaged_error(run)
     if not same:
         raise UserError(
             f"{str(run.path)!r} holds a finished run with other options, and no finished run is overwritten.",
@@ -148,7 +138,67 @@ def read_finished(
             "is overwritten.",
             "Choose another $run.",
         )
-    return dict(result)
+    return result
+
+
+def _check_metrics(metrics: Mapping[str, list[float]]) -> None:
+    """Refuse rows that no table can be made of.
+
+    Raises:
+        KeyError: If a column is missing.
+        ValueError: If there is no row, or a number that no run writes.
+    """
+    shares = [None if math.isnan(share) else share for share in metrics["accuracy"]]  # where nothing was asked
+    if not shares or not all(map(_is_amount, [*metrics["symbols"], *metrics["targets"]])) or not _are_shares(shares):
+        raise ValueError
+
+
+def _is_amount(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= cast("float", value) < math.inf  # a bool has a type of its own
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_share(value: object) -> bool:
+    return value is None or (_is_amount(value) and cast("float", value) <= 1)
+
+
+def _are_counts(values: object) -> bool:
+    return isinstance(values, list) and all(map(_is_count, values))
+
+
+def _are_shares(values: object) -> bool:
+    return isinstance(values, list) and all(map(_is_share, values))
+
+
+# What tables and figures take out of a result.json, and what it must be.
+_NEEDED: dict[str, Callable[[object], bool]] = {
+    "accuracy": _is_share,
+    "accuracy_reset": _is_share,
+    "accuracy_by_chunk": _are_shares,
+    "targets": _is_count,
+    "targets_by_chunk": _are_counts,
+    "updates": _is_count,
+    "chance": _is_share,
+    "seconds": _is_amount,
+    "parameters": _is_count,
+}
+
+
+def _fits_together(result: Mapping[str, Any]) -> bool:
+    """Whether the chunks have all the targets, and there is an accuracy exactly where something was asked."""
+    asked, shares = result["targets_by_chunk"], result["accuracy_by_chunk"]
+    pooled = [(result[name], result["targets"]) for name in ("accuracy", "accuracy_reset")]
+    if len(shares) != len(asked) or sum(asked) != result["targets"] or result["chance"] is None:
+        return False
+    return all((share is None) == (number == 0) for share, number in [*pooled, *zip(shares, asked, strict=True)])
+
+
+def _asks(configuration: Configuration) -> bool:
+    """Whether an evaluation asks anything."""
+    return any(bool((chunk.targets >= 0).any()) for chunk in Plan(configuration).evaluation())
 
 
 def _must_read(run: RunDirectory, configuration: Configuration, model_source: str | None) -> dict[str, Any]:

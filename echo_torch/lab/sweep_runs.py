@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from echo_torch.errors import UserError
-from echo_torch.files import unfinished, write_text
+from echo_torch.files import read_bytes, unfinished, write_text
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
-from echo_torch.lab.yaml_files import to_yaml
+from echo_torch.lab.yaml_files import MAX_CONFIG_BYTES, to_yaml
 
 _MARK = "sweep.yaml"  # what config.yaml held when a sweep made the directory
 
@@ -65,8 +65,11 @@ def _can_go_on(run: RunDirectory, plan: Plan) -> bool:
 
 def _is_own(run: RunDirectory) -> bool:
     """Whether a sweep made it, and nobody has trained anything else there since."""
-    mark = run.path / _MARK
-    return mark.is_file() and (not run.config.exists() or run.config.read_bytes() == mark.read_bytes())
+    try:
+        mark = read_bytes(run.path / _MARK, MAX_CONFIG_BYTES)
+        return not run.config.exists() or read_bytes(run.config, MAX_CONFIG_BYTES) == mark
+    except OSError:
+        return False
 
 
 def _files(run: RunDirectory) -> Iterator[Path]:

@@ -6,41 +6,125 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from echo_torch.errors import RuleError, UserError, plain
+from echo_torch.errors import RuleError, UserError, plain, shorten
 from echo_torch.experiments.configuration import Configuration
 from echo_torch.experiments.options import is_own_model
-from echo_torch.files import FORMAT, check_regular
+from echo_torch.files import FORMAT, read_bytes
 
 SOURCE_KEY = "model_source"  # the digest of an own model's source, in config.yaml, result.json and checkpoints
-_MAX_CONFIG_BYTES = 2**20
+MAX_CONFIG_BYTES = 2**16
+_NAMES_AND_VALUES = "must hold names and values, lines such as 'lag: 3'"
+_MAX_NAMES = 1000
+_MAX_CHARACTERS = 4096  # of a name or a value: no path is longer
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A mapping from a YAML file.
+    """A flat mapping from a YAML file, read in a time and a memory that no file can make large.
 
     Raises:
-        UserError: If the file cannot be read, is not YAML, or is no mapping.
+        UserError: If the file cannot be read, is not YAML, or holds more than names with a value each.
     """
     import yaml
 
     try:
-        check_regular(path, _MAX_CONFIG_BYTES)
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = read_bytes(path, MAX_CONFIG_BYTES).decode()
+        return _flat_mapping(yaml.SafeLoader(text), str(path))
     except OSError as error:
         raise UserError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         place = getattr(error, "problem_mark", None)
         where = f" at line {place.line + 1}" if place else ""
         raise UserError(f"{str(path)!r} is not valid YAML{where}; write lines such as 'lag: 3'.") from None
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise UserError(
-            f"{str(path)!r} must hold names and values, lines such as 'lag: 3'. Got {type(values).__name__}."
-        )
-    for name, value in values.items():
-        # Not shown: a few bytes of YAML can stand for more text than the memory holds.
+
+
+def _flat_mapping(loader: Any, path: str) -> dict[str, Any]:
+    """Read event by event: `safe_load` makes all that a file nests and repeats before it can be refused."""
+    import yaml
+
+    loader.get_event()  # the stream begins
+    begin = loader.get_event()
+    if not loader.check_event(yaml.MappingStartEvent):
+        value = None if isinstance(begin, yaml.StreamEndEvent) else _next_value(loader, path)
+        raise _refused(path, _NAMES_AND_VALUES, _kind(value))
+    _next_value(loader, path)
+    values: dict[str, Any] = {}
+    for _ in range(_MAX_NAMES):
+        if loader.check_event(yaml.MappingEndEvent):
+            _check_end(loader)
+            return values
+        name = _next_value(loader, path)
+        if not isinstance(name, str):
+            raise _refused(path, _NAMES_AND_VALUES, f"{_kind(name)} in the place of a name")
+        value = _next_value(loader, path)
         if not isinstance(value, (str, int, float, bool, type(None))):
-            raise UserError(f"{str(path)!r} must give each name one value. Got a {type(value).__name__} for {name!r}.")
-    return values
+            raise _refused(path, "must give each name one value", f"a {_kind(value)} for {shorten(name)!r}")
+        values[name] = value
+    raise UserError(f"{path!r} must hold fewer than {_MAX_NAMES:,} names, because there are not so many options.")
+
+
+def _check_end(loader: Any) -> None:
+    import yaml
+
+    loader.get_event()  # of the mapping
+    loader.get_event()  # of the document
+    after = loader.get_event()
+    if not isinstance(after, yaml.StreamEndEvent):
+        raise _invalid(after)
+
+
+def _next_value(loader: Any, path: str) -> Any:
+    """What comes next; of a list or a mapping an empty one, as it is refused whatever it holds.
+
+    Raises:
+        UserError: If it stands for more than its own characters, or has too many.
+        yaml.YAMLError: If it is not what its tag says.
+    """
+    import yaml
+
+    event = loader.get_event()
+    if isinstance(event, yaml.CollectionStartEvent):
+        if event.tag not in (None, "!", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"):
+            raise _invalid(event)
+        return [] if isinstance(event, yaml.SequenceStartEvent) else {}
+    where = f"{path!r} line {event.start_mark.line + 1}"
+    if isinstance(event, yaml.AliasEvent):
+        raise UserError(
+            f"{where}: every value must be written out, because a few aliases can stand for more than the memory "
+            f"holds. Got {shorten(f'*{event.anchor}')!r}; write the value in its place."
+        )
+    if len(event.value) > _MAX_CHARACTERS:
+        raise UserError(
+            f"{where}: a name or a value must have at most {_MAX_CHARACTERS:,} characters, because no option needs "
+            f"more. Got {len(event.value):,}."
+        )
+    return _scalar(loader, event)
+
+
+def _scalar(loader: Any, event: Any) -> Any:
+    """A single value as `safe_load` makes it."""
+    import yaml
+
+    is_plain = event.tag in (None, "!")
+    tag = loader.resolve(yaml.ScalarNode, event.value, event.implicit) if is_plain else event.tag
+    try:
+        return loader.construct_object(yaml.ScalarNode(tag, event.value, event.start_mark, event.end_mark))
+    # PyYAML raises any of these: for a 99th day, for base 60 beyond all floats, for `!!bool x` and `!!timestamp x`.
+    except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError):
+        raise _invalid(event) from None
+
+
+def _invalid(event: Any) -> Exception:
+    import yaml
+
+    return yaml.MarkedYAMLError(problem_mark=event.start_mark)
+
+
+def _refused(path: str, rule: str, got: str) -> UserError:
+    return UserError(f"{path!r} {rule}. Got {got}.")
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__  # not the value, which may be long
 
 
 def check_format(found: object, what: str, way_out: str = "train the run anew") -> None:
@@ -56,8 +140,8 @@ def check_format(found: object, what: str, way_out: str = "train the run anew") 
     """
     if found != FORMAT:
         raise UserError(
-            f"{what} is of another version of this program, which wrote other files (format {found or 'unknown'}, here "
-            f"{FORMAT}); {way_out}."
+            f"{what} is of another version of this program, which wrote other files (format "
+            f"{shorten(found or 'unknown')}, here {FORMAT}); {way_out}."
         )
 
 

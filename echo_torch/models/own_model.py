@@ -18,7 +18,6 @@ import inspect
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
 import torch
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from echo_torch.errors import RuleError, UserError, join, plain, shorten, suggest
+from echo_torch.files import open_regular
 from echo_torch.models.encoding import Encoding
 from echo_torch.models.networks import EchoModel
 from echo_torch.models.state import StateForm, leaves_of, names_of
@@ -83,7 +83,8 @@ def source_digest(kind: type) -> str:
     if kind not in _DIGESTS:
         try:
             file = inspect.getsourcefile(kind)
-            _DIGESTS[kind] = hashlib.sha256(Path(file or "").read_bytes()).hexdigest()
+            with open_regular(file or "") as source:
+                _DIGESTS[kind] = hashlib.file_digest(source, "sha256").hexdigest()
         except (OSError, TypeError):
             raise UserError(
                 f"{_name_of(kind)} stands in no source file, so nobody could tell later whether it is still the same; "

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import shutil
 import struct
 import warnings
 from collections import OrderedDict
@@ -19,7 +21,7 @@ from typing import Any
 import torch
 
 from echo_torch.errors import UserError
-from echo_torch.files import PREVIOUS, check_regular, whole_file
+from echo_torch.files import PREVIOUS, open_regular, whole_file
 
 CHECKPOINT_KEY = "carried_state"  # what the module adds to Lightning's
 RUN_KEY = "run"  # what is said of the run
@@ -29,6 +31,10 @@ _COMMENT_LENGTH = len(_MARK) + 64
 
 class CheckpointError(UserError):
     """A checkpoint that cannot be read; the message says which and why."""
+
+
+class TooLargeError(CheckpointError):
+    """A checkpoint that the memory does not hold now; nothing is wrong with it."""
 
 
 class CheckpointWarning(UserWarning):
@@ -110,6 +116,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU: its digest is checked first, and nothing that it holds is run.
 
     Raises:
+        TooLargeError: If it does not fit into the memory.
         CheckpointError: If it is no file, is damaged, or holds more than tensors, numbers, texts and their collections.
     """
     if "://" in str(path):
@@ -117,19 +124,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"A checkpoint must be a file on this machine, a URL is never fetched. Got {str(path)!r}."
         )
     try:
-        check_regular(path)
-        data = Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"The checkpoint {str(path)!r} cannot be read: {reason}.") from None
-    body, length, comment = data[: -_COMMENT_LENGTH - 2], data[-_COMMENT_LENGTH - 2 : -_COMMENT_LENGTH], data[-64:]
-    if data[-_COMMENT_LENGTH:-64] != _MARK or _digest(body, length) != comment:
-        raise CheckpointError(
-            f"The checkpoint {str(path)!r} is not what was written: its digest does not fit, so it was cut or altered."
-        )
-    try:
+        data = _read_whole(Path(path))
         checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:
+        if _is_for_want_of_memory(error):
+            raise TooLargeError(
+                f"The checkpoint {str(path)!r} does not fit into the memory that is free; free some, or allow this "
+                "process more."
+            ) from None
         # A crafted file can raise almost anything, from UnpicklingError to KeyError.
         raise CheckpointError(
             f"The checkpoint {str(path)!r} is refused: it holds other things than tensors, numbers and texts "
@@ -138,6 +142,39 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"The checkpoint {str(path)!r} holds a {type(checkpoint).__name__}, not a training.")
     return checkpoint
+
+
+def _read_whole(path: Path) -> bytes:
+    """A file's bytes, which fit its digest.
+
+    Raises:
+        CheckpointError: If they do not.
+        MemoryError: If they are too many.
+    """
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - _COMMENT_LENGTH))
+            # Looked at first, for of a file that was cut or grown all the rest would be read for nothing.
+            is_marked = file.read(len(_MARK)) == _MARK
+            if is_marked and size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+                raise MemoryError  # a system that promises more than it has would end this process instead
+            file.seek(0)
+            data = file.read(size) if is_marked else b""
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"The checkpoint {str(path)!r} cannot be read: {reason}.") from None
+    whole = memoryview(data)
+    body, length, comment = whole[: -_COMMENT_LENGTH - 2], whole[-_COMMENT_LENGTH - 2 : -_COMMENT_LENGTH], data[-64:]
+    if data[-_COMMENT_LENGTH:-64] != _MARK or _digest(body, length) != comment:
+        raise CheckpointError(
+            f"The checkpoint {str(path)!r} is not what was written: its digest does not fit, so it was cut or altered."
+        )
+    return data
+
+
+def _is_for_want_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "allocate memory" in str(error)  # torch has no error of its own for it
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -166,6 +203,7 @@ def newest_checkpoint(
         The checkpoint, None where there is none. Where the latest cannot be used, a CheckpointWarning says why.
 
     Raises:
+        TooLargeError: If the latest that is whole does not fit into the memory.
         CheckpointError: If there are some but none can be used.
     """
     path = Path(path)
@@ -175,6 +213,8 @@ def newest_checkpoint(
         try:
             checkpoint = load_checkpoint(file)
             check(checkpoint)
+        except TooLargeError:
+            raise  # it is good: to go on from the older one would give it up
         except CheckpointError as error:
             reasons.append(error.message)
             continue
@@ -200,12 +240,12 @@ def make_latest(chosen: str | Path, path: str | Path) -> None:
     if previous.exists() and chosen.samefile(previous):
         path.unlink(missing_ok=True)
     elif not (path.exists() and chosen.samefile(path)):
-        with whole_file(path) as file:
-            file.write(chosen.read_bytes())
+        with whole_file(path) as file, open_regular(chosen) as source:
+            shutil.copyfileobj(source, file)
         previous.unlink(missing_ok=True)
 
 
-def _digest(body: bytes | memoryview, length: bytes) -> bytes:
+def _digest(body: memoryview, length: bytes | memoryview) -> bytes:
     digest = hashlib.sha256(body)
     digest.update(length)
     return digest.hexdigest().encode()

@@ -97,7 +97,7 @@ def test_a_saved_configuration_can_be_given_back(capsys):
 )
 def test_bad_input_is_one_sentence(capfd, arguments, words):
     Path("list.yaml").write_text("- 1\n")
-    Path("broken.yaml").write_text("lag: 1\nlag: [\n")
+    Path("broken.yaml").write_text("lag: 1\nlag: 'x\n")
     Path("unknown.yaml").write_text("hiden_size: 5\n")
     Path("neither.yaml").write_text("updates: null\nsequences: null\n")
     Path("later.yaml").write_text("format: 2\nmode: lag\n")

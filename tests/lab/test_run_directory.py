@@ -55,13 +55,14 @@ def test_configuration_in_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"lag: [1", "not valid YAML at line"),
+        (b"lag: 'x", "not valid YAML at line"),
+        (b"lag: [1", "must give each name one value. Got a list for 'lag'"),
         (b"- 1\n- 2", "must hold names and values.*Got list"),
         (b"", "Got NoneType"),
         (b"1: 2", "must hold names and values"),
         (b"\xff\xfe\x00", "not valid YAML"),
         (b"a: !!python/object/apply:os.system [echo]", "not valid YAML"),
-        (b"[" * 5000, "not valid YAML"),
+        (b"[" * 5000, "must hold names and values.*Got list"),
     ],
 )
 def test_bad_yaml(tmp_path, text, message):

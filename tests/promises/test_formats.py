@@ -13,8 +13,10 @@ from echo_torch.cli import main
 from echo_torch.data import own_symbols
 from echo_torch.errors import UserError
 from echo_torch.experiments.configuration import replace
+from echo_torch.files import open_regular
 from echo_torch.lab.finished import load_model
 from echo_torch.lab.sweep import run_all
+from echo_torch.training import checkpoints
 from echo_torch.training.checkpoints import read_checkpoint, write_checkpoint
 
 short = partial(runs.short, updates=12, checkpoint_every=4)
@@ -22,15 +24,14 @@ short = partial(runs.short, updates=12, checkpoint_every=4)
 
 @pytest.fixture
 def opened(monkeypatch):
-    """How often each file was opened to be read whole."""
+    """How often each checkpoint was opened."""
     names = []
-    read_bytes = Path.read_bytes
 
     def counted(path):
-        names.append(path.name)
-        return read_bytes(path)
+        names.append(Path(path).name)
+        return open_regular(path)
 
-    monkeypatch.setattr(Path, "read_bytes", counted)
+    monkeypatch.setattr(checkpoints, "open_regular", counted)
     return names
 
 

@@ -277,7 +277,7 @@ def test_stream(finished, data):
     assert code == 0
     assert "Traceback" not in err
     assert all(line.isdigit() and int(line) < 7 for line in out.splitlines())
-    lines = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors="replace").read().split("\n")
+    lines = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", errors="replace").read().split("\n")
     lines = lines[:-1] if lines[-1] == "" else lines
     silent = sum(line.split() == ["reset"] for line in lines)
     assert len(out.splitlines()) + err.count("\n") + silent == len(lines)
@@ -321,13 +321,16 @@ def test_files_of_a_run(finished, name, content):
     TRIED["files of a run"] += 1
 
 
-@pytest.mark.parametrize("place", ["/dev/zero", "/dev/full", "pipe", ".", "none", "/dev/stdin/x"])
+ENDLESS = "/proc/self/pagemap"  # a regular file that says it is empty, and holds more than any memory
+
+
+@pytest.mark.parametrize("place", ["/dev/zero", "/dev/full", "pipe", ".", "none", "/dev/stdin/x", ENDLESS])
 @pytest.mark.parametrize(
     "command",
     ["train --config", "train --data", "train --run-dir new --resume", "evaluate --run", "predict --run {run} --file"],
 )
 def test_places_that_never_end(finished, command, place):
-    """Devices and a pipe that nobody writes to."""
+    """Devices, a pipe that nobody writes to, and a file that never ends."""
     os.mkfifo("pipe")
     assert check([*command.format(run=finished.path).split(), place])[0] == 2
 
