@@ -37,7 +37,7 @@ def test_the_content_is_on_disk_before_the_name(tmp_path, monkeypatch):
         call = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *args, name=name, call=call: (calls.append(name), call(*args)))
     write_text(tmp_path / "file", "x")
-    assert calls == ["fsync", "replace"]
+    assert calls == ["fsync", "replace", "fsync"]  # of the file, and of the directory
 
 
 def test_others_may_read_it_as_any_file(tmp_path):
