@@ -6,6 +6,8 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+import torch
+
 from echo_torch.data.chunk import Chunk
 from echo_torch.data.layout import Layout
 from echo_torch.data.own_symbols import OwnNumbers
@@ -137,8 +139,10 @@ class Plan:
             UserError: As `check_model`.
         """
         self.check_model()
-        with seeded(self.configuration.seed):
-            return self._own_model() if self.has_own_model else _network(self.configuration)
+        if not self.has_own_model:
+            return _network(self.configuration)
+        with seeded(self.configuration.seed):  # it draws from where it likes
+            return self._own_model()
 
     def _own_model(self) -> Network:
         c = self.configuration
@@ -173,9 +177,10 @@ class Plan:
 
 
 def _network(c: Configuration) -> EchoModel:
+    common: dict[str, Any] = {"base": c.base, "generator": torch.Generator("cpu").manual_seed(c.seed)}
     if c.model == "lstm":
-        return EchoLSTM(c.vocabulary_size, c.hidden_size, c.layers, init=c.init, base=c.base)
+        return EchoLSTM(c.vocabulary_size, c.hidden_size, c.layers, init=c.init, **common)
     if (window_length := memory_length(c)) is not None:
-        return EchoMLP(c.vocabulary_size, c.hidden_size, window_length, base=c.base)
+        return EchoMLP(c.vocabulary_size, c.hidden_size, window_length, **common)
     recurrent = {"gru": EchoGRU, "rnn": EchoRNN}[c.model]
-    return recurrent(c.vocabulary_size, c.hidden_size, c.layers, base=c.base)
+    return recurrent(c.vocabulary_size, c.hidden_size, c.layers, **common)
