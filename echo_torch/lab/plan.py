@@ -19,6 +19,7 @@ from echo_torch.experiments.model_options import read_model_options
 from echo_torch.experiments.options import is_own_model
 from echo_torch.experiments.readings import Bounded
 from echo_torch.lab.sources import symbols_of
+from echo_torch.lab.surroundings import plain_torch
 from echo_torch.models.networks import EchoGRU, EchoLSTM, EchoMLP, EchoModel, EchoRNN
 from echo_torch.models.own_model import Network, build, check_model, own_model_class, source_digest
 from echo_torch.models.state import RecurrentModel
@@ -121,6 +122,7 @@ class Plan:
         """
         return source_digest(own_model_class(self.configuration.model)) if self.has_own_model else None
 
+    @plain_torch()
     def check_model(self) -> None:
         """Refuse a user's own model that cannot be trained, before anything is made. The networks here can.
 
@@ -132,6 +134,7 @@ class Plan:
                 check_model(self._own_model(), self.configuration.vocabulary_size)
             self._is_checked = True
 
+    @plain_torch()
     def model(self) -> Network:
         """The network with its first weights, drawn from the seed; the global random state is left as it was.
 
@@ -163,6 +166,7 @@ class Plan:
         max_lag = max(DEFAULT_MAX_LAG, lag)
         return reach(chunks, lag, vocabulary_size=self._symbols.uniform_over, max_lag=max_lag, max_chunks=max_chunks)
 
+    @plain_torch()
     def evaluate(self, model: RecurrentModel[Any], *, is_reset: bool = False) -> Evaluation:
         """The evaluation of the run: `EVALUATION_SEQUENCES` sequences, nothing thrown away.
 

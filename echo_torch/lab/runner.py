@@ -24,6 +24,7 @@ from echo_torch.experiments.options import is_own_model
 from echo_torch.files import FORMAT
 from echo_torch.lab.console import quiet_lightning, warnings_as_lines
 from echo_torch.lab.finished import count_weights, current_versions, evaluation_result
+from echo_torch.lab.meeting import RENDEZVOUS_TIMEOUT, check_timeout, meet, wait_for_the_first
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import KilledError, run_ranks
 from echo_torch.lab.resume import (
@@ -35,9 +36,11 @@ from echo_torch.lab.resume import (
     where_it_begins,
 )
 from echo_torch.lab.run_directory import RunDirectory, weights_sha256
+from echo_torch.lab.surroundings import in_own_surroundings, own_surroundings
+from echo_torch.lab.trainers import plain_trainer
 from echo_torch.lab.yaml_files import SOURCE_KEY
 from echo_torch.randomness import seeded
-from echo_torch.ranks import is_first_rank, launched_ranks
+from echo_torch.ranks import check_launcher, is_first_rank, launched_rank, launched_ranks
 from echo_torch.training.checkpoints import Checkpoint, load_checkpoint
 from echo_torch.training.metrics_file import MetricsFile
 from echo_torch.training.module import EchoModule
@@ -50,8 +53,9 @@ def check_machine(plan: Plan) -> None:
     """Refuse what this machine cannot do, before anything is made.
 
     Raises:
-        UserError: If a device or a package is missing.
+        UserError: If a device or a package is missing, or the variables of a launcher are there in part.
     """
+    check_launcher()
     c = plan.configuration
     if c.accelerator == "cuda":
         if not torch.cuda.is_available():
@@ -81,6 +85,7 @@ class _Watchers:
     progress: bool
     loggers: Sequence[Logger]
     callbacks: Sequence[pl.Callback]
+    rendezvous_timeout: float
 
     def check(self, configuration: Configuration) -> None:
         """Refuse what Lightning or several processes could not use, before anything is made.
@@ -114,6 +119,7 @@ def _can_be_pickled(value: object) -> bool:
     return True
 
 
+@in_own_surroundings
 def train(
     configuration: Configuration | Plan,
     run: RunDirectory,
@@ -126,11 +132,16 @@ def train(
     callbacks: Sequence[pl.Callback] = (),
     say: Callable[[str], None] = lambda line: None,
     curve: bool = False,
+    rendezvous_timeout: float = RENDEZVOUS_TIMEOUT,
 ) -> dict[str, Any]:
     """Train, evaluate and leave everything in the run directory.
 
     Several devices are several processes, unless a launcher such as torchrun has started them already. Each gets a copy
     of the loggers and callbacks.
+
+    It may be called in any thread, and in several at once, each with a directory of its own and the same `threads`. A
+    model of a user's own must train alone in its process: no other thread may draw random numbers meanwhile. What a
+    thread has switched on around it, such as autocast or a default device, has no effect on it.
 
     Args:
         configuration: What to compute, or the plan of it where that is made already.
@@ -144,23 +155,26 @@ def train(
         loggers: Lightning's, beside the run's own: each gets every row of metrics.csv and validation.csv, under the
             names of `EchoModule`.
         callbacks: Lightning's, beside the run's own. One that ends the training early ends it well.
-        say: Is told in a sentence where a resumed run begins.
+        say: Is told in a sentence where a resumed run begins, and that other processes are waited for.
         curve: Whether curve.png is drawn: loss and accuracy over the training.
+        rendezvous_timeout: How many seconds the processes of one training wait until all of them are there.
 
     Returns:
         What result.json holds.
 
     Raises:
-        UserError: If the machine, the model, the directory or the checkpoint does not allow it; then nothing is
-            changed. If a file cannot be written or a number is not finite; then the last checkpoint is kept.
+        UserError: If the machine, the model, the directory, the checkpoint or what surrounds the call does not allow
+            it, or if other processes of it do not come; then nothing is changed. If a file cannot be written or a
+            number is not finite; then the last checkpoint is kept.
         Interrupted: At Ctrl-C and SIGTERM; it says how to go on.
     """
     plan = configuration if isinstance(configuration, Plan) else Plan(configuration)
-    watchers = _Watchers(audit, progress, loggers, callbacks)
+    watchers = _Watchers(audit, progress, loggers, callbacks, check_timeout(rendezvous_timeout))
     check_machine(plan)
     watchers.check(plan.configuration)
     start = find_start(plan, run, resume, allow_changed_model=allow_changed_model)
     plan.check_model()
+    meet(_backend(plan.configuration), watchers.rendezvous_timeout, say)
     if is_first_rank():
         if resume is None:
             run.check_free()
@@ -174,6 +188,12 @@ def train(
         if curve and is_first_rank():
             _draw_curve(plan, run)
     return result
+
+
+def _backend(configuration: Configuration) -> str:
+    """What several processes talk by, on the device that Lightning chooses."""
+    is_cuda = configuration.accelerator != "cpu" and torch.cuda.is_available()
+    return "nccl" if is_cuda else "gloo"
 
 
 def _draw_curve(plan: Plan, run: RunDirectory) -> None:
@@ -194,7 +214,8 @@ def _train_in_processes(plan: Plan, run: RunDirectory, start: Checkpoint | None,
 def _train_one_of_several(
     configuration: Configuration, run: RunDirectory, start: Path | None, watchers: _Watchers
 ) -> None:
-    with warnings_as_lines():
+    with warnings_as_lines(), own_surroundings(configuration):
+        meet(_backend(configuration), watchers.rendezvous_timeout)
         checkpoint = None if start is None else load_checkpoint(start)
         _train(Plan(configuration), run, checkpoint, watchers)
 
@@ -202,7 +223,10 @@ def _train_one_of_several(
 def _train(plan: Plan, run: RunDirectory, start: Checkpoint | None, watchers: _Watchers) -> dict[str, Any]:
     """Train and evaluate in this process, alone or as one of several; the first writes."""
     c, audit = plan.configuration, watchers.audit
+    wait_for_the_first()
     torch.set_num_threads(c.threads)
+    if launched_ranks() is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(c.threads))  # else Lightning takes what cores there are
     model = plan.model()
     module = build_module(c, model)
     # The first rank speaks for all.
@@ -243,8 +267,9 @@ def _train(plan: Plan, run: RunDirectory, start: Checkpoint | None, watchers: _W
 
 def _randomness(plan: Plan) -> contextlib.AbstractContextManager[None]:
     """What a user's own model draws in training comes from the seed, of each rank other numbers. Ours draw nothing."""
-    rank = int(os.environ.get("RANK", os.environ["LOCAL_RANK"])) if launched_ranks() is not None else 0
-    return seeded(plan.configuration.seed + rank) if plan.has_own_model else contextlib.nullcontext()
+    if not plan.has_own_model:
+        return contextlib.nullcontext()
+    return seeded(plan.configuration.seed + launched_rank(), for_long=True)
 
 
 def _fit(trainer: pl.Trainer, module: EchoModule, data: pl.LightningDataModule, start: Path | None) -> None:
@@ -290,7 +315,7 @@ def build_trainer(
     """Lightning's Trainer for a configuration; by itself it writes and draws nothing."""
     # Some weights of a user's own model may get no gradient; of the networks here all do.
     several = "ddp_find_unused_parameters_true" if is_own_model(configuration.model) else "ddp"
-    return pl.Trainer(
+    return plain_trainer(
         accelerator={"cuda": "gpu"}.get(configuration.accelerator, configuration.accelerator),
         devices=configuration.devices,
         strategy=several if configuration.devices > 1 else "auto",

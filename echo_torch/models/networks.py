@@ -144,8 +144,9 @@ class _Recurrent(EchoModel):
         generator: torch.Generator | None = None,
     ) -> None:
         _check_sizes(hidden_size=hidden_size, num_layers=num_layers)
-        encoding, sizes = Encoding(vocabulary_size, base), {"hidden_size": hidden_size, "num_layers": num_layers}
-        core = self.core_type(input_size=encoding.size, batch_first=True, device="meta", **sizes)  # type: ignore
+        encoding = Encoding(vocabulary_size, base)
+        sizes = encoding.size, hidden_size, num_layers
+        core = self.core_type(*sizes, batch_first=True, device="meta")  # type: ignore[arg-type]
         super().__init__(encoding, self.core_name, _drawn(core, generator), hidden_size, generator)
 
     @property
