@@ -35,6 +35,7 @@ from echo_torch.lab.console import quiet_lightning
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.lab.runner import build_data, build_loggers, build_module, build_trainer
+from echo_torch.lab.trainers import plain_trainer
 from echo_torch.training.progress import Bar
 from echo_torch.training.saving import SaveLast
 
@@ -108,7 +109,7 @@ def ordinary_recipe(num_updates: int) -> float:
         sys.stdout, kept = _terminal(), sys.stdout
         try:
             logger = pl.loggers.CSVLogger(folder)
-            trainer = pl.Trainer(max_steps=num_updates, logger=logger, accelerator="cpu", enable_model_summary=False)
+            trainer = plain_trainer(max_steps=num_updates, logger=logger, accelerator="cpu", enable_model_summary=False)
             return _time_fit(trainer, OrdinaryRecipe(), build_data(Plan(configuration)))
         finally:
             sys.stdout = kept

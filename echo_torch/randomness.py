@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
+
+from echo_torch.errors import UserError
+
+_IN_USE = threading.RLock()  # held by the thread that has set the global random states
+_POLL_SECONDS = 0.1
 
 
 def random_state() -> dict[str, Any]:
@@ -50,13 +56,44 @@ def random_state_kept() -> Iterator[None]:
         restore_random_state(before)
 
 
+class _Use:
+    """Whether the thread that holds `_IN_USE` keeps it for long."""
+
+    is_long = False
+
+
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """The global random states begin at a seed; afterwards they are as they were."""
+def _global_states(*, for_long: bool) -> Iterator[None]:
+    while not _IN_USE.acquire(timeout=_POLL_SECONDS):
+        if _Use.is_long:
+            raise UserError(
+                "A model of your own draws its weights from random generators that all threads share, and another "
+                "thread trains with them; wait until it is done, or use a process of its own."
+            )
+    before = _Use.is_long
+    _Use.is_long = before or for_long
+    try:
+        yield
+    finally:
+        _Use.is_long = before
+        _IN_USE.release()
+
+
+@contextmanager
+def seeded(seed: int, *, for_long: bool = False) -> Iterator[None]:
+    """The global random states begin at a seed; afterwards they are as they were. One thread at a time may do so.
+
+    Args:
+        seed: Of all of them.
+        for_long: Whether other threads are refused meanwhile, and not only kept waiting.
+
+    Raises:
+        UserError: If another thread does so for long.
+    """
     import numpy as np
     import torch
 
-    with random_state_kept():
+    with _global_states(for_long=for_long), random_state_kept():
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed([seed % 2**32, seed // 2**32])  # numpy takes 32 bits at a time

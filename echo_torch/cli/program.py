@@ -16,6 +16,7 @@ from echo_torch.cli.flags import words_of
 from echo_torch.cli.sweeps import add_compare, add_lags, add_map
 from echo_torch.cli.train import add_reach, add_train
 from echo_torch.errors import Interrupted, UserError, suggest
+from echo_torch.lab.meeting import MeetingError, MeetingInterrupted
 from echo_torch.lab.memory import is_out_of_memory
 from echo_torch.lab.output import drop, has_no_reader, that_ends_nothing
 from echo_torch.lab.processes import raise_at_endings
@@ -56,12 +57,12 @@ def _main(arguments: Sequence[str] | None) -> int:
         if sys.stdout is not None:  # it is, where it was closed before the start
             sys.stdout.flush()
     except UserError as error:
-        if is_first_rank():  # one of several processes speaks for all
+        if _speaks(error):
             _complain(error.wording(say))
         return EXIT_BAD_INPUT
     except KeyboardInterrupt as error:
         number, sentence = (error.number, error.wording(say)) if isinstance(error, Interrupted) else (signal.SIGINT, "")
-        if is_first_rank():
+        if _speaks(error):
             _complain(sentence or "Interrupted.")
         return EXIT_SIGNAL + number
     except Exception as error:
@@ -99,6 +100,11 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     code = main(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise SystemExit(code)
+
+
+def _speaks(error: BaseException) -> bool:
+    """Whether this process says it: one of several speaks for all, but each for itself where they have not met."""
+    return is_first_rank() or isinstance(error, (MeetingError, MeetingInterrupted))
 
 
 def _complain(sentence: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from echo_torch.cli.flags import add_option, draws, given, whole_number
 from echo_torch.errors import RuleError
 from echo_torch.experiments.options import OPTIONS
+from echo_torch.ranks import check_launcher
 
 
 def _add_sweep(parser: argparse.ArgumentParser, folder: str, **words: str) -> None:
@@ -85,6 +86,7 @@ def add_lags(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(parsed: argparse.Namespace) -> None:
+    check_launcher()
     seeds, jobs, folder = whole_number(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
 
     network = _network(parsed, "model_options")
@@ -98,6 +100,7 @@ def _compare(parsed: argparse.Namespace) -> None:
 
 
 def _map(parsed: argparse.Namespace) -> None:
+    check_launcher()
     if not parsed.lags or not parsed.chunks:
         rule = "$lag and $chunk must each name a number, or the grid is empty"
         raise RuleError("lag", rule, "an empty grid")
@@ -115,6 +118,7 @@ def _map(parsed: argparse.Namespace) -> None:
 
 
 def _lags(parsed: argparse.Namespace) -> None:
+    check_launcher()
     sizes = None if parsed.hidden_sizes is None else _values(parsed.hidden_sizes, "hidden_size")
     axes = (_values(parsed.lags, "lag"), sizes, _values(parsed.carry, "carry"))
     network = {**_network(parsed), "model_options": parsed.model_options}

@@ -20,9 +20,10 @@ from echo_torch.experiments.configuration import (
     network_in_words,
 )
 from echo_torch.lab import memory, output
+from echo_torch.lab.meeting import RENDEZVOUS_TIMEOUT, check_timeout
 from echo_torch.lab.run_directory import RunDirectory, check_new_file
 from echo_torch.lab.yaml_files import to_yaml
-from echo_torch.ranks import is_first_rank
+from echo_torch.ranks import check_launcher, is_first_rank
 
 if TYPE_CHECKING:
     from echo_torch.data.own_symbols import OwnNumbers
@@ -38,6 +39,12 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         help="continue the run in --run-dir from its latest checkpoint, or begin it; or from this checkpoint",
     )
     add_allow_changed_model(output)
+    output.add_argument(
+        "--rendezvous-timeout",
+        metavar="SECONDS",
+        default=RENDEZVOUS_TIMEOUT,
+        help=f"how long several processes wait for each other (default: {RENDEZVOUS_TIMEOUT:g})",
+    )
     output.add_argument("--print-config", action="store_true", help="print the configuration and stop")
     output.add_argument("--no-progress", action="store_true", help="no progress bar")
     output.add_argument("--quiet", action="store_true", help="no output but errors")
@@ -54,6 +61,8 @@ def add_reach(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(parsed: argparse.Namespace) -> None:
+    check_launcher()
+    check_timeout(parsed.rendezvous_timeout)
     mode, options = options_of(parsed)
     configuration, numbers = configure_with_data(mode, options)
     if parsed.print_config:
@@ -95,6 +104,7 @@ def _train_configured(parsed: argparse.Namespace, configuration: Configuration, 
             allow_changed_model=parsed.allow_changed_model,
             say=say,
             curve=True,
+            rendezvous_timeout=check_timeout(parsed.rendezvous_timeout),
         )
     if is_quiet:
         return

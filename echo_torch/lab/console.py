@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -35,7 +36,29 @@ def warnings_as_lines() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's remarks about this machine and its tips out of the output; errors still come through."""
+    """Keep Lightning's remarks about this machine and its tips out of the output; errors still come through.
+
+    Of several threads the first one begins it and the last one ends it, because what is set holds for all.
+    """
+    with _LOCK:
+        if not _QUIET:
+            _ENDS.enter_context(_quiet())
+        _QUIET.append(threading.get_ident())
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _QUIET.remove(threading.get_ident())
+            if not _QUIET:
+                _ENDS.close()
+
+
+_LOCK, _ENDS = threading.Lock(), contextlib.ExitStack()
+_QUIET: list[int] = []  # the threads that are in it
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

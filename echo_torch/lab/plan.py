@@ -6,6 +6,8 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+import torch
+
 from echo_torch.data.chunk import Chunk
 from echo_torch.data.layout import Layout
 from echo_torch.data.own_symbols import OwnNumbers
@@ -17,6 +19,7 @@ from echo_torch.experiments.model_options import read_model_options
 from echo_torch.experiments.options import is_own_model
 from echo_torch.experiments.readings import Bounded
 from echo_torch.lab.sources import symbols_of
+from echo_torch.lab.surroundings import plain_torch
 from echo_torch.models.networks import EchoGRU, EchoLSTM, EchoMLP, EchoModel, EchoRNN
 from echo_torch.models.own_model import Network, build, check_model, own_model_class, source_digest
 from echo_torch.models.state import RecurrentModel
@@ -120,6 +123,7 @@ class Plan:
         """
         return source_digest(own_model_class(self.configuration.model)) if self.has_own_model else None
 
+    @plain_torch()
     def check_model(self) -> None:
         """Refuse a user's own model that cannot be trained, before anything is made. The networks here can.
 
@@ -131,6 +135,7 @@ class Plan:
                 check_model(self._own_model(), self.configuration.vocabulary_size)
             self._is_checked = True
 
+    @plain_torch()
     def model(self) -> Network:
         """The network with its first weights, drawn from the seed; the global random state is left as it was.
 
@@ -138,8 +143,10 @@ class Plan:
             UserError: As `check_model`.
         """
         self.check_model()
-        with seeded(self.configuration.seed):
-            return self._own_model() if self.has_own_model else _network(self.configuration)
+        if not self.has_own_model:
+            return _network(self.configuration)
+        with seeded(self.configuration.seed):  # it draws from where it likes
+            return self._own_model()
 
     def _own_model(self) -> Network:
         c = self.configuration
@@ -170,6 +177,7 @@ class Plan:
         lag = self.configuration.reading.lag
         return reach(chunks, lag, vocabulary_size=self._symbols.uniform_over, **options)
 
+    @plain_torch()
     def evaluate(self, model: RecurrentModel[Any], *, is_reset: bool = False, progress: Progress = False) -> Evaluation:
         """The evaluation of the run: `EVALUATION_SEQUENCES` sequences, nothing thrown away.
 
@@ -187,9 +195,10 @@ class Plan:
 
 
 def _network(c: Configuration) -> EchoModel:
+    common: dict[str, Any] = {"base": c.base, "generator": torch.Generator("cpu").manual_seed(c.seed)}
     if c.model == "lstm":
-        return EchoLSTM(c.vocabulary_size, c.hidden_size, c.layers, init=c.init, base=c.base)
+        return EchoLSTM(c.vocabulary_size, c.hidden_size, c.layers, init=c.init, **common)
     if (window_length := memory_length(c)) is not None:
-        return EchoMLP(c.vocabulary_size, c.hidden_size, window_length, base=c.base)
+        return EchoMLP(c.vocabulary_size, c.hidden_size, window_length, **common)
     recurrent = {"gru": EchoGRU, "rnn": EchoRNN}[c.model]
-    return recurrent(c.vocabulary_size, c.hidden_size, c.layers, base=c.base)
+    return recurrent(c.vocabulary_size, c.hidden_size, c.layers, **common)

@@ -61,6 +61,7 @@ def run_ranks(function: Callable[..., None], arguments: Sequence[Any], num_ranks
     """
     context = multiprocessing.get_context("spawn")
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(num_ranks)}
+    common["TORCHELASTIC_USE_AGENT_STORE"] = "False"  # that of a torchrun, of which this process is left, is not theirs
     processes, reports = [], []
     with _ignore_ctrl_c():  # they inherit that: Ctrl-C reaches all processes of a terminal, and this one hands it on
         for rank in range(num_ranks):

@@ -26,6 +26,7 @@ from echo_torch.files import FORMAT, Place
 from echo_torch.lab import memory, output
 from echo_torch.lab.console import quiet_lightning, warnings_as_lines
 from echo_torch.lab.finished import count_weights, current_versions, evaluation_result
+from echo_torch.lab.meeting import RENDEZVOUS_TIMEOUT, check_timeout, meet, wait_for_the_first
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import KilledError, run_ranks
 from echo_torch.lab.resume import (
@@ -38,9 +39,11 @@ from echo_torch.lab.resume import (
     where_it_begins,
 )
 from echo_torch.lab.run_directory import RunDirectory, weights_sha256
+from echo_torch.lab.surroundings import in_own_surroundings, own_surroundings
+from echo_torch.lab.trainers import plain_trainer
 from echo_torch.lab.yaml_files import SOURCE_KEY
 from echo_torch.randomness import seeded
-from echo_torch.ranks import is_first_rank, launched_ranks
+from echo_torch.ranks import check_launcher, is_first_rank, launched_rank, launched_ranks
 from echo_torch.training.checkpoints import Checkpoint, load_checkpoint
 from echo_torch.training.metrics_file import MetricsFile
 from echo_torch.training.module import EchoModule
@@ -54,8 +57,9 @@ def check_machine(plan: Plan) -> None:
     """Refuse what this machine cannot do, before anything is made.
 
     Raises:
-        UserError: If a device or a package is missing.
+        UserError: If a device or a package is missing, or the variables of a launcher are there in part.
     """
+    check_launcher()
     c = plan.configuration
     if c.accelerator == "cuda":
         if not torch.cuda.is_available():
@@ -85,6 +89,7 @@ class _Watchers:
     progress: Progress
     loggers: Sequence[Logger]
     callbacks: Sequence[pl.Callback]
+    rendezvous_timeout: float
 
     def check(self, configuration: Configuration) -> None:
         """Refuse what Lightning or several processes could not use, before anything is made.
@@ -118,6 +123,7 @@ def _can_be_pickled(value: object) -> bool:
     return True
 
 
+@in_own_surroundings
 def train(
     configuration: Configuration | Plan,
     run: RunDirectory,
@@ -130,11 +136,16 @@ def train(
     callbacks: Sequence[pl.Callback] = (),
     say: Callable[[str], None] = lambda line: None,
     curve: bool = False,
+    rendezvous_timeout: float = RENDEZVOUS_TIMEOUT,
 ) -> dict[str, Any]:
     """Train, evaluate and leave everything in the run directory.
 
     Several devices are several processes, unless a launcher such as torchrun has started them already. Each gets a copy
     of the loggers and callbacks.
+
+    It may be called in any thread, and in several at once, each with a directory of its own and the same `threads`. A
+    model of a user's own must train alone in its process: no other thread may draw random numbers meanwhile. What a
+    thread has switched on around it, such as autocast or a default device, has no effect on it.
 
     Args:
         configuration: What to compute, or the plan of it where that is made already.
@@ -149,19 +160,21 @@ def train(
         loggers: Lightning's, beside the run's own: each gets every row of metrics.csv and validation.csv, under the
             names of `EchoModule`.
         callbacks: Lightning's, beside the run's own. One that ends the training early ends it well.
-        say: Is told in a sentence where a resumed run begins.
+        say: Is told in a sentence where a resumed run begins, and that other processes are waited for.
         curve: Whether curve.png is drawn: loss and accuracy over the training.
+        rendezvous_timeout: How many seconds the processes of one training wait until all of them are there.
 
     Returns:
         What result.json holds.
 
     Raises:
-        UserError: If the machine, the model, the directory or the checkpoint does not allow it; then nothing is
-            changed. If a file cannot be written or a number is not finite; then the last checkpoint is kept.
+        UserError: If the machine, the model, the directory, the checkpoint or what surrounds the call does not allow
+            it, or if other processes of it do not come; then nothing is changed. If a file cannot be written or a
+            number is not finite; then the last checkpoint is kept.
         Interrupted: At Ctrl-C and SIGTERM; it says how to go on.
     """
     plan = configuration if isinstance(configuration, Plan) else Plan(configuration)
-    watchers = _Watchers(audit, progress, loggers, callbacks)
+    watchers = _Watchers(audit, progress, loggers, callbacks, check_timeout(rendezvous_timeout))
     check_machine(plan)
     watchers.check(plan.configuration)
     with contextlib.ExitStack() as stack:
@@ -169,6 +182,7 @@ def train(
         place = _lock(stack, run) if run.path.is_dir() else None
         start = find_start(plan, run, resume, allow_changed_model=allow_changed_model)
         plan.check_model()
+        meet(_backend(plan.configuration), watchers.rendezvous_timeout, say)
         if is_first_rank():
             if resume is None:
                 run.check_free()
@@ -183,6 +197,12 @@ def train(
         if is_first_rank():
             _draw_curve(plan, run, place, progress, is_wanted=curve)
     return result
+
+
+def _backend(configuration: Configuration) -> str:
+    """What several processes talk by, on the device that Lightning chooses."""
+    is_cuda = configuration.accelerator != "cpu" and torch.cuda.is_available()
+    return "nccl" if is_cuda else "gloo"
 
 
 def _lock(stack: contextlib.ExitStack, run: RunDirectory) -> Place | None:
@@ -221,7 +241,8 @@ def _train_in_processes(
 def _train_one_of_several(
     configuration: Configuration, run: RunDirectory, start: Path | None, watchers: _Watchers, place: Place | None
 ) -> None:
-    with output.that_ends_nothing(), warnings_as_lines():
+    with output.that_ends_nothing(), warnings_as_lines(), own_surroundings(configuration):
+        meet(_backend(configuration), watchers.rendezvous_timeout)
         checkpoint = None if start is None else load_checkpoint(start)
         _train(Plan(configuration), run, checkpoint, watchers, place)
 
@@ -243,7 +264,10 @@ def _trained(
     plan: Plan, run: RunDirectory, start: Checkpoint | None, watchers: _Watchers, place: Place | None
 ) -> dict[str, Any]:
     c, audit = plan.configuration, watchers.audit
+    wait_for_the_first()
     torch.set_num_threads(c.threads)
+    if launched_ranks() is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(c.threads))  # else Lightning takes what cores there are
     progress = watchers.progress if is_first_rank() else False
     with Waiting("Making the network", None, "networks", progress=progress):
         model = plan.model()
@@ -290,8 +314,9 @@ def _shown(progress: Progress, label: str) -> list[pl.Callback]:
 
 def _randomness(plan: Plan) -> contextlib.AbstractContextManager[None]:
     """What a user's own model draws in training comes from the seed, of each rank other numbers. Ours draw nothing."""
-    rank = int(os.environ.get("RANK", os.environ["LOCAL_RANK"])) if launched_ranks() is not None else 0
-    return seeded(plan.configuration.seed + rank) if plan.has_own_model else contextlib.nullcontext()
+    if not plan.has_own_model:
+        return contextlib.nullcontext()
+    return seeded(plan.configuration.seed + launched_rank(), for_long=True)
 
 
 def _fit(trainer: pl.Trainer, module: EchoModule, data: pl.LightningDataModule, start: Path | None) -> None:
@@ -337,7 +362,7 @@ def build_trainer(
     """Lightning's Trainer for a configuration; by itself it writes and draws nothing."""
     # Some weights of a user's own model may get no gradient; of the networks here all do.
     several = "ddp_find_unused_parameters_true" if is_own_model(configuration.model) else "ddp"
-    return pl.Trainer(
+    return plain_trainer(
         accelerator={"cuda": "gpu"}.get(configuration.accelerator, configuration.accelerator),
         devices=configuration.devices,
         strategy=several if configuration.devices > 1 else "auto",

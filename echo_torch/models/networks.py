@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from echo_torch.models.encoding import Encoding, check_symbols
 from echo_torch.models.state import HiddenState, LSTMState, WindowState
 
 INITS = ("torch", "keras")
+_Layer = TypeVar("_Layer", bound=nn.Module)
 
 
 class EchoModel(nn.Module, ABC):
@@ -31,11 +33,18 @@ class EchoModel(nn.Module, ABC):
 
     state_type: ClassVar[type[Any]]
 
-    def __init__(self, encoding: Encoding, core_name: str, core: nn.Module, hidden_size: int) -> None:
+    def __init__(
+        self,
+        encoding: Encoding,
+        core_name: str,
+        core: nn.Module,
+        hidden_size: int,
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
         self.encoding = encoding
         self.add_module(core_name, core)
-        self.head = nn.Linear(hidden_size, encoding.size)
+        self.head = _drawn(nn.Linear(hidden_size, encoding.size, device="meta"), generator)
 
     @property
     def vocabulary_size(self) -> int:
@@ -132,11 +141,13 @@ class _Recurrent(EchoModel):
         num_layers: int = 1,
         *,
         base: int | None = None,
+        generator: torch.Generator | None = None,
     ) -> None:
         _check_sizes(hidden_size=hidden_size, num_layers=num_layers)
         encoding = Encoding(vocabulary_size, base)
-        core = self.core_type(encoding.size, hidden_size, num_layers, batch_first=True)  # type: ignore[arg-type]
-        super().__init__(encoding, self.core_name, core, hidden_size)
+        sizes = encoding.size, hidden_size, num_layers
+        core = self.core_type(*sizes, batch_first=True, device="meta")  # type: ignore[arg-type]
+        super().__init__(encoding, self.core_name, _drawn(core, generator), hidden_size, generator)
 
     @property
     def core(self) -> nn.RNNBase:
@@ -170,6 +181,7 @@ class EchoLSTM(_Recurrent):
             Glorot-uniform kernels, orthogonal recurrent kernels, biases 0 but 1 for the forget gate; the second
             bias that PyTorch has and Keras has not is 0 and stays 0.
         base: Symbols are written in digits of this base, see `Encoding`; None: one-hot.
+        generator: Where the weights are drawn from; None: PyTorch's own, which all of a process share.
 
     Raises:
         RuleError: If a size is below 1 or `init` is unknown.
@@ -188,12 +200,13 @@ class EchoLSTM(_Recurrent):
         *,
         init: str = "torch",
         base: int | None = None,
+        generator: torch.Generator | None = None,
     ) -> None:
         if init not in INITS:
             raise RuleError("init", f"$init must be one of {', '.join(INITS)}", repr(init))
-        super().__init__(vocabulary_size, hidden_size, num_layers, base=base)
+        super().__init__(vocabulary_size, hidden_size, num_layers, base=base, generator=generator)
         if init == "keras":
-            _init_as_keras(self)
+            _init_as_keras(self, generator)
 
     def _read(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
         output, (hidden, cell) = self.lstm(inputs, (state.hidden, state.cell))
@@ -248,6 +261,7 @@ class EchoMLP(EchoModel):
         hidden_size: Width of the hidden layer, at least 1.
         window_length: Steps that an answer can depend on, the current one among them, at least 1.
         base: As of `EchoLSTM`.
+        generator: As of `EchoLSTM`.
 
     Raises:
         RuleError: If a size is below 1.
@@ -258,12 +272,19 @@ class EchoMLP(EchoModel):
     _state_axes = "(window_length - 1, lanes, input_size)"
 
     def __init__(
-        self, vocabulary_size: int = 100, hidden_size: int = 50, window_length: int = 5, *, base: int | None = None
+        self,
+        vocabulary_size: int = 100,
+        hidden_size: int = 50,
+        window_length: int = 5,
+        *,
+        base: int | None = None,
+        generator: torch.Generator | None = None,
     ) -> None:
         _check_sizes(hidden_size=hidden_size, window_length=window_length)
         encoding = Encoding(vocabulary_size, base)
         # The same linear layer over every window: a convolution along the steps.
-        super().__init__(encoding, "hidden", nn.Conv1d(encoding.size, hidden_size, window_length), hidden_size)
+        hidden = _drawn(nn.Conv1d(encoding.size, hidden_size, window_length, device="meta"), generator)
+        super().__init__(encoding, "hidden", hidden, hidden_size, generator)
         self.window_length = window_length
 
     def _state_shape(self, num_lanes: int) -> tuple[int, int, int]:
@@ -281,19 +302,38 @@ def _check_sizes(**sizes: int) -> None:
             raise RuleError(name, f"${name} must be at least 1: a network has no empty part", size)
 
 
+def _drawn(layer: _Layer, generator: torch.Generator | None) -> _Layer:
+    """A layer that has only shapes yet, with the first weights that torch.nn gives it.
+
+    Torch's own layers draw when they are made, from the generator that all of a process share; in their order the
+    same numbers are drawn here.
+    """
+    layer.to_empty(device=torch.get_default_device())
+    if isinstance(layer, nn.RNNBase):
+        bound = 1 / math.sqrt(layer.hidden_size)
+        for weight in layer.parameters():
+            nn.init.uniform_(weight, -bound, bound, generator=generator)
+        return layer
+    weight, bias = layer.parameters()
+    nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+    bound = 1 / math.sqrt(weight[0].numel())
+    nn.init.uniform_(bias, -bound, bound, generator=generator)
+    return layer
+
+
 @torch.no_grad()
-def _init_as_keras(model: EchoLSTM) -> None:
+def _init_as_keras(model: EchoLSTM, generator: torch.Generator | None) -> None:
     hidden_size = model.lstm.hidden_size
     for name, parameter in model.lstm.named_parameters():
         if name.startswith("weight_ih"):
-            nn.init.xavier_uniform_(parameter)
+            nn.init.xavier_uniform_(parameter, generator=generator)
         elif name.startswith("weight_hh"):
-            nn.init.orthogonal_(parameter)
+            nn.init.orthogonal_(parameter, generator=generator)
         elif name.startswith("bias_ih"):
             parameter.zero_()
             parameter[hidden_size : 2 * hidden_size] = 1.0  # gates stand in the order i, f, g, o
         else:
             parameter.zero_()
             parameter.requires_grad_(False)  # training two biases would move their sum twice as far
-    nn.init.xavier_uniform_(model.head.weight)
+    nn.init.xavier_uniform_(model.head.weight, generator=generator)
     nn.init.zeros_(model.head.bias)

@@ -1,0 +1,197 @@
+"""How the processes that a launcher has started find each other, and for how long they wait."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import math
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from echo_torch.errors import Interrupted, RuleError, UserError
+from echo_torch.ranks import Launch, check_launcher, launch
+
+RENDEZVOUS_TIMEOUT = 60.0
+_LONGEST = 1e6
+_POLL_SECONDS = 0.05
+_SILENCE_SECONDS = 2.0  # after which it is said what is waited for
+_TOGETHER = timedelta(minutes=30)  # for one that the others wait for while they train; as Lightning has it
+
+
+class MeetingError(UserError):
+    """The others did not come; each process says so, because none of them knows whether the first one is there."""
+
+
+class MeetingInterrupted(Interrupted):
+    """Ctrl-C or SIGTERM while the others were waited for; said by each process, as `MeetingError` is."""
+
+
+def check_timeout(seconds: object) -> float:
+    """A number of seconds that a process may wait for the others.
+
+    Raises:
+        RuleError: If it is none.
+    """
+    try:
+        number = (
+            float(seconds) if isinstance(seconds, (str, int, float)) and not isinstance(seconds, bool) else math.nan
+        )
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not 0 < number <= _LONGEST:
+        rule = f"$rendezvous_timeout must be a number of seconds above 0, at most {_LONGEST:,.0f}"
+        got = repr(seconds) if isinstance(seconds, str) else seconds
+        raise RuleError("rendezvous_timeout", rule, got, reason="because nobody waits for ever")
+    return number
+
+
+def meet(backend: str, seconds: float, say: Callable[[str], None] = lambda line: None) -> None:
+    """Find the processes that were started with this one; where there are none, or they are found already, go on.
+
+    Args:
+        backend: What they talk by: "gloo" or "nccl".
+        seconds: How long the others are waited for. Once all are there it has no effect any more.
+        say: Is told in a sentence, once, that others are waited for.
+
+    Raises:
+        MeetingError: If they do not come in time, or are lost on the way.
+        MeetingInterrupted: At Ctrl-C and SIGTERM.
+    """
+    import torch
+
+    own = check_launcher()
+    if own is None or own.num_ranks == 1 or torch.distributed.is_initialized():
+        return
+    try:
+        store = _Meeting(own, seconds, say).store()
+        device = torch.device("cuda", own.local_rank) if backend == "nccl" else None
+        torch.distributed.init_process_group(
+            backend, store=store, rank=own.rank, world_size=own.num_ranks, timeout=_TOGETHER, device_id=device
+        )
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, Interrupted) else signal.SIGINT
+        sentence = f"Interrupted while {own.num_ranks} processes were to meet at {_place(own)}; nothing was begun."
+        raise MeetingInterrupted(number, sentence) from None
+    except RuntimeError as error:
+        raise _lost(own, error) from None
+    atexit.register(_part)
+
+
+def wait_for_the_first() -> None:
+    """Go on when the first process is ready: it may find something wrong that the others do not see.
+
+    Raises:
+        UserError: If another process has ended instead.
+    """
+    import torch
+
+    if launch() is None or not torch.distributed.is_initialized() or torch.distributed.get_backend() != "gloo":
+        return
+    try:
+        torch.distributed.barrier()
+    except RuntimeError:
+        raise UserError("Another one of the processes has ended before the training began.") from None
+
+
+class _Meeting:
+    """The store that all processes of a training write their names into."""
+
+    def __init__(self, own: Launch, seconds: float, say: Callable[[str], None]) -> None:
+        self._own, self._seconds, self._say = own, seconds, say
+        self._begin = time.monotonic()
+        self._found: Any = None
+        self._error: Exception | None = None
+        self._is_said = False
+
+    def store(self) -> Any:
+        """The store, when all are there."""
+        from torch import distributed
+
+        # Torch waits in C++, where no signal is heard, and a stranger that is silent at this port it awaits for ever.
+        thread = threading.Thread(target=self._connect, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            self._wait(f"nobody answers at {_place(self._own)}, where the first of {self._own.num_ranks} is awaited")
+        if self._error is not None:
+            raise _lost(self._own, self._error)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun keeps its store when it starts anew
+        store: Any = distributed.PrefixStore(f"echo_torch/{attempt}", self._found)  # type: ignore[attr-defined]
+        names = [f"here/{rank}" for rank in range(self._own.num_ranks)]
+        store.set(names[self._own.rank], "1")
+        while not store.check(names):
+            here = sum(store.check([name]) for name in names)
+            self._wait(f"only {here} of {self._own.num_ranks} processes are at {_place(self._own)}")
+        store.set_timeout(_TOGETHER)
+        return store
+
+    def _wait(self, what: str) -> None:
+        """Let a moment pass.
+
+        Raises:
+            MeetingError: If it was the last one.
+        """
+        waited = time.monotonic() - self._begin
+        if waited > self._seconds:
+            raise MeetingError(
+                f"After {self._seconds:g} seconds {what}; nothing was begun.",
+                "Start the others in time, or wait longer with $rendezvous_timeout, or unset RANK, LOCAL_RANK and "
+                "WORLD_SIZE to train alone.",
+            )
+        if waited > _SILENCE_SECONDS and not self._is_said:
+            self._say(f"{what[0].upper()}{what[1:]}; they are awaited for {self._seconds:g} seconds.")
+            self._is_said = True
+        time.sleep(_POLL_SECONDS)
+
+    def _connect(self) -> None:
+        from torch import distributed
+
+        own = self._own
+        is_host = own.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        try:
+            if is_host:
+                socket.create_server(("", own.port)).close()  # torch would write pages where the port is taken
+            elif not self._is_answered():
+                return
+            left = timedelta(seconds=max(1.0, self._begin + self._seconds - time.monotonic()))
+            self._found = distributed.TCPStore(  # type: ignore[attr-defined]
+                own.address, own.port, own.num_ranks, is_host, left, wait_for_workers=False, multi_tenant=True
+            )
+        except Exception as error:  # of torch or of the operating system; it is said by who waits for it
+            self._error = error
+
+    def _is_answered(self) -> bool:
+        """Whether somebody answers at the address before the time is over; torch would write pages of each try."""
+        while time.monotonic() - self._begin <= self._seconds + 1:
+            try:
+                socket.create_connection((self._own.address, self._own.port), timeout=1).close()
+            except OSError:
+                time.sleep(_POLL_SECONDS)
+            else:
+                return True
+        return False
+
+
+def _place(own: Launch) -> str:
+    return f"{own.address}:{own.port}"
+
+
+def _lost(own: Launch, error: Exception) -> MeetingError:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        what = f"The first of {own.num_ranks} processes cannot wait at {_place(own)}: the port is in use"
+        return MeetingError(f"{what}.", "Set another MASTER_PORT for all of them.")
+    line = " ".join(str(error).split("\n")[0].split())[:200]
+    what = f"The {own.num_ranks} processes that were to meet at {_place(own)} have lost each other"
+    return MeetingError(f"{what} ({type(error).__name__}: {line}); nothing was begun.", "Start them all again.")
+
+
+def _part() -> None:
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

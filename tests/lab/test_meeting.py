@@ -1,0 +1,228 @@
+"""Processes that a launcher has started: they meet, or end in a sentence and leave nothing."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from support import processes, runs
+
+from echo_torch import RunDirectory, train
+from echo_torch.cli import main
+from echo_torch.errors import RuleError, UserError
+from echo_torch.lab.meeting import MeetingError, check_timeout
+
+OPTIONS = ["--updates", "8", "--vocabulary-size", "10", "--hidden-size", "4", "--accelerator", "cpu", "--no-progress"]
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def launched(rank, port, num_ranks=2):
+    common = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank), **common}
+
+
+@pytest.fixture
+def launch(monkeypatch):
+    """Let this process be one that a launcher has started."""
+
+    def launch(rank, port=None):
+        for name, value in launched(rank, port or free_port()).items():
+            monkeypatch.setenv(name, value)
+
+    return launch
+
+
+@pytest.fixture
+def stranger():
+    """The port of somebody who takes calls and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"RANK": "1"}, "RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT must be set together"),
+        ({"SLURM_NTASKS": "2", "SLURM_JOB_ID": "5"}, "SLURM_NTASKS must be 1 and SLURM_PROCID 0"),
+        ({"WORLD_SIZE": "abc"}, "Got WORLD_SIZE=abc without RANK"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "compare", "map", "lags"])
+def test_a_launcher_in_part_leaves_nothing(tmp_path, monkeypatch, capsys, command, variables, message):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    assert main([command]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    with pytest.raises(RuleError, match=message):
+        train(runs.short(), RunDirectory(tmp_path / "run"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_task_alone_in_a_job_writes_all(tmp_path, monkeypatch):
+    """Lightning would take SLURM's and Lightning's own variables for several processes, and write no row."""
+    for name, value in {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_JOB_ID": "5", "NODE_RANK": "3"}.items():
+        monkeypatch.setenv(name, value)
+    from pytorch_lightning.utilities import rank_zero_only
+
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # as it was when Lightning was imported
+    run = RunDirectory(tmp_path / "run")
+    train(runs.short(updates=8), run, audit="count")
+    assert run.read_metrics()["update"] == [4, 8]
+
+
+@pytest.mark.parametrize(
+    ("rank", "message"),
+    [
+        (0, r"^After 0.3 seconds only 1 of 2 processes are at 127.0.0.1:\d+; nothing was begun\. Start the others in "),
+        (1, r"^After 0.3 seconds nobody answers at 127.0.0.1:\d+, where the first of 2 is awaited; nothing was begun"),
+    ],
+)
+def test_who_waits_in_vain(tmp_path, launch, capsys, rank, message):
+    launch(rank)
+    with pytest.raises(MeetingError, match=message):
+        train(runs.short(devices=2), RunDirectory(tmp_path / "run"), rendezvous_timeout=0.3)
+    assert main(["train", *OPTIONS, "--run-dir", str(tmp_path / "run"), "--rendezvous-timeout", "0.1"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("After 0.1 seconds")
+    assert "or wait longer with --rendezvous-timeout, or unset RANK" in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_port_that_is_somebody_elses(tmp_path, launch, stranger, rank):
+    """Torch would wait for ever for the answer of one who is silent."""
+    launch(rank, stranger)
+    message = ["the port is in use. Set another MASTER_PORT", r"^After 0.3 seconds nobody answers"][rank]
+    begin = time.monotonic()
+    with pytest.raises(MeetingError, match=message):
+        train(runs.short(devices=2), RunDirectory(tmp_path / "run"), rendezvous_timeout=0.3)
+    assert time.monotonic() - begin < 10
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_waiting(tmp_path, monkeypatch, launch, capsys, number, code):
+    launch(1)
+    monkeypatch.setattr("echo_torch.lab.meeting._SILENCE_SECONDS", 0.1)
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(0.7, lambda: os.kill(os.getpid(), number))
+    begin = time.monotonic()
+    try:
+        timer.start()
+        assert main(["train", *OPTIONS, "--run-dir", str(tmp_path / "run")]) == code
+    finally:
+        timer.join()
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    assert time.monotonic() - begin < 20
+    assert capsys.readouterr().err.startswith("Interrupted while 2 processes were to meet at 127.0.0.1:")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_waiting_is_said(tmp_path, monkeypatch, launch):
+    launch(0)
+    monkeypatch.setattr("echo_torch.lab.meeting._SILENCE_SECONDS", 0.1)
+    said = []
+    with pytest.raises(MeetingError):
+        train(runs.short(devices=2), RunDirectory(tmp_path / "run"), rendezvous_timeout=0.3, say=said.append)
+    (line,) = said
+    assert line.startswith("Only 1 of 2 processes are at 127.0.0.1:")
+    assert line.endswith("they are awaited for 0.3 seconds.")
+
+
+@pytest.mark.parametrize("given", ["nan", "inf", "0", "-1", "abc", "", "1e7", True, None, 10**400])
+def test_a_timeout_is_a_number_of_seconds(given):
+    with pytest.raises(RuleError, match="`rendezvous_timeout` must be a number of seconds above 0, at most 1,000,000"):
+        check_timeout(given)
+
+
+def test_a_bad_timeout_leaves_nothing(tmp_path, capsys):
+    assert main(["train", "--rendezvous-timeout", "inf", "--run-dir", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err.startswith("--rendezvous-timeout must be a number of seconds above 0")
+    with pytest.raises(UserError, match="rendezvous_timeout"):
+        train(runs.short(), RunDirectory(tmp_path / "run"), rendezvous_timeout=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def start_launched(rank, port, folder, arguments):
+    """One of two that somebody starts by hand; what it prints goes to a folder of its own."""
+    own = Path(folder, f"of-{rank}")
+    own.mkdir()
+    process = processes.SPAWN.Process(target=run_launched, args=(launched(rank, port), list(arguments), str(own)))
+    process.start()
+    return process
+
+
+def run_launched(variables, arguments, folder):
+    """What such a process does."""
+    os.environ.update(variables)
+    processes._run(arguments, folder)
+
+
+def printed(folder, rank):
+    return [Path(folder, f"of-{rank}", name).read_text() for name in ("out", "err")]
+
+
+@pytest.mark.slow
+def test_two_started_by_hand_meet(tmp_path):
+    """The second comes later; the first one speaks and writes, and no variable is lost on the way."""
+    port, run = free_port(), RunDirectory(tmp_path / "run")
+    command = ["train", *OPTIONS, "--log-every", "4", "--run-dir", str(run.path)]
+    first = start_launched(0, port, tmp_path, command)
+    time.sleep(3)
+    second = start_launched(1, port, tmp_path, command)
+    assert (processes.finish(first), processes.finish(second)) == (0, 0), printed(tmp_path, 0) + printed(tmp_path, 1)
+    assert run.read_metrics()["update"] == [4, 8]
+    assert printed(tmp_path, 0)[0].count("updates in") == 1
+    assert printed(tmp_path, 1) == ["", ""]
+
+
+@pytest.mark.slow
+def test_what_the_first_finds_wrong_ends_the_others(tmp_path):
+    """The directory is free when both look, and not any more when the first one begins."""
+    port, run = free_port(), tmp_path / "run"
+    command = ["train", *OPTIONS, "--run-dir", str(run)]
+    first = start_launched(0, port, tmp_path, command)
+    out = tmp_path / "of-0" / "out"
+    assert processes.wait_until(lambda: out.exists() and "Only 1 of 2" in out.read_text(), first)
+    run.mkdir()
+    (run / "notes.txt").write_text("mine")
+    second = start_launched(1, port, tmp_path, [*command[:-1], str(tmp_path / "other")])
+    assert (processes.finish(first), processes.finish(second)) == (2, 2)
+    assert printed(tmp_path, 0)[1].count("\n") == 1
+    assert printed(tmp_path, 1) == ["", ""]
+    assert [path.name for path in run.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.slow
+def test_a_program_that_waits_for_a_silent_stranger_ends_at_sigterm(tmp_path, stranger):
+    """Its process ends for good, although torch still waits in it."""
+    train_py = str(Path(__file__).parents[2] / "train.py")
+    process = subprocess.Popen(
+        [sys.executable, train_py, *OPTIONS, "--run-dir", str(tmp_path / "run")],
+        env={**os.environ, **launched(1, stranger)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(15)  # it imports for a while, and then it waits
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=15)
+    assert process.returncode == 143
+    assert error.startswith("Interrupted while 2 processes were to meet")
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
