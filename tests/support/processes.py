@@ -82,3 +82,39 @@ def kill_and_resume(arguments, run, num_kills, moments):
         process.join()
     assert finish(start(command, Path(run).parent)) == 0, Path(run).parent.joinpath("err").read_text()
     return kills
+
+
+def children(process):
+    """The numbers of the processes that a command has started."""
+    return [int(n) for n in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def _send(number):
+    return lambda process: os.kill(process.pid, number)
+
+
+def _stop_and(number):
+    def end(process):
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(0.5)
+        os.kill(process.pid, number)
+        os.kill(process.pid, signal.SIGCONT)
+
+    return end
+
+
+def _kill_children(process):
+    for number in children(process):
+        os.kill(number, signal.SIGKILL)
+
+
+# How a command can be ended, and the exit codes it may have then; one that had made its last update ends with 0.
+ENDINGS = {
+    "parent killed": (_send(signal.SIGKILL), {-9}),
+    "children killed": (_kill_children, {2}),
+    "hung up": (_send(signal.SIGHUP), {129}),
+    "interrupted": (_send(signal.SIGINT), {130}),
+    "terminated": (_send(signal.SIGTERM), {143}),
+    "stopped and killed": (_stop_and(signal.SIGKILL), {-9}),
+    "stopped and hung up": (_stop_and(signal.SIGHUP), {129}),
+}
