@@ -114,12 +114,11 @@ class _Meeting:
         from torch import distributed
 
         # Torch waits in C++, where no signal is heard, and a stranger that is silent at this port it awaits for ever.
-        thread = threading.Thread(target=self._connect, daemon=True)
-        thread.start()
-        while thread.is_alive():
+        threading.Thread(target=self._connect, daemon=True).start()
+        while self._found is None:
+            if self._error is not None:
+                raise _lost(self._own, self._error)
             self._wait(f"nobody answers at {_place(self._own)}, where the first of {self._own.num_ranks} is awaited")
-        if self._error is not None:
-            raise _lost(self._own, self._error)
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun keeps its store when it starts anew
         store: Any = distributed.PrefixStore(f"echo_torch/{attempt}", self._found)  # type: ignore[attr-defined]
         names = [f"here/{rank}" for rank in range(self._own.num_ranks)]

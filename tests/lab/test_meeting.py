@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+from pytorch_lightning.utilities import rank_zero_only
 from support import processes, runs
 
 from echo_torch import RunDirectory, train
 from echo_torch.cli import main
 from echo_torch.errors import RuleError, UserError
 from echo_torch.lab.meeting import MeetingError, check_timeout
+from echo_torch.lab.runner import build_trainer
 
 OPTIONS = ["--updates", "8", "--vocabulary-size", "10", "--hidden-size", "4", "--accelerator", "cpu", "--no-progress"]
 
@@ -75,12 +77,22 @@ def test_a_task_alone_in_a_job_writes_all(tmp_path, monkeypatch):
     """Lightning would take SLURM's and Lightning's own variables for several processes, and write no row."""
     for name, value in {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_JOB_ID": "5", "NODE_RANK": "3"}.items():
         monkeypatch.setenv(name, value)
-    from pytorch_lightning.utilities import rank_zero_only
-
     monkeypatch.setattr(rank_zero_only, "rank", 1)  # as it was when Lightning was imported
     run = RunDirectory(tmp_path / "run")
     train(runs.short(updates=8), run, audit="count")
     assert run.read_metrics()["update"] == [4, 8]
+
+
+def test_lightning_is_told_who_it_is(monkeypatch, launch):
+    """It would ask SLURM, whose tasks these processes are not; and its own way takes WORLD_SIZE away at the end."""
+    launch(1)
+    for name, value in {"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(rank_zero_only, "rank", 0)
+    trainer = build_trainer(runs.short(devices=2))
+    assert (trainer.global_rank, trainer.local_rank, trainer.world_size, rank_zero_only.rank) == (1, 1, 2, 1)
+    trainer.strategy.cluster_environment.teardown()
+    assert os.environ["WORLD_SIZE"] == "2"
 
 
 @pytest.mark.parametrize(

@@ -232,8 +232,11 @@ def test_a_forked_child_has_no_trainings_yet():
     with surroundings.own_surroundings(runs.short(model=OWN)):
         child = os.fork()
         if child == 0:
-            with surroundings.own_surroundings(runs.short(threads=2)):
-                os._exit(7)
+            try:
+                with surroundings.own_surroundings(runs.short(threads=2)):
+                    os._exit(7)
+            finally:
+                os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
