@@ -44,7 +44,7 @@ class EchoModel(nn.Module, ABC):
         super().__init__()
         self.encoding = encoding
         self.add_module(core_name, core)
-        self.head = _drawn(nn.Linear(hidden_size, encoding.size, device="meta"), generator)
+        self.head = _drawn(nn.Linear, generator, hidden_size, encoding.size)
 
     @property
     def vocabulary_size(self) -> int:
@@ -145,9 +145,8 @@ class _Recurrent(EchoModel):
     ) -> None:
         _check_sizes(hidden_size=hidden_size, num_layers=num_layers)
         encoding = Encoding(vocabulary_size, base)
-        sizes = encoding.size, hidden_size, num_layers
-        core = self.core_type(*sizes, batch_first=True, device="meta")  # type: ignore[arg-type]
-        super().__init__(encoding, self.core_name, _drawn(core, generator), hidden_size, generator)
+        core = _drawn(self.core_type, generator, encoding.size, hidden_size, num_layers, batch_first=True)
+        super().__init__(encoding, self.core_name, core, hidden_size, generator)
 
     @property
     def core(self) -> nn.RNNBase:
@@ -283,7 +282,7 @@ class EchoMLP(EchoModel):
         _check_sizes(hidden_size=hidden_size, window_length=window_length)
         encoding = Encoding(vocabulary_size, base)
         # The same linear layer over every window: a convolution along the steps.
-        hidden = _drawn(nn.Conv1d(encoding.size, hidden_size, window_length, device="meta"), generator)
+        hidden = _drawn(nn.Conv1d, generator, encoding.size, hidden_size, window_length)
         super().__init__(encoding, "hidden", hidden, hidden_size, generator)
         self.window_length = window_length
 
@@ -302,13 +301,16 @@ def _check_sizes(**sizes: int) -> None:
             raise RuleError(name, f"${name} must be at least 1: a network has no empty part", size)
 
 
-def _drawn(layer: _Layer, generator: torch.Generator | None) -> _Layer:
-    """A layer that has only shapes yet, with the first weights that torch.nn gives it.
+def _drawn(kind: type[_Layer], generator: torch.Generator | None, *sizes: int, **options: Any) -> _Layer:
+    """A layer of torch with the first weights that torch gives it, drawn from a generator.
 
-    Torch's own layers draw when they are made, from the generator that all of a process share; in their order the
-    same numbers are drawn here.
+    By itself it draws them while it is made, from the generator that all of a process share. So it is made without,
+    and the same numbers are drawn here in the same order.
     """
-    layer.to_empty(device=torch.get_default_device())
+    layer = kind.__new__(kind)
+    layer.__dict__["reset_parameters"] = lambda: None
+    layer.__init__(*sizes, **options)  # type: ignore[misc]  # of the very class that it is of
+    del layer.__dict__["reset_parameters"]
     if isinstance(layer, nn.RNNBase):
         bound = 1 / math.sqrt(layer.hidden_size)
         for weight in layer.parameters():
