@@ -6,6 +6,7 @@ import contextlib
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
@@ -89,12 +90,13 @@ class Waiting:
     def _draw(self) -> None:
         from tqdm import tqdm
 
+        file = Heard(sys.stderr)
         bar: tqdm[Any] = tqdm(
-            total=self._total, desc=self._doing, unit=f" {self._unit}", file=sys.stderr, leave=False, dynamic_ncols=True
+            total=self._total, desc=self._doing, unit=f" {self._unit}", file=file, leave=False, dynamic_ncols=True
         )
         bar.start_t -= time.monotonic() - self._begin  # the rate is that of all the time
         try:
-            while not self._has_ended.wait(_REFRESH_SECONDS):
+            while file.is_heard and not self._has_ended.wait(_REFRESH_SECONDS):
                 bar.n = self.done
                 bar.set_postfix_str(f"each {self._step}" if self._step and not self.done else "", refresh=False)
                 bar.refresh()
@@ -126,6 +128,40 @@ class Waiting:
 
     def _print(self, sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)
+
+
+class Heard:
+    """A stream for bars, whose reader may go: tqdm keeps its lock for ever where a write fails.
+
+    Args:
+        stream: The stream.
+
+    Attributes:
+        is_heard: Whether somebody reads it, as far as is known.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.is_heard = True
+
+    def write(self, text: str) -> int:
+        """Write, or not."""
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or not."""
+        self._try(self._stream.flush)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        if self.is_heard:
+            try:
+                act()
+            except (OSError, ValueError):
+                self.is_heard = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def in_words(seconds: float) -> str:

@@ -5,6 +5,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from tqdm import tqdm
 
 from echo_torch import waiting
 from echo_torch.waiting import Waiting, in_words
@@ -116,6 +117,21 @@ def test_a_reader_that_has_gone_ends_nothing(monkeypatch):
                 until(lambda found=found: found.is_over)
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what it still holds
     os.close(writer)
+
+
+def test_a_reader_that_goes_while_a_bar_moves_leaves_no_lock(monkeypatch):
+    """Where a write fails, tqdm keeps its lock, and the next bar of another thread would wait for ever."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w", buffering=1) as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        with Waiting("Evaluating", 5, "chunks", progress=True) as found:
+            assert os.read(reader, 1)
+            os.close(reader)
+            until(lambda: found.is_over)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what it still holds
+    for lock in tqdm.get_lock().locks:
+        assert lock.acquire(timeout=1)
+        lock.release()
 
 
 def test_an_error_ends_it_too(err):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import IO, Any
 
@@ -9,7 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
-from echo_torch.waiting import Waiting, size_in_words
+from echo_torch.waiting import Heard, Waiting, size_in_words
 
 
 class Bar(ProgressBar):
@@ -37,12 +38,13 @@ class Bar(ProgressBar):
         """Begin the line."""
         if self._label:
             total = trainer.max_steps if trainer.max_steps > 0 else None
+            file: Any = self._file or sys.stderr
             self._bar = tqdm(
                 total=total,
                 initial=trainer.global_step,
                 desc=self._label,
                 unit=" updates",
-                file=self._file,
+                file=file and Heard(file),
                 dynamic_ncols=True,
                 bar_format="{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} updates, {rate_noinv_fmt}, "
                 "{remaining} left{postfix}",

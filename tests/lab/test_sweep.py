@@ -1,8 +1,10 @@
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from echo_torch.lab.comparison import ARMS, comparison_runs
 from echo_torch.lab.grids import Grid, lags_table, map_table
 from echo_torch.lab.sweep import run_all
 from echo_torch.lab.tables import symbols_to_skill
+from echo_torch.training.checkpoints import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +66,7 @@ def test_a_damaged_or_foreign_run_is_refused_and_kept(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
 def test_an_interrupt_ends_all_processes_and_keeps_what_is_finished(tmp_path, number):
     command = [sys.executable, "-m", "echo_torch", "compare", "--seeds", "3", "--arms", "aligned-5", "--jobs", "1"]
     process = subprocess.Popen(
@@ -92,6 +95,32 @@ def test_an_interrupt_ends_all_processes_and_keeps_what_is_finished(tmp_path, nu
     children = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True).stdout
     assert str(tmp_path) not in children
     assert os.path.isdir(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_a_sentence_and_the_run_goes_on(tmp_path):
+    """As by a machine that is out of memory. What the run had saved is not done again."""
+    runs, said = {"one": replace(tiny(), updates=4000, checkpoint_every=20)}, []
+
+    def sweep():
+        with pytest.raises(UserError) as error:
+            run_all(runs, tmp_path)
+        said.append(str(error.value))
+
+    thread = threading.Thread(target=sweep)
+    thread.start()
+    checkpoint = tmp_path / "one" / "checkpoints" / "last.ckpt"
+    while not checkpoint.exists():
+        assert thread.is_alive()
+        time.sleep(0.05)
+    for process in multiprocessing.active_children():
+        process.kill()
+    thread.join(60)
+    assert said[0].startswith("One of the processes was killed, perhaps for want of memory; what is finished is kept")
+    begun = read_checkpoint(checkpoint)["run"]["seconds"]
+    result = run_all(runs, tmp_path)["one"]
+    assert result["seconds"] > begun
+    assert result["updates"] == 4000
 
 
 def test_interval_against_known_values():
