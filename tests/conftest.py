@@ -1,7 +1,10 @@
 import pytest
 import torch
 
+from echo_torch import waiting
+
 torch.set_num_threads(1)
+waiting.PATIENCE_SECONDS = 3600.0  # how long something takes here is the machine's business
 
 
 def pytest_collection_modifyitems(items):

@@ -276,8 +276,8 @@ def test_another_source_is_refused_or_allowed(tmp_path, has_checkpoint):
     longer = replace(configuration, updates=30)
     train(configuration, run)
     old = Plan(configuration).model_digest
-    if not has_checkpoint:
-        for path in run.checkpoint.parent.iterdir():
+    if not has_checkpoint:  # as if it had been killed before the first was written
+        for path in (*run.checkpoint.parent.iterdir(), run.result):
             path.unlink()
     before = snapshot(run)
     changed("own_changes")

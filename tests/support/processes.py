@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+from echo_torch import waiting
 from echo_torch.cli import main
 
 SPAWN = multiprocessing.get_context("forkserver")
 PRELOADED = ["echo_torch.lab.runner", "echo_torch.lab.figures", "echo_torch.inference.predictor", "support.processes"]
 SPAWN.set_forkserver_preload(PRELOADED)
+waiting.PATIENCE_SECONDS = 3600.0
 TIMES = {"seconds", "updates_per_second"}
 
 
