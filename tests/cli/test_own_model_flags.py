@@ -143,6 +143,7 @@ def test_nothing_that_a_file_or_directory_names_is_run_by_itself(capfd):
     assert witness.exists()
 
 
+@pytest.mark.slow
 def test_a_changed_source_is_refused_unless_it_is_allowed(capfd):
     own_sources.write("own_edited")
     train = ["train", *QUICK, "--model", "own_edited:Net", "--run-dir", "run"]

@@ -138,6 +138,7 @@ def test_early_stopping_sees_the_validation(tmp_path):
     assert train(short(), RunDirectory(tmp_path / "other"), callbacks=[never_better])["updates"] == 12
 
 
+@pytest.mark.slow
 def test_lightnings_checkpoints_can_be_gone_on_from(tmp_path):
     run = RunDirectory(tmp_path / "run")
     (tmp_path / "kept").mkdir()

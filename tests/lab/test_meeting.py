@@ -73,6 +73,7 @@ def test_a_launcher_in_part_leaves_nothing(tmp_path, monkeypatch, capsys, comman
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_task_alone_in_a_job_writes_all(tmp_path, monkeypatch):
     """Lightning would take SLURM's and Lightning's own variables for several processes, and write no row."""
     for name, value in {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_JOB_ID": "5", "NODE_RANK": "3"}.items():

@@ -41,6 +41,7 @@ def test_finished_runs_are_kept_and_unfinished_ones_done_again(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_damaged_or_foreign_run_is_refused_and_kept(tmp_path):
     runs = {"one": tiny()}
     run_all(runs, tmp_path, num_jobs=1)

@@ -120,7 +120,7 @@ def test_where_rows_are_lost_the_older_checkpoint_is_used(tmp_path):
 
 
 @pytest.mark.parametrize("names_are_kept", [True, False])
-@pytest.mark.parametrize("cut_after", [1, 2, 3, 4])
+@pytest.mark.parametrize("cut_after", [3, *[pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 4)]])
 def test_a_power_cut(tmp_path, monkeypatch, names_are_kept, cut_after):
     """Only what was waited for is on the disk; of the rest the names, as ext4 has it, or not even those."""
     configuration = short(updates=24, validate_every=12)
@@ -188,7 +188,7 @@ class Disk:
 # A directory that moves
 
 
-@pytest.mark.parametrize("is_replaced", [True, False])
+@pytest.mark.parametrize("is_replaced", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_directory_renamed_under_a_run_is_noticed(tmp_path, monkeypatch, is_replaced):
     run, moved = RunDirectory(tmp_path / "run"), tmp_path / "moved"
     step = EchoModule.training_step

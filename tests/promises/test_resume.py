@@ -186,7 +186,7 @@ def test_it_says_where_it_begins(tmp_path, capsys):
     assert "The run goes on after update 24 of 30." in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("options", [{}, {"mode": "aligned"}])
+@pytest.mark.parametrize("options", [{}, pytest.param({"mode": "aligned"}, marks=pytest.mark.slow)])
 def test_a_longer_training_goes_on_as_if_it_had_been_meant(tmp_path, options):
     """The row of the rest, which a longer training does not have, is taken back."""
     configuration = short(updates=18, **options)
