@@ -322,11 +322,18 @@ def _randomness(plan: Plan) -> contextlib.AbstractContextManager[None]:
 def _fit(trainer: pl.Trainer, module: EchoModule, data: pl.LightningDataModule, start: Path | None) -> None:
     try:
         trainer.fit(module, data, ckpt_path=start)
-    except SystemExit as error:
-        # Lightning turns Ctrl-C into exit code 1.
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise error.__context__ from None
+    except BaseException as error:
+        # Lightning turns Ctrl-C into exit code 1, and stumbles over its own clean-up where nothing was read yet.
+        if (interrupt := _interrupt_behind(error)) is not None:
+            raise interrupt from None
         raise
+
+
+def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, KeyboardInterrupt):
+        found = found.__context__
+    return found
 
 
 def build_module(configuration: Configuration, model: torch.nn.Module) -> EchoModule:

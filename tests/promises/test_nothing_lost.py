@@ -349,7 +349,7 @@ def test_ended_in_every_way_and_gone_on_with_at_once(tmp_path, during):
         else:
             time.sleep(moments.uniform(0.2, 1.5))
     assert finish(process) == 0
-    assert found.count(0) < 3
+    assert during == "resume" or found.count(0) < 3
     assert files(run.path) == files(whole)
     errors = (tmp_path / "err").read_text()
     assert "Traceback" not in errors

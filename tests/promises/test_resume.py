@@ -19,7 +19,7 @@ from support.runs import StopError, stop_at
 
 from echo_torch import RunDirectory, train
 from echo_torch.cli import main
-from echo_torch.errors import UserError
+from echo_torch.errors import Interrupted, UserError
 from echo_torch.experiments.configuration import EXPERIMENTS, replace
 from echo_torch.training.checkpoints import (
     CHECKPOINT_KEY,
@@ -342,6 +342,25 @@ def test_a_killed_loader_process(tmp_path):
     assert message.count("\n") == 1
     assert "A loader process was killed" in message
     assert "--resume auto" in message
+
+
+def test_a_signal_before_anything_is_read(tmp_path, monkeypatch):
+    """Lightning fails in its clean-up then; what is said is that it was interrupted."""
+    run = RunDirectory(tmp_path / "run")
+
+    def interrupted(self):
+        raise Interrupted(signal.SIGHUP)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.utils.data.DataLoader.__iter__", interrupted)
+        with pytest.raises(Interrupted, match="Interrupted; no checkpoint was saved before") as error:
+            train(short(), run)
+    assert error.value.number == signal.SIGHUP
+    train(short(), run, resume="auto")
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.utils.data.DataLoader.__iter__", interrupted)
+        with pytest.raises(Interrupted, match="Interrupted; update 24 is saved"):
+            train(short(updates=30), run, resume="auto")
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):

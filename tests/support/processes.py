@@ -106,14 +106,14 @@ def _stop_and(number):
 
 
 def _kill_children(process):
-    for number in children(process):
+    for number in children(process) or [process.pid]:  # it may have none yet
         os.kill(number, signal.SIGKILL)
 
 
 # How a command can be ended, and the exit codes it may have then; one that had made its last update ends with 0.
 ENDINGS = {
     "parent killed": (_send(signal.SIGKILL), {-9}),
-    "children killed": (_kill_children, {2}),
+    "children killed": (_kill_children, {2, -9}),
     "hung up": (_send(signal.SIGHUP), {129}),
     "interrupted": (_send(signal.SIGINT), {130}),
     "terminated": (_send(signal.SIGTERM), {143}),
