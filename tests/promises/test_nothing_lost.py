@@ -334,6 +334,7 @@ def test_ended_in_every_way_and_gone_on_with_at_once(tmp_path, during):
     run, whole, moments = RunDirectory(tmp_path / "run"), tmp_path / "whole", random.Random(time.time_ns())
     command += ["--vocabulary-size", 10, "--hidden-size", 8]
     assert finish(start([*command, "--run-dir", whole], tmp_path)) == 0
+    output = tmp_path / "out"
     again = [*command, "--run-dir", run.path, "--resume", "auto"]
     process = start(again, tmp_path)
     assert wait_until(run.checkpoint.exists, process)
@@ -341,18 +342,19 @@ def test_ended_in_every_way_and_gone_on_with_at_once(tmp_path, during):
     for end, codes in ENDINGS.values():
         end(process)
         found.append(finish(process))
-        # On a quick machine it may have come to its end; one that has only begun does not listen to signals yet.
-        assert found[-1] in {0, *codes, *({-1, -2, -15} if during == "resume" else ())}
-        before, process = written(run.checkpoint), start(again, tmp_path)
+        assert found[-1] in {0, *codes}  # it may have come to its end
+        before, said, process = written(run.checkpoint), output.stat().st_size, start(again, tmp_path)
         if during == "updates":
             assert wait_until(lambda before=before: written(run.checkpoint) > before, process)
         else:
-            time.sleep(moments.uniform(0.2, 1.5))
+            assert wait_until(lambda said=said: output.stat().st_size > said, process)  # it listens to signals
+            time.sleep(moments.uniform(0, 1.5))
     assert finish(process) == 0
     assert during == "resume" or found.count(0) < 3
     assert files(run.path) == files(whole)
     errors = (tmp_path / "err").read_text()
-    assert "Traceback" not in errors
+    # A loader process that is only beginning when its parent is killed has a traceback of multiprocessing's own.
+    assert "echo_torch/" not in errors
     assert "Another process" not in errors
 
 
