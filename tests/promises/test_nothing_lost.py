@@ -338,8 +338,12 @@ def test_ended_in_every_way_and_gone_on_with_at_once(tmp_path, during):
     again = [*command, "--run-dir", run.path, "--resume", "auto"]
     process = start(again, tmp_path)
     assert wait_until(run.checkpoint.exists, process)
+    # Each way once; with KILLS=7 or more all of them in both.
+    ways = dict(list(ENDINGS.items())[:4] if during == "updates" else list(ENDINGS.items())[4:])
+    if int(os.environ.get("KILLS", "0")) >= len(ENDINGS):
+        ways = ENDINGS
     found = []
-    for end, codes in ENDINGS.values():
+    for end, codes in ways.values():
         end(process)
         found.append(finish(process))
         assert found[-1] in {0, *codes}  # it may have come to its end

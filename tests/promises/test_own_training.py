@@ -9,7 +9,7 @@ import torch
 from support import own_training
 from support.processes import SPAWN
 
-KILLS = int(os.environ.get("KILLS", "4"))  # 20 in the full count
+KILLS = int(os.environ.get("KILLS", "3"))  # 20 in the full count
 KINDS = {
     "loop": (own_training.in_a_loop, "last.pt"),
     "module": (own_training.in_a_module, "last.ckpt"),

@@ -31,7 +31,7 @@ from echo_torch.training.checkpoints import (
 from echo_torch.training.module import EchoModule
 
 ROOT = Path(__file__).parents[2]
-KILLS = int(os.environ.get("KILLS", "4"))
+KILLS = int(os.environ.get("KILLS", "3"))
 
 
 short = partial(runs.short, vocabulary_size=10, validate_every=12)
