@@ -81,12 +81,12 @@ def test_lag_4_ends_with_interference_named_and_a_cure_that_cures(tmp_path):
     assert right["fresh"] == round(result["accuracy_reset"] * result["targets"])
 
 
-@pytest.mark.parametrize("lag", sample([2, 3, 4], []))
+@pytest.mark.parametrize("lag", sample([2, 3, 4], [4]))
 def test_every_cure_of_the_report_cures(tmp_path, lag):
     c = configure("lag", lag=lag)
     cures = cures_of(c, Plan(c).reach())
     assert len(cures) == 3
-    for cure in cures:
+    for cure in sample(cures, cures[1:2]):  # the first is the one that the test above runs
         assert accuracy_in(shown_by(cure.command, tmp_path)) >= 0.99, cure.flags
 
 
@@ -123,7 +123,7 @@ def test_a_horizon_that_holds_the_answer_is_not_necessary(tmp_path, seed):
     assert "no gradient gets from a question" in text
 
 
-@pytest.mark.parametrize("learning_rate", sample([1e-3, 3e-3, 1e-2], []))
+@pytest.mark.parametrize("learning_rate", sample([1e-3, 3e-3, 1e-2], [3e-3]))
 def test_the_border_of_the_map(tmp_path, learning_rate):
     """A chunk of lag + 1 suffices up to lag 3; below it, from lag 2 on, half is not reached within 4,000 updates."""
     options = {"vocabulary_size": 10, "updates": 4000, "learning_rate": learning_rate}
@@ -142,7 +142,6 @@ def test_stateful_lag_6_is_right_at_the_first_hand_over_alone(tmp_path):
     assert max(by_chunk[2:]) < 0.2
 
 
-@pytest.mark.skipif(not sample([1], []), reason="takes minutes: ALL_CLAIMS=1")
 def test_an_untrained_recurrence_keeps_more_than_a_trained_head_reads():
     """What `aligned` with chunks of one step ends at, 8 %, is not what an untrained recurrence keeps of a symbol."""
     controls = runpy.run_path(str(ROOT / "docs" / "controls.py"))
