@@ -62,7 +62,7 @@ def add_reach(parser: argparse.ArgumentParser) -> None:
 
 def _train(parsed: argparse.Namespace) -> None:
     check_launcher()
-    check_timeout(parsed.rendezvous_timeout)
+    parsed.rendezvous_timeout = check_timeout(parsed.rendezvous_timeout)
     mode, options = options_of(parsed)
     configuration, numbers = configure_with_data(mode, options)
     if parsed.print_config:
@@ -104,7 +104,7 @@ def _train_configured(parsed: argparse.Namespace, configuration: Configuration, 
             allow_changed_model=parsed.allow_changed_model,
             say=say,
             curve=True,
-            rendezvous_timeout=check_timeout(parsed.rendezvous_timeout),
+            rendezvous_timeout=parsed.rendezvous_timeout,
         )
     if is_quiet:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import cached_property
 from itertools import count
 from types import TracebackType
@@ -271,6 +271,14 @@ def _shard(places: Places, rank: int, num_ranks: int) -> Places:
         return padded[:, rank * per_rank : (rank + 1) * per_rank]
 
     return Places._make(share(name, field) for name, field in places._asdict().items())
+
+
+def num_chunks_of(chunks: Iterable[Any]) -> int | None:
+    """How many chunks there are, where that can be known before they are read; None where it cannot, or without end."""
+    if isinstance(chunks, Sized):
+        return len(chunks)
+    end = getattr(chunks, "num_chunks", None)
+    return None if end is None else max(0, end - getattr(chunks, "start", 0))
 
 
 def _copy(chunk: Chunk) -> Chunk:

@@ -7,7 +7,7 @@ found here by following every lane through the chunks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, TypeAlias
@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from echo_torch.data.stream import EchoStream
+from echo_torch.data.stream import EchoStream, num_chunks_of
 from echo_torch.diagnosis.following import Followed
 from echo_torch.diagnosis.stamps import Stamps, checked_stamps, stamps_of_chunk
 from echo_torch.errors import RuleError
@@ -248,6 +248,7 @@ def _stacked(stamps: Iterable[tuple[NDArray[Any], ...]]) -> _Blocks:
 
 def _num_chunks(chunks: Iterable[Any], max_chunks: int) -> int | None:
     """How many chunks are looked at, where that can be known before."""
-    if isinstance(chunks, EchoStream):
-        return max_chunks if chunks.num_chunks is None else max(0, min(max_chunks, chunks.num_chunks - chunks.start))
-    return min(max_chunks, len(chunks)) if isinstance(chunks, Sized) else None
+    found = num_chunks_of(chunks)
+    if found is None:
+        return max_chunks if isinstance(chunks, EchoStream) else None  # a stream without a number has no end
+    return min(max_chunks, found)

@@ -12,13 +12,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from echo_torch.errors import ENDINGS, Interrupted, UserError
-
-if TYPE_CHECKING:
-    pass
-
 
 _POLL_SECONDS = 0.5
 

@@ -30,7 +30,7 @@ from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.lab.yaml_files import SOURCE_KEY, to_yaml
 from echo_torch.models.state import StateForm
 from echo_torch.ranks import is_first_rank
-from echo_torch.training.bodies import LossError
+from echo_torch.training.bodies import LossError, row_of
 from echo_torch.training.checkpoints import (
     CHECKPOINT_KEY,
     RUN_KEY,
@@ -179,9 +179,8 @@ def _bring_back_rest(plan: Plan, run: RunDirectory, end: Checkpoint) -> None:
     counts = end.contents[CHECKPOINT_KEY]["ranks"][0].get("pooled")
     if counts is None or counts.shape != (3,) or run.last_update() == end.update:
         return
-    loss, correct, asked = counts.tolist()
-    row = {"loss": loss / asked, "accuracy": correct / asked} if asked else {}
-    MetricsTable(run.metrics, plan.layout.drawn).append(end.update, {**row, "targets": asked})
+    row = {**row_of(counts), "targets": float(counts[2])}
+    MetricsTable(run.metrics, plan.layout.drawn).append(end.update, row)
 
 
 def where_it_begins(run: RunDirectory, made: int, total: int) -> str:

@@ -208,13 +208,23 @@ class EchoModuleBody(_Module):
             self._pooled = None
 
     def _log_row(self, pooled: Tensor, update: int, prefix: str = "") -> None:
-        loss, correct, asked = pooled.tolist()
-        row = {f"{prefix}loss": loss / asked, f"{prefix}accuracy": correct / asked} if asked else {}
+        row = row_of(pooled, prefix)
         # All ranks have the same values; Lightning wants to be told to make them so.
         self.log_dict(row, logger=False, prog_bar=not prefix, sync_dist=bool(prefix))
         # Straight to the loggers: through `self.log` the last row would be lost, and the step be one too low.
         for logger in self.loggers:
-            logger.log_metrics({**row, f"{prefix}targets": asked}, step=update)
+            logger.log_metrics({**row, f"{prefix}targets": float(pooled[2])}, step=update)
+
+
+def row_of(counts: Tensor, prefix: str = "") -> dict[str, float]:
+    """Loss and accuracy of a row; nothing where nothing was asked.
+
+    Args:
+        counts: float64 (3,): loss sum, right answers, asked targets.
+        prefix: Of the names.
+    """
+    loss, correct, asked = counts.tolist()
+    return {f"{prefix}loss": loss / asked, f"{prefix}accuracy": correct / asked} if asked else {}
 
 
 class TrainingStream(Protocol):

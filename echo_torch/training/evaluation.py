@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from echo_torch.data.chunk import NOT_ASKED, Chunk
+from echo_torch.data.stream import num_chunks_of
 from echo_torch.errors import RuleError
 from echo_torch.intervals import wilson_interval
 from echo_torch.models.encoding import loss_sum, most_likely, num_digits_of
@@ -111,14 +112,6 @@ def evaluate(
     by_chunk = by_chunk[:num_places]
     correct, asked = by_chunk.sum(0).tolist()
     return Evaluation(correct, asked, total.item(), tuple((right, number) for right, number in by_chunk.tolist()))
-
-
-def num_chunks_of(chunks: Iterable[Chunk]) -> int | None:
-    """How many chunks there are, where that can be known before they are read."""
-    if isinstance(chunks, Sized):
-        return len(chunks)
-    end = getattr(chunks, "num_chunks", None)
-    return None if end is None else max(0, end - getattr(chunks, "start", 0))
 
 
 def _with_places(pairs: Iterable[tuple[Chunk, Tensor]]) -> Iterator[tuple[tuple[Chunk, Tensor], Tensor]]:

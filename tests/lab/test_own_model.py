@@ -13,7 +13,7 @@ import torch
 import yaml
 from support import own_sources, runs
 from support.processes import TIMES, files
-from support.runs import StopError, stop_at
+from support.runs import StopError, everything, stop_at
 
 from echo_torch import EchoPredictor, OnlineEcho, RunDirectory, train
 from echo_torch.errors import RuleError, UserError
@@ -265,10 +265,6 @@ def test_a_weight_of_a_network_here_must_have_its_moments(tmp_path):
             train(replace(longer, updates=40), run, resume=tmp_path / "empty.ckpt")
 
 
-def snapshot(run):
-    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-
-
 @pytest.mark.parametrize("has_checkpoint", [True, False])
 def test_another_source_is_refused_or_allowed(tmp_path, has_checkpoint):
     own_sources.write("own_changes")
@@ -279,7 +275,7 @@ def test_another_source_is_refused_or_allowed(tmp_path, has_checkpoint):
     if not has_checkpoint:  # as if it had been killed before the first was written
         for path in (*run.checkpoint.parent.iterdir(), run.result):
             path.unlink()
-    before = snapshot(run)
+    before = everything(run.path)
     changed("own_changes")
     message = "was written with another source of own_changes:Net, and other code .* by `allow_changed_model`"
     with pytest.raises(RuleError, match=message):
@@ -290,7 +286,7 @@ def test_another_source_is_refused_or_allowed(tmp_path, has_checkpoint):
                 load(run if load is load_model else run.path, model="own_changes:Net")
             with pytest.warns(CheckpointWarning, match="another source of own_changes:Net: the new one is used"):
                 load(run if load is load_model else run.path, model="own_changes:Net", allow_changed_model=True)
-    assert snapshot(run) == before
+    assert everything(run.path) == before
     with pytest.warns(CheckpointWarning, match="another source of own_changes:Net: the new one is used, as allowed"):
         result = train(longer, run, resume="auto", allow_changed_model=True)
     new = Plan(longer).model_digest
@@ -305,7 +301,7 @@ def test_a_source_that_makes_another_network_is_refused_even_where_it_is_allowed
     own_sources.write("own_grows")
     configuration, run = short(model="own_grows:Net", updates=20), RunDirectory(tmp_path / "run")
     train(configuration, run)
-    before = snapshot(run)
+    before = everything(run.path)
     wider = "\n    def __init__(self, vocabulary_size):\n        super().__init__(vocabulary_size, 9)\n"
     longer = (
         "\n    def initial_state(self, num_lanes):\n        return super().initial_state(num_lanes), None\n"
@@ -316,7 +312,7 @@ def test_a_source_that_makes_another_network_is_refused_even_where_it_is_allowed
         changed("own_grows", own_sources.GOOD + text)
         with pytest.warns(CheckpointWarning), pytest.raises(UserError, match=message):
             train(replace(configuration, updates=30), run, resume="auto", allow_changed_model=True)
-        assert snapshot(run) == before
+        assert everything(run.path) == before
 
 
 def test_nothing_in_a_directory_is_run_by_itself(tmp_path):

@@ -4,7 +4,6 @@ import errno
 import io
 import os
 import resource
-import shutil
 import signal
 import sys
 import tempfile
@@ -12,6 +11,7 @@ import tracemalloc
 
 import pytest
 import torch
+from support.runs import copied
 
 from echo_torch import RunDirectory, configure, train
 from echo_torch.cli import main
@@ -59,8 +59,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def run(finished, tmp_path):
-    shutil.copytree(finished.path, tmp_path / "run")
-    return RunDirectory(tmp_path / "run")
+    return copied(finished, tmp_path / "run")
 
 
 def refused(arguments, capfd):

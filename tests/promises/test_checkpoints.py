@@ -14,6 +14,7 @@ from collections import OrderedDict
 import pytest
 import torch
 from support.processes import finish, start, wait_until
+from support.runs import copied
 
 from echo_torch import RunDirectory, configure, train
 from echo_torch.cli import main
@@ -44,8 +45,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def run(finished, tmp_path):
-    shutil.copytree(finished.path, tmp_path / "run")
-    return RunDirectory(tmp_path / "run")
+    return copied(finished, tmp_path / "run")
 
 
 def test_two_generations(tmp_path):

@@ -1,9 +1,9 @@
 """A finished run that was damaged is never trained over and never made a table of: one sentence says what to do."""
 
 import json
-import shutil
 
 import pytest
+from support.runs import copied, everything
 
 from echo_torch import RunDirectory, configure, train
 from echo_torch.cli import main
@@ -28,17 +28,16 @@ def run(finished, tmp_path, monkeypatch):
     """A copy, which `compare --arms small --seeds 1` finds."""
     options = {"vocabulary_size": 5, "hidden_size": 3, "updates": 12, "log_every": 4}
     monkeypatch.setitem(ARMS, "small", Arm("small", "small", "lag", options))
-    shutil.copytree(finished.path, tmp_path / "runs" / "small-seed1")
-    return RunDirectory(tmp_path / "runs" / "small-seed1")
+    return copied(finished, tmp_path / "runs" / "small-seed1")
 
 
 def check_refused(run, capfd, sentence):
     """The command says it, and leaves everything as it is."""
-    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    before = everything(run.path)
     arguments = ["compare", "--arms", "small", "--seeds", "1", "--run-dir", str(run.path.parent), "--no-progress"]
     assert main(arguments) == 2
     assert capfd.readouterr().err == sentence
-    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+    assert everything(run.path) == before
 
 
 WORD, NAN, MANY, LESS, NONE = "a word", float("nan"), 2, -1, None

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support import runs
 from support.processes import ENDINGS, files, finish, start, wait_until
-from support.runs import StopError, stop_at
+from support.runs import StopError, copied, everything, stop_at
 
 from echo_torch import RunDirectory, train
 from echo_torch.errors import RuleError, UserError
@@ -36,12 +36,7 @@ def finished_once(tmp_path_factory):
 @pytest.fixture
 def finished(finished_once, tmp_path):
     """A finished run of 18 updates, its last row that of a rest."""
-    shutil.copytree(finished_once.path, tmp_path / "run")
-    return RunDirectory(tmp_path / "run")
-
-
-def everything(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+    return copied(finished_once, tmp_path / "run")
 
 
 # Other runs

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 import torch
 from support import runs
 from support.processes import TIMES, files, finish, kill_and_resume, start, wait_until
-from support.runs import StopError, stop_at
+from support.runs import StopError, copied, everything, stop_at
 
 from echo_torch import RunDirectory, train
 from echo_torch.cli import main
@@ -48,8 +47,7 @@ def trained_once(tmp_path_factory):
 @pytest.fixture
 def trained(trained_once, tmp_path):
     """A finished run of 20 updates, to do with as a test likes."""
-    shutil.copytree(trained_once.path, tmp_path / "run")
-    return RunDirectory(tmp_path / "run")
+    return copied(trained_once, tmp_path / "run")
 
 
 VARIANTS = [
@@ -252,7 +250,7 @@ def test_another_configuration_is_refused_and_nothing_changed(trained, capfd, ch
     if not has_checkpoint:
         for path in run.checkpoint.parent.iterdir():
             path.unlink()
-    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    before = everything(run.path)
     options = {**short(updates=20).to_dict(), **changes}
     arguments = [word for name, value in options.items() for word in flag(name, value)]
     assert main(["train", *arguments, "--run-dir", str(run.path), "--resume", "auto"]) == 2
@@ -260,7 +258,7 @@ def test_another_configuration_is_refused_and_nothing_changed(trained, capfd, ch
     assert error.count("\n") == 1
     assert message in error
     assert "--sequences or --updates alone may grow" in error
-    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+    assert everything(run.path) == before
 
 
 def flag(name, value):
