@@ -121,7 +121,7 @@ def test_a_power_cut(tmp_path, monkeypatch, names_are_kept, cut_after):
     configuration = short(updates=24, validate_every=12)
     run, whole = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "whole")
     train(configuration, whole)
-    disk = Disk(monkeypatch)
+    disk = Disk(monkeypatch, tmp_path)
     stop_at(monkeypatch, 6 * cut_after + (1 if cut_after < 4 else -1))
     with disk, pytest.raises(StopError):
         train(configuration, run)
@@ -142,8 +142,8 @@ class Disk:
     The file system may have put names on the disk that nobody waited for, their contents empty.
     """
 
-    def __init__(self, monkeypatch):
-        self._patch, self._contents, self._names, self._seen = monkeypatch, {}, {}, set()
+    def __init__(self, monkeypatch, root):
+        self._patch, self._root, self._contents, self._names = monkeypatch, root, {}, {}
 
     def __enter__(self):
         fsync = os.fsync
@@ -152,32 +152,32 @@ class Disk:
             fsync(handle)
             path = Path(os.readlink(f"/proc/self/fd/{handle}"))
             if path.is_dir():
-                self._names[path] = {one.name: one.stat().st_ino for one in path.iterdir()}
+                self._names[path] = names_in(path)
             else:
                 self._contents[os.fstat(handle).st_ino] = path.read_bytes()
-            self._seen.add(path.parent if not path.is_dir() else path)
 
         self._patch.setattr(os, "fsync", watched)
 
     def __exit__(self, *error):
-        self._at_the_end = {
-            folder: {one.name: one.stat().st_ino for one in folder.iterdir()}
-            for folder in self._seen
-            if folder.is_dir()
-        }
-        self._folders = {
-            path.stat().st_ino: path for folder in self._seen for path in [folder, *folder.rglob("*")] if path.is_dir()
-        }
+        folders = [self._root, *(path for path in self._root.rglob("*") if path.is_dir())]
+        self._all_names = {folder: names_in(folder) for folder in folders}
+        self._folders = {folder.stat().st_ino for folder in folders}
 
     def restore(self, names_are_kept):
-        names = {**self._names, **self._at_the_end} if names_are_kept else self._names
-        for folder in sorted(names, key=lambda path: len(path.parts)):
-            folder.mkdir(exist_ok=True)
-            for name, number in names[folder].items():
-                if number in self._folders:
-                    (folder / name).mkdir(exist_ok=True)
-                elif not (folder / name).exists():
-                    (folder / name).write_bytes(self._contents.get(number, b""))
+        self._fill(self._root, self._all_names if names_are_kept else self._names)
+
+    def _fill(self, folder, names):
+        for name, number in names.get(folder, {}).items():
+            path = folder / name
+            if number in self._folders:
+                path.mkdir(exist_ok=True)
+                self._fill(path, names)
+            elif not path.exists():
+                path.write_bytes(self._contents.get(number, b""))
+
+
+def names_in(folder):
+    return {path.name: path.stat().st_ino for path in folder.iterdir()}
 
 
 # A directory that moves
@@ -355,6 +355,15 @@ def test_ended_in_every_way_and_gone_on_with_at_once(tmp_path, during):
     # A loader process that is only beginning when its parent is killed has a traceback of multiprocessing's own.
     assert "echo_torch/" not in errors
     assert "Another process" not in errors
+
+
+def test_what_an_earlier_training_left_behind_must_have_ended(finished, monkeypatch):
+    """The process that wrote for one of several, whose parent was killed: it is waited for, and not for ever."""
+    monkeypatch.setattr(locks, "SECONDS", 0.1)
+    before = everything(finished.path)
+    with locks.locked(finished.checkpoint.parent), pytest.raises(UserError, match="earlier training still writes into"):
+        train(short(updates=30), finished, resume="auto")
+    assert everything(finished.path) == before
 
 
 def test_two_at_the_same_instant_take_different_names(tmp_path, monkeypatch):
