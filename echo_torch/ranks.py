@@ -55,7 +55,7 @@ def check_launcher() -> Launch | None:
             missing[0],
             f"{_listed(_LAUNCHER)} must be set together or not at all",
             f"{_listed([f'{name}={given[name]}' for name in given])} without {_listed(missing)}",
-            reason="because a launcher such as torchrun sets them all, and with less processes cannot find each other",
+            reason="because a launcher such as torchrun sets them all, and processes need all to find each other",
             way_out=f"unset {_listed([name for name in _OWN if name in given])}, or start with torchrun",
         )
     rank, local_rank, num_ranks, port = (
