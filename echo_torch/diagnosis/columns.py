@@ -39,9 +39,9 @@ class Columns(NamedTuple):
     is_put_in: Booleans
     answers: Integers
 
-    def where(self, mask: Booleans | Integers) -> Columns:
+    def where(self, mask: Booleans) -> Columns:
         """Some of them."""
-        return Columns._make(field[mask] for field in self)
+        return self if mask.all() else Columns._make(field[mask] for field in self)
 
 
 class Piece(NamedTuple):
@@ -110,7 +110,8 @@ def columns_of(pieces: list[Piece], spans: Spans) -> tuple[Columns, Integers]:
     life, sequence, width = (np.concatenate([run[field] for run in runs]) for field in range(1, 4))
     number = _numbered(np.append(life, spans.life), np.append(sequence, spans.sequence))
     stretch, stretch_of_spans = number[: len(life)], number[len(life) :]
-    of_runs = (stretch, _numbered(row, stretch), life, row, sequence)
+    visit = row if len(row) == first_rows[-1] else _numbered(row, stretch)  # most rows are one run
+    of_runs = (stretch, visit, life, row, sequence)
     clock, times = 0, []
     for piece in pieces:
         num_chunks, _, num_steps = piece.step.shape
@@ -126,12 +127,14 @@ def columns_of(pieces: list[Piece], spans: Spans) -> tuple[Columns, Integers]:
 
 def last_places(columns: Columns, lives: Integers) -> Piece:
     """A chunk of one column, which holds where each of these lives stands, and nothing where one has read nothing."""
-    reads = columns.where(columns.step >= 0)
-    life, from_behind = np.unique(reads.life[::-1], return_index=True)
-    is_known = np.isin(lives, life)
-    last = len(reads.life) - 1 - from_behind[np.searchsorted(life, lives[is_known])]
+    places = np.flatnonzero(columns.step >= 0)
+    last = np.full(len(lives), -1)
+    last[lane_of(columns.life[places])] = places  # of a lane that is named often, the last place stays
+    is_known = (last >= 0) & (columns.life[last] == lives)
     step, sequence = np.full((2, 1, len(lives), 1), -1)
-    step[0, is_known, 0], sequence[0, is_known, 0] = reads.step[last], reads.sequence[last]
+    step[0, is_known, 0], sequence[0, is_known, 0] = (
+        field[last[is_known]] for field in (columns.step, columns.sequence)
+    )
     nowhere = np.zeros(step.shape, np.bool_)
     answers = np.zeros((*step.shape, columns.answers.shape[1]), np.int64)
     return Piece(lives[None, :, None], sequence, step, nowhere, nowhere, nowhere, answers)

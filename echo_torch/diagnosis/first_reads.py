@@ -61,8 +61,7 @@ class FirstReads:
         first, last = np.searchsorted(self._low, [begin, end])
         if first == last:
             return keys - begin, times
-        spans = zip(self._low[first:last].tolist(), self._high[first:last].tolist(), strict=True)
-        before = np.concatenate([np.arange(low, high + 1) for low, high in spans])
+        before = _spread(self._low[first:last], self._high[first:last])
         is_new = ~np.isin(keys, before)
         steps = np.append(before, keys[is_new]) - begin
         order = np.argsort(steps)
@@ -84,6 +83,14 @@ class FirstReads:
             np.append(self._high, self._keys[is_last]),
         )
         return low // self._width, low % self._width, high % self._width
+
+
+def _spread(low: Integers, high: Integers) -> Integers:
+    """All numbers of some spans."""
+    lengths = high - low + 1
+    begins = np.cumsum(lengths) - lengths
+    steps: Integers = np.arange(lengths.sum()) + np.repeat(low - begins, lengths)
+    return steps
 
 
 def _joined(low: Integers, high: Integers) -> tuple[Integers, Integers]:
@@ -118,7 +125,8 @@ def _mark_by_correlation(is_reachable: Booleans, first_reads: FirstReads, asks: 
     There the lags are the differences between a step that is asked and one that is read, and no smaller than 0: where
     the correlation of the two is not 0.
     """
-    asks = asks.where(np.argsort(asks.stretch, kind="stable"))
+    order = np.argsort(asks.stretch, kind="stable")
+    asks = Columns._make(field[order] for field in asks)
     is_left = np.zeros(len(asks.step), np.bool_)
     borders = np.flatnonzero(np.diff(asks.stretch, prepend=-1, append=-1))
     for low, high in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):

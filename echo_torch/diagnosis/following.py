@@ -119,7 +119,7 @@ class Followed:
             np.append(self._spans.high, put_in.step),
         )
         first_reads = FirstReads(reads.stretch, reads.step, reads.time, spans)
-        self._note_first(columns.where(columns.is_read | columns.is_put_in))
+        self._note_first(columns)
         asks = columns.where(columns.is_asked)
         if len(asks.step):
             self._count_answers(asks, first_reads, FirstReads(reads.visit, reads.step, reads.time))
@@ -146,16 +146,21 @@ class Followed:
             self.read_in_chunk += in_chunk.count(asks.visit, asks)
         mark_reachable(self.is_reachable, first_reads, asks)
 
-    def _note_first(self, reads: Columns) -> None:
+    def _note_first(self, columns: Columns) -> None:
         """Remember where each lane begins to read: life, sequence and step, and the time if it is in this part.
 
         A state that is put in has read from the beginning.
         """
         self._first = {lane: (*first, -1) for lane, (*first, _) in self._first.items()}
-        lanes, places = np.unique(lane_of(reads.life), return_index=True)
-        for lane, place in zip(lanes.tolist(), places.tolist(), strict=True):
-            fields = (reads.life, reads.sequence, np.where(reads.is_put_in, 0, reads.step), reads.time)
-            self._first.setdefault(lane, tuple(int(field[place]) for field in fields))
+        if len(self._first) == len(self._resets):
+            return
+        places = np.flatnonzero(columns.is_read | columns.is_put_in)[::-1]
+        first = np.full(len(self._resets), -1)
+        first[lane_of(columns.life[places])] = places  # of a lane that is named often, the first place stays
+        step = np.where(columns.is_put_in, 0, columns.step)
+        for lane in np.flatnonzero(first >= 0).tolist():
+            fields = (columns.life, columns.sequence, step, columns.time)
+            self._first.setdefault(lane, tuple(int(field[first[lane]]) for field in fields))
 
     def _begins(self, asks: Columns) -> Integers:
         """Where the lane of each question began to read, as far as it is asked in its first life; else 0."""
