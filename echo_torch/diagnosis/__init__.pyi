@@ -4,6 +4,7 @@ from .data_path import explain as explain
 from .data_path import reach as reach
 from .gaps import GapCounts as GapCounts
 from .gaps import StateError as StateError
+from .gaps import StateNote as StateNote
 from .gaps import StateWarning as StateWarning
 from .probing import Probe as Probe
 from .probing import probe as probe
