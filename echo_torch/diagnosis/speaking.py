@@ -114,8 +114,8 @@ def border_in_words(
 def other_lanes(num_before: int, num_now: int) -> str:
     """What is wrong where a batch has other lanes than the state."""
     return (
-        f"The batch has {num_now} lanes but the carried state has {num_before}; a state that is cut or filled up belongs "
-        "to nobody. Keep the number of rows, and leave rows unused."
+        f"The batch has {num_now} lanes but the carried state has {num_before}; a state that is cut or filled up "
+        "belongs to nobody. Keep the number of rows, and leave rows unused."
     )
 
 
