@@ -109,12 +109,12 @@ class StateAuditBody(_Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Compare the batch with where the lanes stand."""
         stamps = self._stamps_of(batch)
-        is_later = self._has_looked or (trainer is not None and trainer.current_epoch > 0)
+        is_new_pass = batch_idx == 0 and (self._has_looked or (trainer is not None and trainer.current_epoch > 0))
         self._has_looked = True
         self._counts.look(
             stamps,
             self._state(pl_module),
-            is_new_pass=batch_idx == 0 and is_later,
+            is_new_pass=is_new_pass,
             is_settled_later=self._listener is not None,
         )
         if self._listener is not None:

@@ -37,6 +37,10 @@ class Border(NamedTuple):
     has_read: Flags
     restored: Integers
 
+    def is_beginning(self) -> bool:
+        """Whether all lanes are reset and read, so that nothing of the batch before matters."""
+        return bool(self.starts.all() and self.has_read.all() and (self.restored < 0).all())
+
 
 def border_of(stamps: Stamps, step: Integers, sequence: Integers, starts: Flags) -> Border:
     """The border of a batch.

@@ -160,20 +160,23 @@ class GapCounts:
         """
         self._recent.append(stamps)
         step, sequence, starts = checked_places(stamps)
-        leaves = None if state is UNSEEN else leaves_of(state)
         self._batch = None
-        if not is_settled_later and self._goes_on(leaves, stamps, step, sequence, starts):
+        if not is_settled_later and self._goes_on(state, stamps, step, sequence, starts):
             return
         border = border_of(stamps, step, sequence, starts)
+        if not is_settled_later and border.is_beginning():
+            self._begin_anew(border)
+            return
         nowhere = np.zeros(len(step), np.bool_)
+        leaves = None if state is UNSEEN else leaves_of(state)
         self._batch = _Batch(border, leaves, is_new_pass, is_handed=nowhere, written=nowhere)
-        self._batch.written = self._written_lanes(self._batch)
+        self._batch.written = self._written_lanes(self._batch, state)
         if not is_settled_later:
             self.settle()
 
-    def _goes_on(self, leaves: Any, stamps: Stamps, step: Integers, sequence: Integers, starts: Flags) -> bool:
+    def _goes_on(self, state: Any, stamps: Stamps, step: Integers, sequence: Integers, starts: Flags) -> bool:
         """Whether all is as it should be and nothing special: almost every batch, at a fifth of the cost."""
-        if self._expected is None or leaves is None or self._left is None or not self._left.is_untouched(leaves):
+        if self._expected is None or self._left is None or not self._left.is_untouched(state):
             return False
         names: Integers | None = one_column(sequence)
         resets = one_column(starts)
@@ -187,6 +190,18 @@ class GapCounts:
         self._expected = [place + 1 for place in last], self._expected[1]
         self.has_carried = True
         return True
+
+    def _begin_anew(self, border: Border) -> None:
+        """All lanes are reset and read: there is nothing to compare."""
+        self._checked, self._last = None, (border.last, border.last_sequence, ~border.is_emptied)
+        self._num_batches += 1
+        self._expect()
+
+    def _expect(self) -> None:
+        """Work out once where the next batch begins if nothing is special."""
+        assert self._last is not None
+        last, sequence, is_known = self._last
+        self._expected = ((last + 1).tolist(), sequence.tolist()) if is_known.all() else None
 
     def hear(self, heard: Heard) -> None:
         """Take note of what enters a recurrent layer, and compare the lanes at once that it shows to go on."""
@@ -221,8 +236,7 @@ class GapCounts:
         if heard is not None or batch.leaves is not None:
             self._look_for_carrying(batch, heard)
         self._last = ends_after(batch.border, self._last, batch.is_handed)
-        last, sequence, is_known = self._last
-        self._expected = ((last + 1).tolist(), sequence.tolist()) if is_known.all() else None
+        self._expect()
 
     def leave(self, state: Any = UNSEEN, *, is_copied: bool = True) -> None:
         """Remember which state the batch left.
@@ -231,10 +245,7 @@ class GapCounts:
             state: As of `look`.
             is_copied: Whether its values are copied; needed where somebody may write into its tensors and back.
         """
-        if state is UNSEEN:
-            self._left = None
-        elif self._left is None or not self._left.is_untouched(leaves_of(state)):
-            self._left = Snapshot(state, is_copied=is_copied)
+        self._left = None if state is UNSEEN else Snapshot(state, is_copied=is_copied)
 
     def protect(self) -> None:
         """Copy the state that was left, before a validation that may write into it and back."""
@@ -249,14 +260,14 @@ class GapCounts:
     def _take_others(self, ranks: Sequence[tuple[Sequence[tuple[int | str, int]], int]], own: int) -> None:
         self._others = [(Counter(dict(gaps)), faults) for rank, (gaps, faults) in enumerate(ranks) if rank != own]
 
-    def _written_lanes(self, batch: _Batch) -> Flags:
+    def _written_lanes(self, batch: _Batch, state: Any) -> Flags:
         """Where the state that is shown is not what it should be, by value; of empty lanes nobody cares."""
         before, self._checked = self._checked or self._left, None
         batch.is_from_check = before is not self._left
         starts = batch.border.starts | (batch.border.restored >= 0)
         if batch.leaves is None or before is None or starts.all():
             return np.zeros_like(starts)
-        if not batch.is_from_check and before.is_untouched(batch.leaves):
+        if not batch.is_from_check and before.is_untouched(state):
             return np.zeros_like(starts)
         same = before.same_lanes(batch.leaves, batch.num_lanes)
         return batch.is_filled() & ~starts & (same if batch.is_from_check else ~same)

@@ -22,8 +22,18 @@ class Snapshot:
     """
 
     def __init__(self, state: Any, *, is_copied: bool = True) -> None:
-        self._leaves = [_without_history(leaf) for leaf in leaves_of(state)]
-        self._versions = [version_of(leaf) for leaf in self._leaves]
+        leaves, versions, is_lasting = leaves_of(state), [], isinstance(state, (Tensor, tuple))
+        for place, leaf in enumerate(leaves):
+            if isinstance(leaf, Tensor) and leaf.requires_grad:
+                leaves[place] = leaf.detach()  # its graph is not kept alive
+                is_lasting = False
+            version = version_of(leaf)
+            is_lasting = is_lasting and version is not None
+            versions.append(version)
+        self._leaves, self._versions = leaves, versions
+        self._state = (
+            state if is_lasting else None
+        )  # where it is known by itself, because its parts cannot be exchanged
         self._values: list[Any] | None = None
         if is_copied:
             self.copy()
@@ -34,14 +44,11 @@ class Snapshot:
             with torch.no_grad():
                 self._values = [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
 
-    def is_untouched(self, leaves: Sequence[Any]) -> bool:
-        """Whether these are the same tensors and nobody has written into them, at the cost of a few microseconds."""
-        if len(leaves) != len(self._leaves):
+    def is_untouched(self, state: Any) -> bool:
+        """Whether it is this very state and nobody has written into its tensors; quick, and not sure if false."""
+        if state is None or state is not self._state:
             return False
-        for leaf, old, version in zip(leaves, self._leaves, self._versions, strict=True):
-            if leaf is not old or leaf is None or version is None or version_of(leaf) != version:
-                return False
-        return True
+        return [leaf._version for leaf in self._leaves] == self._versions
 
     def values(self) -> list[Any]:
         """Its leaves as they were, where they were copied; else as they are now."""
@@ -50,8 +57,6 @@ class Snapshot:
     def same_lanes(self, leaves: Sequence[Any], num_lanes: int) -> Flags:
         """Where all values are as they were: booleans (lanes,)."""
         same = np.ones(num_lanes, np.bool_)
-        if self.is_untouched(leaves):
-            return same
         values = self.values()
         if len(leaves) != len(values) or (self._values is None and self._is_overwritten()):
             return ~same
@@ -119,8 +124,3 @@ def _by_lane(mask: Tensor, num_lanes: int, axis: int | None, reduce: Any) -> Fla
     rows = mask.movedim(axis, 0).reshape(num_lanes, -1)
     found: Flags = reduce(rows, dim=1).cpu().numpy()
     return found
-
-
-def _without_history(leaf: Any) -> Any:
-    """The leaf itself where it can be known again; its graph is not kept alive."""
-    return leaf.detach() if isinstance(leaf, Tensor) and leaf.requires_grad else leaf
