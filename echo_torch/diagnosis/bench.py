@@ -141,7 +141,7 @@ class Bench:
         if not is_brief:
             found["rows are mixed"] = bool((self._move_within() & ~self._own).any())
         influence = self._findings.influence = self._move_across()
-        is_carried = bool(influence[self._own].all())
+        is_carried = bool(influence.any(dim=1).all())
         found["state is not carried"] = not is_carried
         if self._can_miss and not is_carried:
             found["state is not carried"] = False
@@ -232,6 +232,8 @@ class Bench:
         """What can be said where the outputs do not tell the lanes apart."""
         self._say("which lanes are mixed, and the reset: the outputs have no axis for the lanes; let `call` return "
                   "them before they are summed or averaged")  # fmt: skip
+        # Outputs of each step, but not of each lane: the lanes are taken for steps, or summed.
+        self._findings.found["rows are mixed"] = self._form_here.step_axis is not None
         before = self._outputs(self._first, self._second)
         moved = (differs(self._outputs(self._inputs.change(self._first, lane), self._second), before).any()
                  for lane in self._findings.lanes)  # fmt: skip

@@ -79,7 +79,8 @@ def tensors_in(outputs: Any) -> list[Tensor]:
 def form_by_sizes(small: list[Tensor], wide: list[Tensor], long: list[Tensor]) -> OutputForm:
     """Where lanes and steps stand, by the outputs at (3, 5), (4, 5) and (3, 7) lanes and steps."""
     forms = [_axes_of(place, *three) for place, three in enumerate(zip(small, wide, long, strict=False))]
-    return _best(small, [form for form in forms if form.lane_axis is not None])
+    with_lanes = [form for form in forms if form.lane_axis is not None]
+    return _best(small, with_lanes or [form for form in forms if form.step_axis is not None])
 
 
 def form_by_shape(tensors: list[Tensor], num_lanes: int, num_steps: int, *, is_time_first: bool) -> OutputForm:
@@ -132,6 +133,8 @@ def _axes_of(place: int, small: Tensor, wide: Tensor, long: Tensor) -> OutputFor
         return OutputForm(place)
     lanes = [axis for axis in range(small.ndim) if small.shape[axis] != wide.shape[axis]]
     steps = [axis for axis in range(small.ndim) if small.shape[axis] != long.shape[axis]]
+    if not lanes and len(steps) == 1 and (small.shape[steps[0]], long.shape[steps[0]]) == (5, 7):
+        return OutputForm(place, None, steps[0])
     if len(lanes) != 1:
         return OutputForm(place)
     lane_axis = lanes[0]
