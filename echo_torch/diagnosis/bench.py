@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from echo_torch.diagnosis.calling import ModelRaisedError
 from echo_torch.diagnosis.outputs import OutputForm, differs, form_by_shape, scale_of, tensors_in
 from echo_torch.diagnosis.reading import Reader, ResetUnknownError
 from echo_torch.diagnosis.states import HandedState, HeldState
@@ -115,8 +116,17 @@ class Bench:
             if number:
                 state = self._reader.hand_over(left, self._no_starts() if starts is None else starts)
             outputs, left = self._reader.step(chunk, state, self._inputs.in_words(chunk))
-            found.append(self._form_here.arrange(outputs, self._num_lanes).clone())
+            found.append(self._arranged(outputs))
         return found, left
+
+    def _arranged(self, outputs: Any) -> Tensor:
+        try:
+            return self._form_here.arrange(outputs, self._num_lanes).clone()
+        except (IndexError, RuntimeError) as error:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in(outputs))
+            rule = "$call must return outputs of the same kind for any number of lanes and steps"
+            got = f"shapes {shapes} at inputs of shape {self._shapes}"
+            raise RuleError("call", rule, got, way_out="let it return the one tensor that the loss reads") from error
 
     def _no_starts(self) -> Tensor:
         return torch.zeros(self._num_lanes, dtype=torch.bool)
@@ -213,8 +223,7 @@ class Bench:
         zeros = place.form.fresh(self._num_lanes)
         self._reader.again()
         outputs, _ = self._reader.step(self._first, zeros, self._shapes)
-        from_zeros = self._form_here.arrange(outputs, self._num_lanes)
-        return not self._is_near(from_zeros, self._read(self._first)[0][0])
+        return not self._is_near(self._arranged(outputs), self._read(self._first)[0][0])
 
     def _look_at_the_whole_reset(self, place: HeldState) -> None:
         """Whether the module's own reset forgets all that was read."""
@@ -225,7 +234,7 @@ class Bench:
             self._reader.again()
             self._reader.step(first, self._reader.begin(self._num_lanes), self._shapes)
             outputs, _ = self._reader.step(self._second, self._reader.begin(self._num_lanes), self._shapes)
-            found.append(self._form_here.arrange(outputs, self._num_lanes).clone())
+            found.append(self._arranged(outputs))
         self._findings.found["reset is incomplete"] = bool(differs(*found).any())
 
     def _without_lanes(self) -> None:
@@ -253,7 +262,7 @@ class Bench:
             left = [leaf for leaf in _leaves_or_none(state) if isinstance(leaf, Tensor) and leaf.requires_grad]
             handed = reader.hand_over(state, self._no_starts())
             outputs, _ = reader.step(chunks[1], handed, self._shapes)
-            outputs = self._form_here.arrange(outputs, self._num_lanes)
+            outputs = self._arranged(outputs)
             self._findings.found["gradient crosses the cut"] = bool(left) and _has_gradient(outputs, left)
 
     def _look_at_the_whole(self) -> None:
@@ -264,7 +273,7 @@ class Bench:
         if not why:
             try:
                 self._compare_with_the_whole()
-            except Exception as error:  # too long for the model, say
+            except ModelRaisedError as error:  # too long for the model, say
                 why = f"the two as one, of {2 * self._num_steps} steps, are not read: {error}"
         if why:
             self._say(f"whether two chunks give what the whole gives: {why}")

@@ -39,12 +39,14 @@ class Signature:
         inputs: The name of its first argument.
         state: The name of the state's; empty where it takes none.
         may_omit: Whether the state may be left out.
+        is_sure: Whether that argument is called as states are.
         is_open: Whether it takes any arguments, so that their names say nothing.
     """
 
     inputs: str = "inputs"
     state: str = ""
     may_omit: bool = False
+    is_sure: bool = False
     is_open: bool = False
 
 
@@ -52,7 +54,7 @@ def signature_of(model: Any) -> Signature:
     """Which argument of `forward` is the state.
 
     >>> signature_of(nn.LSTM(2, 3))
-    Signature(inputs='input', state='hx', may_omit=True, is_open=False)
+    Signature(inputs='input', state='hx', may_omit=True, is_sure=True, is_open=False)
 
     Raises:
         RuleError: If it needs more than inputs and a state.
@@ -78,7 +80,8 @@ def signature_of(model: Any) -> Signature:
         raise RuleError("call", rule, way_out=way_out)
     if state is None:
         return Signature(first.name)
-    return Signature(first.name, state.name, state.default is not inspect.Parameter.empty)
+    may_omit = state.default is not inspect.Parameter.empty
+    return Signature(first.name, state.name, may_omit, not may_omit or _is_called_state(state.name))
 
 
 @dataclass(frozen=True)

@@ -248,7 +248,7 @@ def _axes_of(name: str, small: Any, wide: Any, long: Any) -> _Axes:
 
 def _as_beginning(leaf: Any) -> Any:
     if isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex()):
-        return leaf.detach().clone().requires_grad_()
+        return leaf.detach().clone().requires_grad_().clone()  # which may be changed in place, as a beginning may not
     return leaf
 
 

@@ -40,6 +40,18 @@ class OutputForm:
         """Whether lanes and steps share an axis."""
         return self.lane_axis is not None and self.lane_axis == self.step_axis
 
+    def in_words(self) -> str:
+        """What is looked at, in a sentence."""
+        if self.lane_axis is None:
+            words = "without lanes"
+        elif self.is_flattened:
+            words = f"lanes and steps on axis {self.lane_axis}, {'steps' if self.is_steps_major else 'lanes'} outermost"
+        elif self.step_axis is None:
+            words = f"lanes on axis {self.lane_axis}, one for all steps"
+        else:
+            words = f"lanes on axis {self.lane_axis}, steps on axis {self.step_axis}"
+        return f"outputs: tensor {self.place} of them, {words}"
+
     def arrange(self, outputs: Any, num_lanes: int) -> Tensor:
         """The outputs as (lanes, steps, rest); one step where steps are not told apart, one lane where lanes are not.
 

@@ -41,6 +41,7 @@ _SMALL = (4, 4)  # as many lanes as steps: there a wrong batch_first raises no e
 _MOST_NUMBERS = 4_000_000  # in the outputs of one chunk
 _MOST_PRODUCTS = 1_000_000_000  # weights times lanes
 _MOST_WIDTHS = 3
+_MOST_STEPS = 32  # of which there are as many lanes
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,8 @@ def _sizes_of(
             )
         else:
             benches.append((width, steps))
-    benches.insert(0, (_SMALL[0], num_steps or _SMALL[1]))
+    small = _SMALL if num_steps is None else (min(max(3, num_steps), _MOST_STEPS), num_steps)
+    benches.insert(0, small)  # it looks at all, the others at what is silent there alone
     return list(dict.fromkeys(benches)), unknown
 
 

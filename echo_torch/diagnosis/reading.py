@@ -13,8 +13,9 @@ from torch import Tensor
 from echo_torch.diagnosis.calling import Call, ModelRaisedError, in_one_line
 from echo_torch.diagnosis.inputs import Inputs
 from echo_torch.diagnosis.keeping import ModelKept
-from echo_torch.diagnosis.states import HandedState, HeldState, hand_over_in
+from echo_torch.diagnosis.states import HandedState, HeldState
 from echo_torch.errors import RuleError
+from echo_torch.models.state import detach_state, leaves_of, with_leaves
 
 
 class ResetUnknownError(Exception):
@@ -64,7 +65,7 @@ class Reader:
     def begin(self, num_lanes: int) -> Any:
         """The state of lanes that have read nothing, as it is handed to the model."""
         try:
-            return self.place.begin(num_lanes)
+            return _copied(self.place.begin(num_lanes))
         except Exception as error:  # whatever somebody's model does
             raise ModelRaisedError(f"its first state for {num_lanes} lanes raised {in_one_line(error)}") from error
 
@@ -76,7 +77,7 @@ class Reader:
             RuleError: If what comes back makes no sense.
         """
         try:
-            result = self._call.run(self.model, inputs, state)
+            result = self._call.run(self.model, _copied(inputs), state)  # which it may change in place
         except Exception as error:  # whatever somebody's model does
             raise ModelRaisedError(f"the model raised {in_one_line(error)} at inputs of shape {shapes}") from error
         outputs, returned = self._call.part(result)
@@ -97,10 +98,21 @@ class Reader:
         if isinstance(self.place, HeldState):
             return None
         try:
-            return hand_over_in(self.place.form, state, starts)
+            _ = self.place.form.lane_axes
+        except RuleError as error:
+            if bool(starts.any()):
+                raise ResetUnknownError(str(error)) from error
+            return detach_state(state)
+        try:
+            return self.place.form.reset(detach_state(state), starts)
         except RuleError as error:
             kind = ResetUnknownError if bool(starts.any()) else ModelRaisedError
             raise kind(f"its state cannot be handed on: {error}") from error
+
+
+def _copied(nested: Any) -> Any:
+    leaves = leaves_of(nested)
+    return with_leaves(nested, [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves])
 
 
 def left_by(reader: Callable[[], Reader], inputs: Inputs) -> Callable[[int], Any]:
@@ -111,7 +123,7 @@ def left_by(reader: Callable[[], Reader], inputs: Inputs) -> Callable[[int], Any
         if num_lanes not in known:
             chunk = inputs.make(num_lanes, 2)
             with torch.no_grad():
-                _, known[num_lanes] = reader().step(chunk, None, inputs.in_words(chunk))
+                _, known[num_lanes] = reader().step(chunk, reader().begin(num_lanes), inputs.in_words(chunk))
         return known[num_lanes]
 
     return left

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from echo_torch.errors import RuleError, plain, suggest
-from echo_torch.models.state import StateForm, detach_state, leaves_of, names_of, with_leaves
+from echo_torch.models.state import StateForm, leaves_of, names_of, with_leaves
 
 RESETS = ("reset", "reset_state", "reset_states", "reset_hidden", "reset_hidden_state")
 
@@ -61,8 +61,9 @@ class HandedState:
 
     @cached_property
     def makes_its_own(self) -> bool:
-        """Whether the model begins with no tensor at all, and makes its state itself."""
-        return not any(isinstance(leaf, Tensor) and leaf.numel() for leaf in leaves_of(self.begin(2)))
+        """Whether the model begins with no tensor that has lanes, and makes its state itself."""
+        sizes = [[leaf.shape for leaf in leaves_of(self.begin(lanes)) if isinstance(leaf, Tensor)] for lanes in (2, 3)]
+        return sizes[0] == sizes[1]
 
     @cached_property
     def form(self) -> StateForm:
@@ -82,6 +83,7 @@ class HeldState:
     Args:
         model: The module.
         names: Dotted names of the attributes.
+        is_found: Whether they were found by a call, which may have made them.
 
     Raises:
         RuleError: If there is no such attribute.
@@ -89,9 +91,9 @@ class HeldState:
 
     is_held = True
 
-    def __init__(self, model: Any, names: list[str]) -> None:
+    def __init__(self, model: Any, names: list[str], *, is_found: bool) -> None:
         self.names = names
-        self._places = [_owner_of(model, name) for name in names]
+        self._places = [_owner_of(model, name, is_found) for name in names]
         owners = [owner for owner, _ in self._places]
         self.reset, self.how = _reset_of(model, owners)
         self._fresh, name = fresh_of(model) if self.reset is None and len(names) == 1 else (None, "")
@@ -141,11 +143,6 @@ def fresh_of(model: Any) -> tuple[Callable[[int], Any] | None, str]:
     return None, ""
 
 
-def hand_over_in(form: StateForm, state: Any, starts: Tensor) -> Any:
-    """What a training does between two chunks: detach, then reset the lanes that start."""
-    return form.reset(detach_state(state), starts)
-
-
 def is_like(state: Any, other: Any) -> bool:
     """Whether two states are nested alike and hold tensors in the same places."""
     try:
@@ -166,11 +163,11 @@ def num_features(state: Any, lane_axes: tuple[int | None, ...]) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _owner_of(model: Any, dotted: str) -> tuple[Any, str]:
+def _owner_of(model: Any, dotted: str, is_found: bool) -> tuple[Any, str]:
     """The object that has the attribute, and its name there."""
     owner, *rest = model, *dotted.split(".")
     for place, name in enumerate(rest):
-        if not hasattr(owner, name):
+        if not hasattr(owner, name) and not (is_found and place == len(rest) - 1):
             known = [key for key in vars(owner) if not key.startswith("_") and key != "training"]
             known += [key for key, _ in getattr(owner, "named_children", list)()]
             whose = ".".join(rest[:place]) or type(model).__name__

@@ -85,8 +85,13 @@ def understand(model: Any, kept: ModelKept, asked: Asked, sizes: list[tuple[int,
             except ModelRaisedError as found:
                 error = error or found
                 continue
-            return Understood(reader, inputs, _form_of(reader, inputs), tried, [words, state_words])
-    raise error or ModelRaisedError("nothing was tried")
+            form = _form_of(reader, inputs)
+            took = [words, state_words, *([] if form is None else [form.in_words()])]
+            return Understood(reader, inputs, form, tried, took)
+    tried_words = " or ".join(words.removeprefix("inputs: ") for _, words in candidates)
+    raise ModelRaisedError(
+        f"{error}; inputs that were tried: {tried_words}; give `inputs` or `call` if it reads others"
+    )
 
 
 def _inputs_of(model: Any, asked: Asked) -> list[tuple[Inputs, str]]:
@@ -145,12 +150,16 @@ def _reader_of(
     """The model at work, tried once, with a sentence on its state."""
     chunk = inputs.make(*sizes)
     if isinstance(asked.state, str):
-        return _holding(model, kept, asked, [asked.state], chunk, inputs, sizes[0])
+        return _holding(model, kept, asked, [asked.state], chunk, inputs, sizes[0], is_found=False)
     fresh, name = (asked.state, "`state`") if asked.state is not None else fresh_of(model)
     name = f"`{name}`" if name and asked.state is None else name
     readers: list[Reader] = []
     place = HandedState(fresh, left_by(lambda: readers[0], inputs))
     if fresh is not None and not signature.state and not signature.is_open:
+        if asked.state is not None:
+            rule = f"$call must say where the state goes, because forward of {plain(type(model).__name__)} takes none"
+            line = f"call=lambda model, {signature.inputs}, state: ..."
+            raise RuleError("call", rule, way_out=f"write `{line}`, or give $state as the name of an attribute")
         place = HandedState(None, left_by(lambda: readers[0], inputs))  # the model does not take it: it keeps its own
     first = None if fresh is None else Reader(model, kept, call_alone(), place, None).begin(sizes[0])
     call = call_of(model, signature, first) if asked.call is None else users_call(asked.call, is_held=False)
@@ -164,11 +173,12 @@ def _reader_of(
         if not names:
             raise _no_state(model, asked, signature) from None
         return _holding(model, kept, asked, names, chunk, inputs, sizes[0])
-    if not signature.state and not signature.is_open and not isinstance(model, nn.RNNCellBase):
-        names = kept.changed()  # it returns several outputs, and takes no state
-        if not names:
+    if not signature.is_open and not signature.is_sure and first is None:
+        names = kept.changed()  # it returns several outputs, and its state is its own
+        if names:
+            return _holding(model, kept, asked, names, chunk, inputs, sizes[0])
+        if not signature.state:
             raise _no_state(model, asked, signature)
-        return _holding(model, kept, asked, names, chunk, inputs, sizes[0])
     tensors_in(outputs)
     _check_state(state)
     taken = f"handed to `{signature.state}`" if signature.state else "handed in and out"
@@ -176,11 +186,19 @@ def _reader_of(
 
 
 def _holding(
-    model: Any, kept: ModelKept, asked: Asked, names: list[str], chunk: Any, inputs: Inputs, num_lanes: int
+    model: Any,
+    kept: ModelKept,
+    asked: Asked,
+    names: list[str],
+    chunk: Any,
+    inputs: Inputs,
+    num_lanes: int,
+    *,
+    is_found: bool = True,
 ) -> tuple[Reader, str]:
     """A reader of a module that keeps its state itself, tried once."""
     kept.restore()
-    place = HeldState(model, names)
+    place = HeldState(model, names, is_found=is_found)
     call = call_alone() if asked.call is None else users_call(asked.call, is_held=True)
     reader = Reader(model, kept, call, place, asked.carry)
     for is_none in (True, False) if place.may_be_none else (False,):
