@@ -66,6 +66,7 @@ class Bench:
         self._form = understood.form
         lanes = tuple(dict.fromkeys((0, num_lanes // 2, num_lanes - 1)))
         self._findings = Findings(lanes, torch.zeros(len(lanes), num_lanes, dtype=torch.bool))
+        self._is_moved = True  # whether any input moves any output, as far as it is known
         self._own = torch.zeros_like(self._findings.influence)
         self._own[torch.arange(len(lanes)), list(lanes)] = True
 
@@ -151,22 +152,32 @@ class Bench:
         if not is_brief:
             found["rows are mixed"] = bool((self._move_within() & ~self._own).any())
         influence = self._findings.influence = self._move_across()
-        is_carried = bool(influence.any(dim=1).all())
-        found["state is not carried"] = not is_carried
-        if self._can_miss and not is_carried:
-            found["state is not carried"] = False
-            self._say("whether the state is carried: the outputs are whole numbers, and no change of the inputs moved "
-                      "them; let `call` return the logits")  # fmt: skip
+        if not is_brief:
+            found["state is not carried"] = self._is_dropped(bool(influence.any(dim=1).all()))
         found["lanes are mixed"] = bool((influence & ~self._own).any())
         self._look_at_the_reset(self._findings.lanes[:: 2 if is_brief else 1])
+
+    def _is_dropped(self, is_moved_later: bool) -> bool:
+        """Whether the state is dropped; where the outputs could not show it, that is said instead."""
+        if is_moved_later or (self._is_moved and not self._can_miss):
+            return not is_moved_later
+        why = (
+            "the outputs are whole numbers, and no change of the inputs moved them; let `call` return the logits"
+            if self._can_miss
+            else "no input moves the outputs, not even those of its own step; let `call` return what comes before them"
+        )
+        self._say(f"whether the state is carried: {why}")
+        return False
 
     def _move_within(self) -> Tensor:
         """Which lanes an input of the same chunk moves; and whether it moves earlier steps."""
         middle, rows, is_backwards = self._num_steps // 2, [], False
+        self._is_moved = False
         for lane in self._findings.lanes:
             moved = differs(self._outputs(self._first, self._inputs.change(self._second, lane, middle)), self._before)
             moved = moved.any(dim=2)
             rows.append(moved.any(dim=1).cpu())
+            self._is_moved |= bool(moved.any())
             is_backwards |= bool(moved[lane, :middle].any())
         if self._form_here.step_axis is not None and middle:
             self._findings.found["time runs backwards"] = is_backwards
@@ -253,6 +264,18 @@ class Bench:
         if self._can_miss:
             self._say("the gradient: the outputs are whole numbers; let `call` return the logits")
             return
+        try:
+            outputs, left = self._with_gradient()
+        except ModelRaisedError as error:  # it reads without a gradient, as all else has shown
+            self._say(f"the gradient: {error} where one is recorded")
+            return
+        if outputs.requires_grad:
+            self._findings.found["gradient crosses the cut"] = bool(left) and _has_gradient(outputs, left)
+        else:
+            self._say("the gradient: the outputs have none")
+
+    def _with_gradient(self) -> tuple[Tensor, list[Tensor]]:
+        """Outputs of the second chunk, and the tensors with a gradient in the state that the first one left."""
         reader, chunks = self._reader, [self._inputs.with_gradient(part) for part in (self._first, self._second)]
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # cuDNN has no gradient in eval mode
             reader.again()
@@ -262,8 +285,7 @@ class Bench:
             left = [leaf for leaf in _leaves_or_none(state) if isinstance(leaf, Tensor) and leaf.requires_grad]
             handed = reader.hand_over(state, self._no_starts())
             outputs, _ = reader.step(chunks[1], handed, self._shapes)
-            outputs = self._arranged(outputs)
-            self._findings.found["gradient crosses the cut"] = bool(left) and _has_gradient(outputs, left)
+            return self._arranged(outputs), left
 
     def _look_at_the_whole(self) -> None:
         """Whether two chunks give what the same steps give as one."""
@@ -327,8 +349,6 @@ def _leaves_or_none(state: Any) -> list[Any]:
 
 def _has_gradient(outputs: Tensor, left: list[Tensor]) -> bool:
     """Not of the sum of squares: of normalised outputs that is a constant."""
-    if not outputs.requires_grad:
-        return False
     outputs = torch.view_as_real(outputs) if outputs.is_complex() else outputs
     weights = torch.linspace(0.5, 1.5, outputs.numel(), device=outputs.device).sin().view(outputs.shape)
     loss = (outputs.nan_to_num() * weights.to(outputs.dtype)).sum()

@@ -16,6 +16,7 @@ from echo_torch.errors import RuleError, plain
 _STATES = {
     "carry", "cache", "h", "h0", "h_0", "hc", "hx", "memory", "mems", "past", "past_key_values", "recurrent", "s",
 }  # fmt: skip
+_CELLS = ("c", "c0", "c_0", "cx", "cell", "cell_state", "cells")  # handed in beside the hidden state
 _VOCABULARIES = (
     "vocabulary_size", "vocab_size", "vocab_sz", "n_vocab", "num_vocab", "ntoken", "ntokens", "num_tokens", "n_tokens",
     "num_embeddings",
@@ -40,6 +41,7 @@ class Signature:
         state: The name of the state's; empty where it takes none.
         may_omit: Whether the state may be left out.
         is_sure: Whether that argument is called as states are.
+        cell: The name of a further argument for the cells: the state is then the pair of both.
         is_open: Whether it takes any arguments, so that their names say nothing.
     """
 
@@ -47,6 +49,7 @@ class Signature:
     state: str = ""
     may_omit: bool = False
     is_sure: bool = False
+    cell: str = ""
     is_open: bool = False
 
 
@@ -54,7 +57,7 @@ def signature_of(model: Any) -> Signature:
     """Which argument of `forward` is the state.
 
     >>> signature_of(nn.LSTM(2, 3))
-    Signature(inputs='input', state='hx', may_omit=True, is_sure=True, is_open=False)
+    Signature(inputs='input', state='hx', may_omit=True, is_sure=True, cell='', is_open=False)
 
     Raises:
         RuleError: If it needs more than inputs and a state.
@@ -67,13 +70,14 @@ def signature_of(model: Any) -> Signature:
     if not named or (len(named) == 1 and any(parameter.kind == _IN_VARARGS[0] for parameter in found)):
         return Signature(named[0].name if named else "inputs", is_open=bool(set(found) - set(named)))
     first, *others = named
-    state = next((parameter for parameter in others if _is_called_state(parameter.name)), None)
+    state = next((parameter for parameter in others if _could_be_state(parameter)), None)
+    cell = next((parameter for parameter in others if state and parameter.name.lower() in _CELLS), None)
     required = [parameter for parameter in others if parameter.default is inspect.Parameter.empty]
     if state is None and required:
         state = required[0]
     if state is None and others and others[0].default is None and not _is_called_otherwise(others[0].name):
         state = others[0]
-    if missing := [parameter.name for parameter in required if parameter is not state]:
+    if missing := [parameter.name for parameter in required if parameter not in (state, cell)]:
         names = ", ".join("state" if parameter is state else parameter.name for parameter in others)
         rule = f"$call must say what else forward takes, and {type(model).__name__} needs {plain(', '.join(missing))}"
         way_out = f"write `call=lambda model, {first.name}, state: model({first.name}, {plain(names)})`"
@@ -81,7 +85,8 @@ def signature_of(model: Any) -> Signature:
     if state is None:
         return Signature(first.name)
     may_omit = state.default is not inspect.Parameter.empty
-    return Signature(first.name, state.name, may_omit, not may_omit or _is_called_state(state.name))
+    is_sure = not may_omit or _could_be_state(state)
+    return Signature(first.name, state.name, may_omit, is_sure, "" if cell is None or cell is state else cell.name)
 
 
 @dataclass(frozen=True)
@@ -113,9 +118,12 @@ def call_of(model: Any, signature: Signature, fresh: Any) -> Call:
             return model(inputs) if state is None else model(inputs, state)
         if not signature.state or (state is None and signature.may_omit):
             return model(inputs)
+        if signature.cell:
+            hidden, cell = (None, None) if state is None else state
+            return model(inputs, **{signature.state: hidden, signature.cell: cell})
         return _with_keyword(model, inputs, signature.state, state)
 
-    return Call(run, lambda result: _parted(result, fresh))
+    return Call(run, lambda result: _parted(result, fresh, is_pair=bool(signature.cell)))
 
 
 def call_alone() -> Call:
@@ -126,11 +134,6 @@ def call_alone() -> Call:
 def users_call(call: Callable[[Any, Any, Any], Any], *, is_held: bool) -> Call:
     """A user's `call`; where the module holds the state, all that comes back are outputs."""
     return Call(call, _outputs_alone if is_held else _part_pair)
-
-
-def has_fresh_argument(signature: Signature) -> bool:
-    """Whether a state can be handed to `forward`."""
-    return bool(signature.state) or signature.is_open
 
 
 def first_module(model: Any, kinds: type | tuple[type, ...]) -> tuple[str, Any]:
@@ -185,8 +188,8 @@ def _part_pair(result: Any) -> tuple[Any, Any]:
     return result[0], result[1]
 
 
-def _parted(result: Any, fresh: Any) -> tuple[Any, Any]:
-    """Outputs and state, out of whatever a model returns."""
+def _parted(result: Any, fresh: Any, *, is_pair: bool) -> tuple[Any, Any]:
+    """Outputs and state, out of whatever a model returns; `is_pair`: hidden state and cells may come back singly."""
     if result is None:
         raise _no_outputs(result)
     if isinstance(result, dict):
@@ -195,6 +198,8 @@ def _parted(result: Any, fresh: Any) -> tuple[Any, Any]:
         raise NoStateError
     outputs, *rest = result
     alike = [part for part in rest if is_like(part, fresh)] if fresh is not None else []
+    if is_pair and len(rest) >= 2 and all(isinstance(part, Tensor) for part in rest[:2]):
+        return outputs, (rest[0], rest[1])
     if alike:
         return outputs, alike[0]
     if isinstance(fresh, (tuple, list)) and is_like(tuple(rest), tuple(fresh)):
@@ -214,6 +219,11 @@ def _parted_dict(result: dict[Any, Any], fresh: Any) -> tuple[Any, Any]:
 def _is_called_state(name: str) -> bool:
     name = name.lower()
     return name in _STATES or "state" in name or "hidden" in name or name.startswith(("carry", "memor", "cache"))
+
+
+def _could_be_state(parameter: inspect.Parameter) -> bool:
+    is_flag = isinstance(parameter.default, (bool, int, float, str))
+    return not is_flag and _is_called_state(parameter.name) and not _is_called_otherwise(parameter.name)
 
 
 def _is_called_otherwise(name: str) -> bool:

@@ -15,6 +15,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from echo_torch.errors import RuleError
 from echo_torch.models.state import leaves_of
 
+_MOST_LANES, _MOST_SIZES = 256, 6  # of the tensors on a module
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
@@ -100,6 +101,12 @@ class ModelKept:
             and (name not in self._leaves or not _are_alike(leaves, self._leaves[name]))
         ]
 
+    def sizes(self) -> list[int]:
+        """How long the axes are of tensors that are no weights, those that could count lanes."""
+        tensors = [leaf for leaves in self._leaves.values() for leaf in leaves if isinstance(leaf, Tensor)]
+        found = {size for tensor in tensors for size in tensor.shape if 1 < size <= _MOST_LANES}
+        return sorted(found)[:_MOST_SIZES]
+
     def _add(self, owner: Any, name: str) -> None:
         if id(owner) in self._seen or not hasattr(owner, "__dict__"):
             return
@@ -108,10 +115,13 @@ class ModelKept:
         places = [vars(owner)]
         if isinstance(owner, nn.Module):
             self.modules.append(owner)
-            places += [owner._parameters, owner._buffers]
-            for part, module in owner._modules.items():
-                if module is not None:
-                    self._add(module, f"{name}{part}.")
+            if isinstance(owner, torch.jit.ScriptModule):  # whose attributes no Python sees; its tensors can be kept
+                self._keep([*owner.parameters(), *owner.buffers()], name)
+                places = []
+            else:
+                places += [owner._parameters, owner._buffers]
+            for part, module in owner.named_children():
+                self._add(module, f"{name}{part}.")
         for place in places:
             before = {key: value for key, value in place.items() if key not in _OF_EVERY_MODULE}
             self._attributes.append((place, before))
@@ -142,6 +152,8 @@ class ModelKept:
     def _states(self) -> Iterator[tuple[str, list[Any]]]:
         """Each attribute that is nested as a state is, with what is in it."""
         for name, owner in self._owners:
+            if isinstance(owner, torch.jit.ScriptModule):
+                continue
             buffers = owner._buffers if isinstance(owner, nn.Module) else {}
             for key, value in [*vars(owner).items(), *buffers.items()]:
                 if key in _OF_EVERY_MODULE or isinstance(value, (nn.Module, nn.Parameter)):

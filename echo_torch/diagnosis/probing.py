@@ -134,6 +134,7 @@ def probe(
         try:
             with torch.no_grad():
                 understood = understand(model, kept, asked, sizes)
+                num_lanes = understood.sizes[0] if understood.is_fixed else num_lanes
                 benches, unknown = _sizes_of(model, understood, num_lanes, num_steps)
         except ModelRaisedError as error:
             return _failed(str(error), took)
@@ -171,7 +172,7 @@ def _sizes_of(
 ) -> tuple[list[tuple[int, int]], list[str]]:
     """(lanes, steps) of each bench, and which would cost too much."""
     if num_lanes is not None:
-        return [(num_lanes, num_steps or num_lanes)], []
+        return [(num_lanes, num_steps or (min(num_lanes, _MOST_STEPS) if understood.is_fixed else num_lanes))], []
     steps = num_steps or 2
     wanted = sorted({max(3, width) for width in _widths_of(understood)})
     benches: list[tuple[int, int]] = []
@@ -239,8 +240,9 @@ def _merged(found: list[Findings], errors: list[str], took: list[str], unknown: 
     if not found:
         return _failed(errors[0], took)
     shown = next((findings for findings in found if findings.found.get("lanes are mixed")), found[-1])
-    unknown += [text for findings in found for text in findings.unknown]
+    said = {text.split(":")[0]: text for findings in reversed(found) for text in findings.unknown}
+    unknown = [*dict.fromkeys(reversed(said.values())), *unknown]
     faults = tuple(name for name in FAULTS if name in named)
     crosses = "gradient crosses the cut" in named
     error = errors[0] if "failed" in named else ""
-    return Probe(faults, shown.influence, shown.lanes, crosses, error, tuple(took), tuple(dict.fromkeys(unknown)))
+    return Probe(faults, shown.influence, shown.lanes, crosses, error, tuple(took), tuple(unknown))

@@ -52,6 +52,7 @@ class Understood:
         inputs: What it reads.
         form: Where lanes and steps stand in its outputs; None: to be told by the sizes of each bench.
         sizes: (lanes, steps) at which it was tried.
+        is_fixed: Whether it reads no other number of lanes, as far as was tried.
         took: What was taken, in sentences.
     """
 
@@ -59,6 +60,7 @@ class Understood:
     inputs: Inputs
     form: OutputForm | None
     sizes: tuple[int, int]
+    is_fixed: bool
     took: list[str] = field(default_factory=list)
 
 
@@ -77,7 +79,8 @@ def understand(model: Any, kept: ModelKept, asked: Asked, sizes: list[tuple[int,
     """
     signature = Signature(is_open=True) if asked.call is not None else signature_of(model)
     candidates, error = _inputs_of(model, asked), None
-    for num_lanes, num_steps in sizes:
+    own_sizes = [(size, 5) for size in kept.sizes() if size not in (lanes for lanes, _ in sizes)]
+    for num_lanes, num_steps in [*sizes, *own_sizes]:
         for inputs, words in candidates:
             tried = (num_lanes, num_steps if inputs.has_steps else 1)
             try:
@@ -86,9 +89,11 @@ def understand(model: Any, kept: ModelKept, asked: Asked, sizes: list[tuple[int,
                 error = error or found
                 continue
             form = _form_of(reader, inputs)
+            is_fixed = (num_lanes, num_steps) in own_sizes
             took = [words, state_words, *([] if form is None else [form.in_words()])]
-            return Understood(reader, inputs, form, tried, took)
-    tried_words = " or ".join(words.removeprefix("inputs: ") for _, words in candidates)
+            took += [f"lanes: {num_lanes}, as something on the module has, because 3 and 4 raise"] if is_fixed else []
+            return Understood(reader, inputs, form, tried, is_fixed, took)
+    tried_words = " or ".join(words.removeprefix("inputs: ").split(", because")[0] for _, words in candidates)
     raise ModelRaisedError(
         f"{error}; inputs that were tried: {tried_words}; give `inputs` or `call` if it reads others"
     )
@@ -155,12 +160,10 @@ def _reader_of(
     name = f"`{name}`" if name and asked.state is None else name
     readers: list[Reader] = []
     place = HandedState(fresh, left_by(lambda: readers[0], inputs))
-    if fresh is not None and not signature.state and not signature.is_open:
-        if asked.state is not None:
-            rule = f"$call must say where the state goes, because forward of {plain(type(model).__name__)} takes none"
-            line = f"call=lambda model, {signature.inputs}, state: ..."
-            raise RuleError("call", rule, way_out=f"write `{line}`, or give $state as the name of an attribute")
-        place = HandedState(None, left_by(lambda: readers[0], inputs))  # the model does not take it: it keeps its own
+    if asked.state is not None and not signature.state and not signature.is_open:
+        rule = f"$call must say where the state goes, because forward of {plain(type(model).__name__)} takes none"
+        line = f"call=lambda model, {signature.inputs}, state: ..."
+        raise RuleError("call", rule, way_out=f"write `{line}`, or give $state as the name of an attribute")
     first = None if fresh is None else Reader(model, kept, call_alone(), place, None).begin(sizes[0])
     call = call_of(model, signature, first) if asked.call is None else users_call(asked.call, is_held=False)
     reader = Reader(model, kept, call, place, asked.carry)
