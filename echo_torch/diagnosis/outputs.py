@@ -12,6 +12,9 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from echo_torch.errors import RuleError
 
+_TOLERANCE = 1e-4  # of the spread of the outputs: how far two results may be apart by rounding
+_ROUNDINGS = 16  # of the greatest output
+
 
 @dataclass(frozen=True)
 class OutputForm:
@@ -130,6 +133,18 @@ def differs(one: Tensor, other: Tensor) -> Tensor:
     return (one != other) & ~(one.isnan() & other.isnan())
 
 
+def is_near(one: Tensor, other: Tensor) -> bool:
+    """Whether two results are the same but for rounding, by the spread of the second."""
+    if one.shape != other.shape:
+        return False
+    if not (one.is_floating_point() or one.is_complex()):
+        return bool(torch.equal(one, other))
+    scale = _scale_of(other)
+    centred = other - other.nanmean() if other.is_floating_point() and other.numel() else other
+    bound = max(_TOLERANCE * _scale_of(centred), _ROUNDINGS * torch.finfo(one.dtype).eps * scale)
+    return not bool((differs(one, other) & ~((one - other).abs() <= bound)).any())
+
+
 def _best(tensors: list[Tensor], forms: list[OutputForm]) -> OutputForm:
     """The first of floats with lanes, else the first with lanes, else the first tensor whole."""
     floats = [form for form in forms if _can_move(tensors[form.place])]
@@ -175,7 +190,7 @@ def _collect(outputs: Any, found: list[Tensor]) -> None:
             _collect(getattr(outputs, field.name), found)
 
 
-def scale_of(tensor: Tensor) -> float:
+def _scale_of(tensor: Tensor) -> float:
     """The greatest finite number in it, as it is."""
     finite = tensor[torch.isfinite(tensor)].abs()
     return float(finite.max()) if finite.numel() else 0.0

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from echo_torch.diagnosis.bench import Bench, Findings
+from echo_torch.diagnosis.bench import Bench
 from echo_torch.diagnosis.calling import ModelRaisedError
+from echo_torch.diagnosis.checks import Checks, Findings
 from echo_torch.diagnosis.keeping import model_kept
 from echo_torch.diagnosis.outputs import tensors_in
 from echo_torch.diagnosis.states import HandedState, num_features
@@ -144,7 +145,7 @@ def probe(
         errors: list[str] = []
         for lanes, steps in benches:
             try:
-                found.append(Bench(understood, lanes, steps).look(is_brief=bool(found)))
+                found.append(Checks(Bench(understood, lanes, steps)).look(is_brief=bool(found)))
             except ModelRaisedError as error:
                 errors.append(str(error))
             if found and found[0].is_hopeless:
