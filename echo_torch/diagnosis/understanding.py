@@ -176,7 +176,7 @@ def _reader_of(
         if not names:
             raise _no_state(model, asked, signature) from None
         return _holding(model, kept, asked, names, chunk, inputs, sizes[0])
-    if not signature.is_open and not signature.is_sure and first is None:
+    if not signature.is_open and not signature.is_sure and (first is None or not signature.state):
         names = kept.changed()  # it returns several outputs, and its state is its own
         if names:
             return _holding(model, kept, asked, names, chunk, inputs, sizes[0])

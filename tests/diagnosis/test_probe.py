@@ -284,6 +284,21 @@ class Late(Keeping):
         return outputs
 
 
+class Tutorial(Keeping):
+    """`init_hidden` sets the attribute, and several outputs come back."""
+
+    def __init__(self):
+        super().__init__()
+        del self.hidden
+
+    def init_hidden(self, lanes):
+        self.hidden = torch.zeros(1, lanes, 6)
+
+    def forward(self, inputs):
+        outputs = super().forward(inputs)
+        return outputs, outputs.mean(dim=-1)
+
+
 class InABuffer(Keeping):
     def __init__(self):
         super().__init__()
@@ -317,6 +332,7 @@ HEALTHY = {
     "turned inside": TurnedInside,
     "counting": Counting,
     "late": Late,
+    "tutorial": Tutorial,
     "in a buffer": InABuffer,
     "within another": lambda: nn.Sequential(Keeping(), nn.Linear(6, 2)),
     "fixed number of lanes": lambda: Keeping(torch.zeros(1, 8, 6)),
@@ -342,7 +358,9 @@ def test_a_projection():
 
 
 NOT_CARRIED = [
-    name for name in HEALTHY if name not in ("late", "in a buffer", "within another", "fixed number of lanes")
+    name
+    for name in HEALTHY
+    if name not in ("late", "tutorial", "in a buffer", "within another", "fixed number of lanes")
 ]
 
 
