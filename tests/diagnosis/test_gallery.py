@@ -1,0 +1,183 @@
+"""The gallery of mistakes: each is made once, as people make it, and found by the check that can see it.
+
+docs/mistakes.md tells of them; its code and what is printed there are these.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from structures import mistakes_in_data as data
+from structures import mistakes_in_hand_over as hand_over
+from structures import mistakes_in_models as models
+from structures import word_language_model
+from support.trainers import quiet_trainer
+
+from echo_torch import diagnosis
+from echo_torch.diagnosis.gaps import StateWarning
+from echo_torch.lab.console import quiet_lightning
+
+
+def of_loader(make_loader, length=1200, **options):
+    """What reach says of a loader that is run over its own places."""
+    torch.manual_seed(1)
+    return diagnosis.reach_of(make_loader, length=length, **options).faults
+
+
+def of_batches(batches):
+    """What reach says of batches that say themselves where they stand."""
+    return diagnosis.reach(batches, stamps=data.stamps_of).faults
+
+
+def of_model(model, **options):
+    """What the probe says."""
+    return diagnosis.probe(model, models.WORDS, **options).faults
+
+
+def of_training(module, loader, validation_loader, audit, *, num_epochs=1, **options):
+    """What the audit says while the module trains."""
+    with warnings.catch_warnings(record=True) as caught, quiet_lightning():
+        warnings.simplefilter("always")
+        trainer = quiet_trainer(max_epochs=num_epochs, log_every_n_steps=1, callbacks=[audit], **options)
+        trainer.fit(module, loader, validation_loader)
+    return tuple(str(warning.message) for warning in caught if warning.category is StateWarning)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """What a check says of a faulty piece, and of the mended one: nothing."""
+
+    kind: str
+    faulty: Callable[[], tuple[str, ...]]
+    mended: Callable[[], tuple[str, ...]]
+
+
+def in_loader(kind, faulty, mended, **options):
+    return Mistake(kind, lambda: of_loader(faulty, **options), lambda: of_loader(mended, **options))
+
+
+def in_batches(kind, faulty, mended):
+    return Mistake(kind, lambda: of_batches(faulty()), lambda: of_batches(mended()))
+
+
+def in_training(kind, faulty, mended, **options):
+    return Mistake(kind, lambda: of_training(*faulty(), **options), lambda: of_training(*mended(), **options))
+
+
+def in_model(kind, faulty, mended=models.Model, **options):
+    return Mistake(kind, lambda: of_model(faulty(), **options), lambda: of_model(mended(), **options))
+
+
+def in_carry(kind, faulty, mended=models.reset_lanes):
+    return Mistake(kind, lambda: of_model(models.Model(), carry=faulty), lambda: of_model(models.Model(), carry=mended))
+
+
+FILES = [9, 30, 15, 21, 12]
+LENGTHS = torch.tensor([[3, 5, 4], [5, 2, 4], [4, 5, 3]])
+
+DATA_PATH = {
+    "one-step windows": in_loader("rows-skip", data.one_step_windows, data.one_step_windows_by_row),
+    "shuffled chunks": in_loader("shuffled", data.shuffled_chunks, data.chunks_in_order),
+    "view for transpose": in_loader("rows-skip", data.view_for_transpose, data.columns_by_transpose, time_major=True),
+    "number of chunks taken for their length": in_loader(
+        "rows-reread", data.count_for_length, data.chunks_of_a_length, length=240
+    ),
+    "rows left out when their text ends": in_loader(
+        "rows-changed", data.rows_left_out, data.rows_left_unused, length=240
+    ),
+    "workers with a block each": in_loader(
+        "shuffled", data.chunks_of_two_workers, data.chunks_of_two_workers_in_turn, length=240
+    ),
+    "one chunk lost at a resume": in_loader("rows-skip", data.one_chunk_lost, data.no_chunk_lost, length=240),
+    "loader begun again at a resume": in_loader(
+        "rows-reread", data.begun_again_at_resume, data.no_chunk_lost, length=240
+    ),
+    "padding counted as read": in_loader("rows-skip", data.padding_counted, data.padding_not_counted, length=240),
+    "interleaved files": in_batches(
+        "other-sequence", lambda: data.interleaved_files(FILES), lambda: data.files_in_their_rows(FILES)
+    ),
+    "rows sorted for packing": in_batches(
+        "other-sequence", lambda: data.sorted_for_packing(LENGTHS), lambda: data.sorted_and_put_back(LENGTHS)
+    ),
+    "two callers, one state": in_batches(
+        "other-sequence", lambda: data.callers_in_turn(20), lambda: data.callers_side_by_side(20)
+    ),
+}
+
+OTHER = "begins in another sequence"
+HAND_OVER = {
+    "no reset at done": in_training(
+        OTHER,
+        lambda: hand_over.on_sessions(hand_over.NoReset()),
+        lambda: hand_over.on_sessions(hand_over.Sessions()),
+    ),
+    "reset one batch late": in_training(
+        OTHER,
+        lambda: hand_over.on_sessions(hand_over.ResetOneBatchLate()),
+        lambda: hand_over.on_sessions(hand_over.Sessions()),
+    ),
+    "encoder that silently keeps its state": in_training(
+        OTHER,
+        lambda: hand_over.on_sentences(hand_over.SilentEncoder()),
+        lambda: hand_over.on_sentences(hand_over.FreshEncoder()),
+    ),
+    "state cut to a short last batch": in_training(
+        "2 lanes but the carried state has 3",
+        lambda: hand_over.on_a_short_last_batch(hand_over.CutToTheBatch()),
+        lambda: hand_over.on_full_batches(hand_over.Sessions()),
+    ),
+    "validation in the training's state": in_training(
+        "validation",
+        lambda: hand_over.on_text(hand_over.OneStateForAll()),
+        lambda: hand_over.on_text(word_language_model.Training(), columns=3),
+        val_check_interval=3,
+        num_sanity_val_steps=0,
+    ),
+    "first state out of the sanity check": in_training(
+        "sanity",
+        lambda: hand_over.on_text(hand_over.FromTheSanityCheck()),
+        lambda: hand_over.on_text(word_language_model.Training(), columns=3),
+    ),
+    "state of one epoch in the next": in_training(
+        "pass",
+        lambda: hand_over.on_text(hand_over.NeverFresh(), columns=0),
+        lambda: hand_over.on_text(word_language_model.Training(), columns=0),
+        num_epochs=2,
+    ),
+}
+
+MODEL = {
+    "tuple not detached": in_carry("gradient crosses the cut", models.tuple_not_detached),
+    "result of detach dropped": in_carry("gradient crosses the cut", models.result_dropped),
+    "state kept with its graph": in_model(
+        "gradient crosses the cut", models.KeptWithItsGraph, models.Keeping, state="state"
+    ),
+    "state reset at every batch": in_model("state is not carried", models.BeginsAnew),
+    "state not fed back": in_model("state is not carried", models.NotFedBack, models.Keeping, state="state"),
+    "batch_first forgotten": in_model("rows are mixed", models.BatchFirstForgotten),
+    "both directions of a text that goes on": in_model("time runs backwards", lambda: models.Model(bidirectional=True)),
+    "c and h exchanged": in_model("chunks differ from the whole", models.FieldsExchanged),
+    "state averaged over the batch": in_carry("lanes are mixed", models.averaged),
+    "state transposed": in_carry("lanes are mixed", models.transposed),
+    "mask on the features": in_carry("reset is incomplete", models.mask_on_the_features),
+}
+
+GALLERY = DATA_PATH | HAND_OVER | MODEL
+
+
+def test_no_name_stands_twice():
+    assert len(GALLERY) == len(DATA_PATH) + len(HAND_OVER) + len(MODEL)
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_a_mistake_is_found(name):
+    mistake = GALLERY[name]
+    found = mistake.faulty()
+    assert any(mistake.kind in fault for fault in found), found
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_the_mended_one_is_silent(name):
+    assert GALLERY[name].mended() == ()
