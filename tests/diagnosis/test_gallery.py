@@ -156,7 +156,7 @@ MODEL = {
     ),
     "state reset at every batch": in_model("state is not carried", models.BeginsAnew),
     "state not fed back": in_model("state is not carried", models.NotFedBack, models.Keeping, state="state"),
-    "batch_first forgotten": in_model("rows are mixed", models.BatchFirstForgotten),
+    "batch_first forgotten": in_model("rows are mixed", models.BatchFirstForgotten, inputs=models.words_of_rows),
     "both directions of a text that goes on": in_model("time runs backwards", lambda: models.Model(bidirectional=True)),
     "c and h exchanged": in_model("chunks differ from the whole", models.FieldsExchanged),
     "state averaged over the batch": in_carry("lanes are mixed", models.averaged),

@@ -40,6 +40,11 @@ class Keeping(Model):
         return self.output(features)
 
 
+def words_of_rows(lanes, steps):
+    """As the loader makes them: lanes first."""
+    return torch.randint(WORDS, (lanes, steps))
+
+
 # --- in the model ------------------------------------------------------------------------------------------------
 
 

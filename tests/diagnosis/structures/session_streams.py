@@ -55,34 +55,35 @@ class Events(IterableDataset):
 
     def __iter__(self):
         draw = torch.Generator().manual_seed(8)
-        read = dict.fromkeys(range(self.num_open), 0)  # of each open session, how many clicks
+        num_read = dict.fromkeys(range(self.num_open), 0)  # of each open session
+        last = {}  # the place of the last click that was handed out
         waiting = iter(range(self.num_open, len(self.sessions)))
-        while read:
-            some = [session for session in read if torch.rand((), generator=draw) < 0.6]
+        while num_read:
+            some = [session for session in num_read if torch.rand((), generator=draw) < 0.6]
             if not some:
                 continue
-            yield self.batch(some, read)
-            for session in some:
-                read[session] += CLICKS
-                if read[session] >= len(self.sessions[session]) - 1:
-                    del read[session]
-                    read.update({following: 0 for following in [next(waiting, None)] if following is not None})
+            batch = self.batch(some, num_read)
+            yield {**batch, "before": torch.tensor([last.get(session, -1) for session in some])}
+            last.update(zip(some, batch["place"].max(dim=1).values.tolist(), strict=True))
+            for session, has_ended in zip(some, batch["has_ended"].tolist(), strict=True):
+                num_read[session] += CLICKS
+                if has_ended:
+                    del num_read[session]
+                    num_read.update({following: 0 for following in [next(waiting, None)] if following is not None})
 
-    def batch(self, some, read):
+    def batch(self, some, num_read):
         clicks = torch.zeros(len(some), CLICKS, dtype=torch.long)
         following, place = torch.full_like(clicks, NO_CLICK), torch.full_like(clicks, -1)
+        has_ended = torch.zeros(len(some), dtype=torch.bool)
         for row, session in enumerate(some):
-            whole, begin = self.sessions[session], read[session]
-            number = min(CLICKS, len(whole) - 1 - begin)
-            clicks[row, :number] = whole[begin : begin + number]
-            following[row, :number] = whole[begin + 1 : begin + 1 + number]
-            place[row, :number] = torch.arange(begin, begin + number)
-        counts = torch.tensor([read[session] for session in some])
-        lengths = torch.tensor([len(self.sessions[session]) for session in some])
-        return {
-            "session": torch.tensor(some), "clicks": clicks, "following": following, "place": place,
-            "before": counts - 1, "has_ended": counts + CLICKS >= lengths - 1,
-        }  # fmt: skip
+            whole, begin = self.sessions[session], num_read[session]
+            end = min(begin + CLICKS, len(whole) - 1)
+            clicks[row, : end - begin] = whole[begin:end]
+            following[row, : end - begin] = whole[begin + 1 : end + 1]
+            place[row, : end - begin] = torch.arange(begin, end)
+            has_ended[row] = end == len(whole) - 1
+        session = torch.tensor(some)
+        return {"session": session, "clicks": clicks, "following": following, "place": place, "has_ended": has_ended}
 
 
 def make_loader():
