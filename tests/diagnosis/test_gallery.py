@@ -6,6 +6,7 @@ docs/mistakes.md tells of them; its code and what is printed there are these.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -20,20 +21,43 @@ from echo_torch.diagnosis.gaps import StateWarning
 from echo_torch.lab.console import quiet_lightning
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a check says: the faults by name, and a way to the lines that it prints."""
+
+    faults: tuple[str, ...]
+    lines: Callable[[], list[str]]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A kind of fault, the code that makes it, and what its check says of it and of the mended version."""
+
+    kind: str
+    code: Any
+    faulty: Callable[[], Found]
+    mended: Callable[[], Found]
+
+
+def reached(found):
+    return Found(found.faults, lambda: [diagnosis.explain(found)])
+
+
 def of_loader(make_loader, length=1200, **options):
     """What reach says of a loader that is run over its own places."""
     torch.manual_seed(1)
-    return diagnosis.reach_of(make_loader, length=length, **options).faults
+    return reached(diagnosis.reach_of(make_loader, length=length, **options))
 
 
 def of_batches(batches):
     """What reach says of batches that say themselves where they stand."""
-    return diagnosis.reach(batches, stamps=data.stamps_of).faults
+    return reached(diagnosis.reach(batches, stamps=data.stamps_of))
 
 
 def of_model(model, **options):
     """What the probe says."""
-    return diagnosis.probe(model, models.WORDS, **options).faults
+    found = diagnosis.probe(model, models.WORDS, **options)
+    return Found(found.faults, found.lines)
 
 
 def of_training(module, loader, validation_loader, audit, *, num_epochs=1, **options):
@@ -42,36 +66,36 @@ def of_training(module, loader, validation_loader, audit, *, num_epochs=1, **opt
         warnings.simplefilter("always")
         trainer = quiet_trainer(max_epochs=num_epochs, log_every_n_steps=1, callbacks=[audit], **options)
         trainer.fit(module, loader, validation_loader)
-    return tuple(str(warning.message) for warning in caught if warning.category is StateWarning)
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """What a check says of a faulty piece, and of the mended one: nothing."""
-
-    kind: str
-    faulty: Callable[[], tuple[str, ...]]
-    mended: Callable[[], tuple[str, ...]]
+    said = tuple(str(warning.message) for warning in caught if warning.category is StateWarning)
+    return Found(said, lambda: list(said))
 
 
 def in_loader(kind, faulty, mended, **options):
-    return Mistake(kind, lambda: of_loader(faulty, **options), lambda: of_loader(mended, **options))
+    return Mistake(kind, faulty, lambda: of_loader(faulty, **options), lambda: of_loader(mended, **options))
 
 
-def in_batches(kind, faulty, mended):
-    return Mistake(kind, lambda: of_batches(faulty()), lambda: of_batches(mended()))
+def in_batches(kind, faulty, mended, lengths):
+    return Mistake(kind, faulty, lambda: of_batches(faulty(lengths)), lambda: of_batches(mended(lengths)))
 
 
-def in_training(kind, faulty, mended, **options):
-    return Mistake(kind, lambda: of_training(*faulty(), **options), lambda: of_training(*mended(), **options))
+def in_training(kind, faulty, mended, put_on, *, put_mended_on=None, **options):
+    return Mistake(
+        kind,
+        faulty,
+        lambda: of_training(*put_on(faulty()), **options),
+        lambda: of_training(*(put_mended_on or put_on)(mended()), **options),
+    )
 
 
 def in_model(kind, faulty, mended=models.Model, **options):
-    return Mistake(kind, lambda: of_model(faulty(), **options), lambda: of_model(mended(), **options))
+    return Mistake(kind, faulty, lambda: of_model(faulty(), **options), lambda: of_model(mended(), **options))
 
 
-def in_carry(kind, faulty, mended=models.reset_lanes):
-    return Mistake(kind, lambda: of_model(models.Model(), carry=faulty), lambda: of_model(models.Model(), carry=mended))
+def in_carry(kind, faulty):
+    healthy = models.reset_lanes
+    return Mistake(
+        kind, faulty, lambda: of_model(models.Model(), carry=faulty), lambda: of_model(models.Model(), carry=healthy)
+    )
 
 
 FILES = [9, 30, 15, 21, 12]
@@ -96,55 +120,49 @@ DATA_PATH = {
     ),
     "padding counted as read": in_loader("rows-skip", data.padding_counted, data.padding_not_counted, length=240),
     "interleaved files": in_batches(
-        "other-sequence", lambda: data.interleaved_files(FILES), lambda: data.files_in_their_rows(FILES)
+        "other-sequence", data.interleaved_files, data.files_in_their_rows, [9, 30, 15, 21, 12]
     ),
     "rows sorted for packing": in_batches(
-        "other-sequence", lambda: data.sorted_for_packing(LENGTHS), lambda: data.sorted_and_put_back(LENGTHS)
+        "other-sequence",
+        data.sorted_for_packing,
+        data.sorted_and_put_back,
+        torch.tensor([[3, 5, 4], [5, 2, 4], [4, 5, 3]]),
     ),
-    "two callers, one state": in_batches(
-        "other-sequence", lambda: data.callers_in_turn(20), lambda: data.callers_side_by_side(20)
-    ),
+    "two callers, one state": in_batches("other-sequence", data.callers_in_turn, data.callers_side_by_side, 20),
 }
 
 OTHER = "begins in another sequence"
 HAND_OVER = {
-    "no reset at done": in_training(
-        OTHER,
-        lambda: hand_over.on_sessions(hand_over.NoReset()),
-        lambda: hand_over.on_sessions(hand_over.Sessions()),
-    ),
-    "reset one batch late": in_training(
-        OTHER,
-        lambda: hand_over.on_sessions(hand_over.ResetOneBatchLate()),
-        lambda: hand_over.on_sessions(hand_over.Sessions()),
-    ),
+    "no reset at done": in_training(OTHER, hand_over.NoReset, hand_over.Sessions, hand_over.on_sessions),
+    "reset one batch late": in_training(OTHER, hand_over.ResetOneBatchLate, hand_over.Sessions, hand_over.on_sessions),
     "encoder that silently keeps its state": in_training(
-        OTHER,
-        lambda: hand_over.on_sentences(hand_over.SilentEncoder()),
-        lambda: hand_over.on_sentences(hand_over.FreshEncoder()),
+        OTHER, hand_over.SilentEncoder, hand_over.FreshEncoder, hand_over.on_sentences
     ),
     "state cut to a short last batch": in_training(
         "2 lanes but the carried state has 3",
-        lambda: hand_over.on_a_short_last_batch(hand_over.CutToTheBatch()),
-        lambda: hand_over.on_full_batches(hand_over.Sessions()),
+        hand_over.CutToTheBatch,
+        hand_over.Sessions,
+        hand_over.on_a_short_last_batch,
+        put_mended_on=hand_over.on_full_batches,
     ),
     "validation in the training's state": in_training(
         "validation",
-        lambda: hand_over.on_text(hand_over.OneStateForAll()),
-        lambda: hand_over.on_text(word_language_model.Training(), columns=3),
+        hand_over.OneStateForAll,
+        word_language_model.Training,
+        hand_over.on_text,
+        put_mended_on=hand_over.on_text_of_three_columns,
         val_check_interval=3,
         num_sanity_val_steps=0,
     ),
     "first state out of the sanity check": in_training(
         "sanity",
-        lambda: hand_over.on_text(hand_over.FromTheSanityCheck()),
-        lambda: hand_over.on_text(word_language_model.Training(), columns=3),
+        hand_over.FromTheSanityCheck,
+        word_language_model.Training,
+        hand_over.on_text,
+        put_mended_on=hand_over.on_text_of_three_columns,
     ),
     "state of one epoch in the next": in_training(
-        "pass",
-        lambda: hand_over.on_text(hand_over.NeverFresh(), columns=0),
-        lambda: hand_over.on_text(word_language_model.Training(), columns=0),
-        num_epochs=2,
+        "pass", hand_over.NeverFresh, word_language_model.Training, hand_over.on_text_alone, num_epochs=2
     ),
 }
 
@@ -157,7 +175,7 @@ MODEL = {
     "state reset at every batch": in_model("state is not carried", models.BeginsAnew),
     "state not fed back": in_model("state is not carried", models.NotFedBack, models.Keeping, state="state"),
     "batch_first forgotten": in_model("rows are mixed", models.BatchFirstForgotten, inputs=models.words_of_rows),
-    "both directions of a text that goes on": in_model("time runs backwards", lambda: models.Model(bidirectional=True)),
+    "both directions of a text that goes on": in_model("time runs backwards", models.BothDirections),
     "c and h exchanged": in_model("chunks differ from the whole", models.FieldsExchanged),
     "state averaged over the batch": in_carry("lanes are mixed", models.averaged),
     "state transposed": in_carry("lanes are mixed", models.transposed),
@@ -174,10 +192,10 @@ def test_no_name_stands_twice():
 @pytest.mark.parametrize("name", GALLERY)
 def test_a_mistake_is_found(name):
     mistake = GALLERY[name]
-    found = mistake.faulty()
+    found = mistake.faulty().faults
     assert any(mistake.kind in fault for fault in found), found
 
 
 @pytest.mark.parametrize("name", GALLERY)
 def test_the_mended_one_is_silent(name):
-    assert GALLERY[name].mended() == ()
+    assert GALLERY[name].mended().faults == ()

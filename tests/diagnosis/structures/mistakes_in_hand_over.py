@@ -173,7 +173,16 @@ def on_a_short_last_batch(module):
 
 
 def on_text(module, *, columns=COLUMNS):
-    """Validated on columns of another text; 0: not validated."""
+    """Validated on another text of so many columns; 0: not validated."""
     validation_loader = make_loader(text(60), columns) if columns else None
     audit = diagnosis.StateAudit(stamps=word_language_model.stamps_of, state=lambda module: module.hidden)
     return module, make_loader(text()), validation_loader, audit
+
+
+def on_text_of_three_columns(module):
+    """As the healthy module validates."""
+    return on_text(module, columns=3)
+
+
+def on_text_alone(module):
+    return on_text(module, columns=0)

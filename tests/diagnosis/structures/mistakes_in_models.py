@@ -9,18 +9,15 @@ WORDS, SIZE = 12, 8
 class Model(nn.Module):
     """Healthy: words (lanes, steps) and a state in, scores and a state out."""
 
-    batch_first = True
-
-    def __init__(self, bidirectional=False):
+    def __init__(self):
         super().__init__()
         torch.manual_seed(0)
         self.embedding = nn.Embedding(WORDS, SIZE)
-        self.rnn = nn.LSTM(SIZE, SIZE, batch_first=self.batch_first, bidirectional=bidirectional)
-        self.output = nn.Linear(SIZE * (1 + bidirectional), WORDS)
+        self.rnn = nn.LSTM(SIZE, SIZE, batch_first=True)
+        self.output = nn.Linear(SIZE, WORDS)
 
     def initial_state(self, lanes):
-        directions = 1 + self.rnn.bidirectional
-        return torch.zeros(directions, lanes, SIZE), torch.zeros(directions, lanes, SIZE)
+        return torch.zeros(1, lanes, SIZE), torch.zeros(1, lanes, SIZE)
 
     def forward(self, words, state):
         features, state = self.rnn(self.embedding(words), state)
@@ -73,6 +70,15 @@ class KeptWithItsGraph(Keeping):
         return self.output(features)
 
 
+class BothDirections(Model):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(SIZE, SIZE // 2, bidirectional=True, batch_first=True)
+
+    def initial_state(self, lanes):
+        return torch.zeros(2, lanes, SIZE // 2), torch.zeros(2, lanes, SIZE // 2)
+
+
 class FieldsExchanged(Model):
     def forward(self, words, state):
         features, (cell, hidden) = self.rnn(self.embedding(words), state)  # it is (hidden, cell)
@@ -95,10 +101,6 @@ def result_dropped(state, starts):
     for field in state:
         field.detach()
     return state
-
-
-def detached(state, starts):
-    return tuple(field.detach() for field in state)
 
 
 def averaged(state, starts):
