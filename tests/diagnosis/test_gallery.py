@@ -31,7 +31,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A kind of fault, the code that makes it, and what its check says of it and of the mended version."""
+    """A kind of fault, the code that makes it, and what its check says of it and of the mended version.
+
+    Of reach and of the probe the kind is the first fault that they name, of the audit a part of its sentence.
+    """
 
     kind: str
     code: Any
@@ -92,7 +95,7 @@ def in_model(kind, faulty, mended=models.Model, **options):
 
 
 def in_carry(kind, faulty):
-    healthy = models.reset_lanes
+    healthy = models.detached_and_reset
     return Mistake(
         kind, faulty, lambda: of_model(models.Model(), carry=faulty), lambda: of_model(models.Model(), carry=healthy)
     )
@@ -193,7 +196,10 @@ def test_no_name_stands_twice():
 def test_a_mistake_is_found(name):
     mistake = GALLERY[name]
     found = mistake.faulty().faults
-    assert any(mistake.kind in fault for fault in found), found
+    if name in HAND_OVER:  # where the names are sentences
+        assert any(mistake.kind in said for said in found), found
+    else:
+        assert found[:1] == (mistake.kind,)
 
 
 @pytest.mark.parametrize("name", GALLERY)

@@ -14,6 +14,7 @@ from structures import (
 )
 from support.trainers import quiet_trainer
 
+from echo_torch.errors import RuleError
 from echo_torch.lab.console import quiet_lightning
 
 CARRIED = {
@@ -76,9 +77,11 @@ def test_the_model_is_healthy(name, is_training):
 
 
 @pytest.mark.parametrize("is_training", [True, False], ids=["train", "eval"])
-def test_a_model_without_a_state_has_none_that_is_carried(is_training):
+def test_a_model_without_a_state_is_said_to_have_none(is_training):
     model = packed_classifier.make_model().train(is_training)
-    assert packed_classifier.shake(model).faults == ("state is not carried",)
+    with pytest.raises(RuleError, match="`model` must hand a state on, and Classifier gives outputs alone"):
+        packed_classifier.shake(model)
+    assert all(module.training is is_training for module in model.modules())
 
 
 @pytest.mark.parametrize("name", STRUCTURES)

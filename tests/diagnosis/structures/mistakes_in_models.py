@@ -88,27 +88,36 @@ class FieldsExchanged(Model):
 # --- between two chunks ------------------------------------------------------------------------------------------
 
 
-def reset_lanes(state, starts):
-    """The healthy hand-over: detach, and zeros where a lane starts."""
-    return tuple(field.detach().masked_fill(starts.view(1, -1, 1), 0) for field in state)
+def reset(state, starts):
+    """Zeros where a lane starts."""
+    return tuple(field.masked_fill(starts.view(1, -1, 1), 0) for field in state)
+
+
+def detached_and_reset(state, starts):
+    """The healthy hand-over."""
+    return reset(tuple(field.detach() for field in state), starts)
 
 
 def tuple_not_detached(state, starts):
-    return state.detach() if isinstance(state, torch.Tensor) else state
+    if isinstance(state, torch.Tensor):
+        state = state.detach()
+    return reset(state, starts)
 
 
 def result_dropped(state, starts):
     for field in state:
         field.detach()
-    return state
+    return reset(state, starts)
 
 
 def averaged(state, starts):
-    return tuple(field.detach().mean(dim=1, keepdim=True).expand_as(field).contiguous() for field in state)
+    state = tuple(field.detach().mean(dim=1, keepdim=True).expand_as(field) for field in state)
+    return reset(state, starts)
 
 
 def transposed(state, starts):
-    return tuple(field.detach().transpose(1, 2).contiguous() for field in state)
+    state = tuple(field.detach().transpose(1, 2).contiguous() for field in state)
+    return reset(state, starts)
 
 
 def mask_on_the_features(state, starts):
