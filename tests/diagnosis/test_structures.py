@@ -63,9 +63,11 @@ def test_nothing_is_noted_where_a_state_is_carried(name):
 
 
 @pytest.mark.parametrize("name", FRESH_AT_EACH_BATCH)
-def test_a_state_that_ends_with_its_batch_is_noted_once(name):
-    (note,) = trained(FRESH_AT_EACH_BATCH[name])[0].notes
-    assert note.startswith("No state is carried")
+def test_a_state_that_ends_with_its_batch_is_noted_at_most_once(name):
+    """Once where the stamps do not tell that each batch begins anew."""
+    notes = trained(FRESH_AT_EACH_BATCH[name])[0].notes
+    assert name == "seq2seq" or len(notes) == 1
+    assert all(note.startswith("No state is carried") for note in notes)
 
 
 @pytest.mark.parametrize("is_training", [True, False], ids=["train", "eval"])
