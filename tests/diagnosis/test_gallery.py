@@ -31,7 +31,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A kind of fault, the call that finds it, the code that makes it, and what is said of it and of the mended version.
+    """A kind of fault, the call that finds it, the code that makes it, and what is said of it and without it.
 
     Of reach and of the probe the kind is a fault as they name it, of the audit a part of its sentence.
     """

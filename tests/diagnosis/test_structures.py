@@ -1,5 +1,6 @@
 """Healthy trainings of seven kinds: none of the three checks says anything against them."""
 
+import functools
 import math
 
 import pytest
@@ -32,11 +33,14 @@ STRUCTURES = CARRIED | FRESH_AT_EACH_BATCH
 WITH_A_STATE = {name: structure for name, structure in STRUCTURES.items() if structure is not packed_classifier}
 
 
-def trained(structure, *, num_epochs=3):
+@functools.cache
+def trained(name):
+    """The audit of a training over three passes of the loader, and its trainer."""
+    structure = STRUCTURES[name]
     module, loader, validation_loader = structure.make_training()
     audit = structure.watch()
     with quiet_lightning():
-        trainer = quiet_trainer(max_epochs=num_epochs, log_every_n_steps=1, callbacks=[audit], val_check_interval=3)
+        trainer = quiet_trainer(max_epochs=3, log_every_n_steps=1, callbacks=[audit], val_check_interval=3)
         trainer.fit(module, loader, validation_loader)
     return audit, trainer
 
@@ -50,8 +54,8 @@ def test_the_data_path_is_healthy(name):
 
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_the_training_is_healthy(name):
-    """Over several passes of the loader, most with validations between."""
-    audit, trainer = trained(STRUCTURES[name])
+    """Most with validations between."""
+    audit, trainer = trained(name)
     assert trainer.global_step > 3 * 3
     assert audit.num_faults == 0
     assert set(audit.gaps) <= {0}
@@ -59,13 +63,13 @@ def test_the_training_is_healthy(name):
 
 @pytest.mark.parametrize("name", CARRIED)
 def test_nothing_is_noted_where_a_state_is_carried(name):
-    assert trained(CARRIED[name])[0].notes == []
+    assert trained(name)[0].notes == []
 
 
 @pytest.mark.parametrize("name", FRESH_AT_EACH_BATCH)
 def test_a_state_that_ends_with_its_batch_is_noted_at_most_once(name):
     """Once where the stamps do not tell that each batch begins anew."""
-    notes = trained(FRESH_AT_EACH_BATCH[name])[0].notes
+    notes = trained(name)[0].notes
     assert name == "seq2seq" or len(notes) == 1
     assert all(note.startswith("No state is carried") for note in notes)
 
