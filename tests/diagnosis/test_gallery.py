@@ -74,10 +74,14 @@ def of_training(module, loader, validation_loader, audit, *, num_epochs=1, **opt
     return Found(said, lambda: list(said))
 
 
-def in_loader(kind, faulty, mended, length=1200, **options):
+def in_loader(kind, faulty, mended, length=1200, *, code=None, **options):
     call = f"reach_of({faulty.__name__}, length={length}{in_words(options)})"
     return Mistake(
-        kind, call, faulty, lambda: of_loader(faulty, length, **options), lambda: of_loader(mended, length, **options)
+        kind,
+        call,
+        code or faulty,
+        lambda: of_loader(faulty, length, **options),
+        lambda: of_loader(mended, length, **options),
     )
 
 
@@ -131,7 +135,11 @@ DATA_PATH = {
         "rows-changed", data.rows_left_out, data.rows_left_unused, length=240
     ),
     "workers with a block each": in_loader(
-        "shuffled", data.chunks_of_two_workers, data.chunks_of_two_workers_in_turn, length=240
+        "rows-skip",
+        data.chunks_of_two_workers,
+        data.chunks_of_two_workers_in_turn,
+        length=240,
+        code=data.ChunksOfWorkers,
     ),
     "one chunk lost at a resume": in_loader("rows-skip", data.one_chunk_lost, data.no_chunk_lost, length=240),
     "loader begun again at a resume": in_loader(

@@ -51,10 +51,8 @@ def chunks_of_a_length(tokens):
 
 def rows_left_out(tokens):
     texts = tokens.split([60, 60, 60, 35, 25])
-    return [
-        torch.stack([text[begin : begin + 5] for text in texts if begin < len(text)])
-        for begin in range(0, 60, 5)
-    ]  # fmt: skip
+    begins = range(0, 60, 5)
+    return [torch.stack([text[begin : begin + 5] for text in texts if begin < len(text)]) for begin in begins]
 
 
 def rows_left_unused(tokens):
