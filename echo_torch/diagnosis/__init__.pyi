@@ -4,6 +4,7 @@ from .data_path import reach as reach
 from .explaining import explain as explain
 from .gaps import GapCounts as GapCounts
 from .gaps import StateError as StateError
+from .gaps import StateNote as StateNote
 from .gaps import StateWarning as StateWarning
 from .positions import reach_of as reach_of
 from .probing import Probe as Probe
