@@ -1,12 +1,11 @@
-"""A loader of one's own, looked at by `reach`: what had a row of the batch read when it was asked?
+"""A loader of one's own, looked at by `reach_of`: what had a row of the batch read when it was asked?
 
 The loader runs over the numbers 0, 1, 2, ... instead of the data: then a batch says itself where its rows stand.
 """
 
-import torch
 from torch.utils.data import DataLoader, Dataset
 
-from echo_torch import Stamps, explain, reach
+from echo_torch import explain, reach_of
 
 STEPS, ROWS = 10, 4
 
@@ -33,8 +32,7 @@ def aligned(series):
 
 def look(name, make_loader, lag=12):
     """The answer lies twelve steps back, in the chunk before: only the carried state can bring it."""
-    positions = torch.arange(1000)
-    found = reach(make_loader(positions), lag, stamps=lambda batch: Stamps(step=batch))
+    found = reach_of(make_loader, length=1000, lag=lag)
     print(f"{name}: gap {found.gap}, answers read before: {found.reachable_share:.0%}\n  {explain(found)}")
     return found
 

@@ -276,7 +276,10 @@ def _shard(places: Places, rank: int, num_ranks: int) -> Places:
 def num_chunks_of(chunks: Iterable[Any]) -> int | None:
     """How many chunks there are, where that can be known before they are read; None where it cannot, or without end."""
     if isinstance(chunks, Sized):
-        return len(chunks)
+        try:
+            return len(chunks)
+        except TypeError:  # a DataLoader has a length only where its dataset has one
+            return None
     end = getattr(chunks, "num_chunks", None)
     return None if end is None else max(0, end - getattr(chunks, "start", 0))
 

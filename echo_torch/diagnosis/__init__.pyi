@@ -1,10 +1,12 @@
 from .audit import StateAudit as StateAudit
 from .data_path import Reach as Reach
-from .data_path import explain as explain
 from .data_path import reach as reach
+from .explaining import explain as explain
 from .gaps import GapCounts as GapCounts
 from .gaps import StateError as StateError
+from .gaps import StateNote as StateNote
 from .gaps import StateWarning as StateWarning
+from .positions import reach_of as reach_of
 from .probing import Probe as Probe
 from .probing import probe as probe
 from .stamps import Stamps as Stamps

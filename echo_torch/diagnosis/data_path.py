@@ -7,25 +7,28 @@ found here by following every lane through the chunks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from echo_torch.data.stream import EchoStream, num_chunks_of
 from echo_torch.diagnosis.following import Followed
-from echo_torch.diagnosis.stamps import Stamps, checked_stamps, stamps_of_chunk
+from echo_torch.diagnosis.stamps import CheckedStamps, Stamps, as_array, checked_stamps, stamps_of_chunk
 from echo_torch.errors import RuleError
+from echo_torch.randomness import random_state_kept
 from echo_torch.waiting import Progress, Waiting
 
 OTHER = "other"  # the gap of a hand-over into another sequence
 DEFAULT_MAX_LAG = 24
-DEFAULT_MAX_CHUNKS = 200
+DEFAULT_MAX_CHUNKS = 200  # of a stream without end
+_MOST_CHUNKS = 10_000  # of batches that nobody can count before
 _COLUMNS_PER_BLOCK = 2**14
-_FEW_LAGS = 40  # that are shown one by one
+_MANY_SIZES = 4  # of gaps, among which none is usual, for which chunks count as shuffled
 
 
 @dataclass(frozen=True)
@@ -37,42 +40,86 @@ class Reach:
             not 0: 5 skips five steps, -1 reads one step twice; 0 if all are 0; None if there are several.
         gaps: How often each gap occurs; "other" counts the hand-overs into another sequence without a reset.
         reachable_lags: Every lag up to the largest one looked at for which some asked target's symbol had been read.
-        lag: The lag that is asked.
-        reachable_share: Share of the asked targets whose answer the lane had read since its reset; None if none
-            is asked.
-        in_horizon_share: Share whose answer was read inside the very chunk that asks for it, so that the gradient
-            gets there.
+        lag: The lag that is asked; None where the stamps say where answers lie, or nobody does.
+        reachable_share: Share of the asked targets whose answers the lane had read since its reset; None if none
+            is asked, or nobody says where answers lie.
+        in_horizon_share: Share whose answers were read inside the very chunk that asks for them.
         ceiling: The best accuracy that any model could have; None where symbols are not known to be uniform.
         targets: How many targets were looked at.
         chunks: In how many chunks.
+        borders: As `gaps`, of the hand-overs from one chunk to a later one alone.
+        seam: As `gaps`, of the hand-overs from the last chunk to the first one of a second pass, if no state is reset
+            there; None where no second pass was seen.
+        rows: How many chunks have each number of rows.
+        row_changes: How often the number of rows changes without a reset of all of them.
+        first_row_change: The number of the first such chunk, counted from 0; None where there is none.
+        before_start: How many targets ask for what lies before their sequence begins, or before the first step of all
+            that their row reads: there the beginning of a training asks too early.
+        empty_chunks: The numbers of chunks that hold nothing.
+        is_whole: Whether all chunks were looked at.
     """
 
     gap: int | None
     gaps: dict[int | str, int]
     reachable_lags: list[int]
-    lag: int
+    lag: int | None
     reachable_share: float | None
     in_horizon_share: float | None
     ceiling: float | None
     targets: int
     chunks: int
+    borders: dict[int | str, int]
+    seam: dict[int | str, int] | None
+    rows: dict[int, int]
+    row_changes: int
+    first_row_change: int | None
+    before_start: int
+    empty_chunks: list[int]
+    is_whole: bool
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What a carried state would suffer from, empty where each row goes on where its state ended.
+
+        "rows-changed": a chunk has another number of rows; "other-sequence": a state goes on into another sequence;
+        "shuffled": gaps of many sizes, forward and back; else "rows-skip" and "rows-reread".
+        """
+        jumps = {gap: number for gap, number in self.gaps.items() if isinstance(gap, int) and gap != 0}
+        is_shuffled = (
+            len(jumps) >= _MANY_SIZES and min(jumps) < 0 < max(jumps) and 2 * max(jumps.values()) < sum(jumps.values())
+        )
+        found = {
+            "rows-changed": bool(self.row_changes),
+            "other-sequence": OTHER in self.gaps,
+            "shuffled": is_shuffled,
+            "rows-skip": not is_shuffled and any(gap > 0 for gap in jumps),
+            "rows-reread": not is_shuffled and any(gap < 0 for gap in jumps),
+        }
+        return tuple(name for name, is_found in found.items() if is_found)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
-        return {**asdict(self), "gaps": {str(gap): number for gap, number in self.gaps.items()}}
+        seam = None if self.seam is None else _with_text_keys(self.seam)
+        tables = {name: _with_text_keys(getattr(self, name)) for name in ("gaps", "borders", "rows")}
+        return {**asdict(self), **tables, "seam": seam, "faults": list(self.faults)}
+
+
+def _with_text_keys(counts: dict[Any, int]) -> dict[str, int]:
+    return {str(key): number for key, number in counts.items()}
 
 
 def reach(
     chunks: Iterable[Any],
-    lag: int,
+    lag: int | None = None,
     *,
     vocabulary_size: int | None = None,
     max_lag: int = DEFAULT_MAX_LAG,
-    max_chunks: int = DEFAULT_MAX_CHUNKS,
+    max_chunks: int | None = None,
+    is_repeated: bool = True,
     stamps: Callable[[Any], Stamps] = stamps_of_chunk,
     progress: Progress = False,
 ) -> Reach:
-    """Follow every lane through some chunks and say what it had read when it was asked.
+    """Follow every lane through the chunks and say what it had read when it was asked.
 
         stateful: row 0 reads steps 1, 7, 13, 19 of a sequence, one a chunk, and is asked for x(t-1)
         hand-overs 1 -> 7, 7 -> 13, 13 -> 19: gap 5.  Lags it could answer: 0, 6, 12, 18.  Not 1.
@@ -84,12 +131,19 @@ def reach(
     >>> found.gap, found.reachable_lags, found.ceiling
     (5, [0, 6, 12, 18], 0.01)
 
+    A loader of one's own is easiest to look at where it runs over positions instead of the data: see `reach_of`.
+
     Args:
-        chunks: Batches in the order of training: this project's chunks, or anything that `stamps` understands.
-        lag: How many steps back the answers lie, at least 0.
+        chunks: Batches in the order of training: this project's chunks, or anything that `stamps` understands. The
+            global random states are afterwards as they were.
+        lag: How many steps back the answers lie, at least 0; None: where `Stamps.answers` says, or nobody knows, and
+            gaps alone are found.
         vocabulary_size: Number of symbols, if they are uniform and independent; needed for the ceiling.
         max_lag: The largest lag that is looked for.
-        max_chunks: So many chunks are looked at, at most.
+        max_chunks: So many chunks are looked at, at most; None: all, of a stream without end 200, and where they
+            cannot be counted before at most 10,000.
+        is_repeated: Whether a training reads the chunks more than once: then the first chunk of a second pass is looked
+            at too, where all of the first were and they can be iterated again.
         stamps: Batch -> `Stamps`, for a loader of one's own.
         progress: Whether a progress bar is drawn on standard error where it takes longer than two seconds; "line": a
             sentence says how long it takes.
@@ -102,153 +156,154 @@ def reach(
         RuleError: If stamps are not integers and booleans.
     """
     for name, number, low in (("lag", lag, 0), ("max_lag", max_lag, 0), ("max_chunks", max_chunks, 1)):
-        if number < low:
+        if number is not None and number < low:
             raise RuleError(name, f"${name} must be at least {low}", number)
+    is_own_stream = isinstance(chunks, EchoStream)
     followed = Followed(lag, max_lag)
-    total = _num_chunks(chunks, max_chunks)
-    with Waiting("Following what each row reads", total, "chunks", progress=progress) as waiting:
-        for block in _blocks(chunks, max_chunks, stamps):
-            followed.add(*block)
+    read = _Reading(chunks, stamps, max_chunks)
+    # A loader that shuffles draws its order from the global generators, and the training must draw the same one.
+    with (
+        nullcontext() if is_own_stream else random_state_kept(),
+        Waiting("Following what each row reads", read.total, "chunks", progress=progress) as waiting,
+    ):
+        for block in read.blocks():
+            followed.add(block)
             waiting.done = followed.num_chunks
         if not followed.num_chunks:
-            raise RuleError("chunks", "$chunks must hold at least one chunk", "none")
+            got = "empty ones alone" if read.empty else "none"
+            raise RuleError("chunks", "$chunks must hold at least one chunk that is not empty", got)
         followed.close()
-    gaps: dict[int | str, int] = dict(sorted(followed.gaps.items()))
-    if followed.num_other:
-        gaps[OTHER] = followed.num_other
+        seam = _seam(chunks, stamps, read.last) if is_repeated and read.is_whole else None
+    return _found(followed, read, vocabulary_size, seam)
+
+
+def _found(followed: Followed, read: _Reading, vocabulary_size: int | None, seam: Followed | None) -> Reach:
     asked = followed.asked
-    share = followed.read_before / asked if asked else None
-    ceiling = None if share is None or vocabulary_size is None else share + (1 - share) / vocabulary_size
+    is_known = bool(asked) and followed.knows_answers
+    share = followed.read_before / asked if is_known else None
+    gaps = _gaps(followed.gaps, followed.num_other)
     jumps = [gap for gap in gaps if gap not in (0, OTHER)]
     return Reach(
         gap=0 if not jumps else int(jumps[0]) if len(jumps) == 1 else None,
         gaps=gaps,
         reachable_lags=np.flatnonzero(followed.is_reachable).tolist(),
-        lag=lag,
+        lag=followed.lag,
         reachable_share=share,
-        in_horizon_share=followed.read_in_chunk / asked if asked else None,
-        ceiling=ceiling,
+        in_horizon_share=followed.read_in_chunk / asked if is_known else None,
+        ceiling=None if share is None or vocabulary_size is None else share + (1 - share) / vocabulary_size,
         targets=asked,
         chunks=followed.num_chunks,
+        borders=_gaps(followed.borders, followed.num_other_at_borders),
+        seam=None if seam is None else _gaps(seam.borders, seam.num_other_at_borders),
+        rows=dict(sorted(followed.rows.items())),
+        row_changes=len(followed.row_changes),
+        first_row_change=followed.row_changes[0] if followed.row_changes else None,
+        before_start=followed.before_start,
+        empty_chunks=read.empty,
+        is_whole=read.is_whole,
     )
 
 
-def explain(found: Reach, *, memory_length: int | None = None, is_carried: bool = True) -> str:
-    """What follows from a reach, in one sentence for a beginner.
+def _gaps(counts: Counter[int], num_other: int) -> dict[int | str, int]:
+    gaps: dict[int | str, int] = dict(sorted(counts.items()))
+    if num_other:
+        gaps[OTHER] = num_other
+    return gaps
 
-    >>> batches = [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
-    >>> print(explain(reach(batches, lag=9, stamps=lambda batch: Stamps(step=batch))))
-    A row that is asked for the symbol 9 steps ago has never read it.
 
-    Args:
-        found: The reach.
-        memory_length: Steps that the network is shown at once, the current one among them; None: it is recurrent.
-        is_carried: Whether a state is handed from chunk to chunk.
+class _Reading:
+    """Chunks on their way to be followed.
+
+    Attributes:
+        total: How many are looked at, where that is known before.
+        empty: The numbers of those that hold nothing.
+        last: The last one that holds something, with one axis more, the chunks, before the others.
+        is_whole: Whether it is known that there are no more.
     """
-    if found.reachable_share is None or found.in_horizon_share is None:
-        return "Nothing is asked in these chunks, so there is nothing to learn."
-    what = "the symbol just read" if found.lag == 0 else f"the symbol {found.lag} step{'s' * (found.lag > 1)} ago"
-    best = "" if found.ceiling is None else f", so no training can get beyond {found.ceiling:.1%} on these"
-    if found.reachable_share == 0:
-        return f"A row that is asked for {what} has never read it{best}."
-    if memory_length is None:
-        horizon = _explain_horizon(found, is_carried=is_carried)
-    else:
-        among = "not among them" if memory_length <= found.lag else "among them, so no gradient has to cross a chunk"
-        shown = "the current symbol" if memory_length == 1 else f"the last {memory_length} symbols"
-        horizon = f"this network is shown {shown}, and the answer is {among}"
-    if found.reachable_share == 1:
-        return f"Every answer was read before by the row that is asked for it; {horizon}."
-    whose = f"Only for {found.reachable_share:.1%} of the targets the answer"
-    return f"{whose} was read before by the row that is asked for it{best}; {horizon}."
+
+    def __init__(self, chunks: Iterable[Any], stamps: Callable[[Any], Stamps], max_chunks: int | None) -> None:
+        self._chunks, self._stamps = chunks, stamps
+        self._number = num_chunks_of(chunks)
+        is_endless = isinstance(chunks, EchoStream) and self._number is None
+        unless_given = DEFAULT_MAX_CHUNKS if is_endless else _MOST_CHUNKS if self._number is None else self._number
+        self._most = unless_given if max_chunks is None else max_chunks
+        self.total = self._most if is_endless else None if self._number is None else min(self._most, self._number)
+        self.empty: list[int] = []
+        self.last: CheckedStamps | None = None
+        self.is_whole = self._number is not None and self._most >= self._number
+
+    def blocks(self) -> Iterator[CheckedStamps]:
+        """Chunks of one shape together, because a call of numpy costs as much as a thousand columns."""
+        chunks = self._chunks
+        is_plain = isinstance(chunks, EchoStream) and type(chunks).__iter__ is EchoStream.__iter__
+        blocks = self._of_stream() if is_plain and self._stamps is stamps_of_chunk else self._stacked()
+        for block in blocks:
+            self.last = CheckedStamps._make(field[-1:] for field in block)
+            yield block
+
+    def _of_stream(self) -> Iterator[CheckedStamps]:
+        assert isinstance(self._chunks, EchoStream)
+        left = self._most
+        for block in self._chunks.blocks():
+            yield _checked_block(stamps_of_chunk(block), left)
+            left -= len(block.step)
+            if left <= 0:
+                return
+
+    def _stacked(self) -> Iterator[CheckedStamps]:
+        held: list[CheckedStamps] = []
+        for fields in self._one_by_one():
+            is_alike = held and all(old.shape == new.shape for old, new in zip(held[0], fields, strict=True))
+            if held and (not is_alike or len(held) * fields.step.size >= _COLUMNS_PER_BLOCK):
+                yield _stack(held)
+                held = []
+            held.append(fields)
+        if held:
+            yield _stack(held)
+
+    def _one_by_one(self) -> Iterator[CheckedStamps]:
+        number = -1
+        for number, chunk in enumerate(islice(self._chunks, self._most)):
+            stamps = self._stamps(chunk)
+            if isinstance(stamps, Stamps) and 0 in as_array(stamps.step).shape:
+                self.empty.append(number)
+            else:
+                yield _checked(stamps, number)
+        self.is_whole |= number + 1 < self._most
 
 
-def reach_lines(found: Reach) -> list[str]:
-    """The numbers of a reach, for people."""
-    gaps = ", ".join(f"{number:,} x {gap}" for gap, number in found.gaps.items()) or "none"
-    gap = "several" if found.gap is None else steps_of_gap(found.gap)
-    lags = _lags_in_words(found.reachable_lags)
-    shares = [
-        f"{'-' if share is None else f'{share:.1%}'}" for share in (found.reachable_share, found.in_horizon_share)
-    ]
-    ceiling = "unknown" if found.ceiling is None else f"{found.ceiling:.1%}"
-    return [
-        f"gap: {gap} (hand-overs by gap: {gaps})",
-        f"reachable lags: {lags}",
-        f"answers (lag {found.lag}) read before: {shares[0]}, within the same chunk: {shares[1]}, "
-        f"of {found.targets:,} targets in {found.chunks} chunks",
-        f"ceiling: {ceiling}, the best accuracy that any model could have",
-    ]
+def _checked(stamps: Stamps, number: int) -> CheckedStamps:
+    try:
+        return checked_stamps(stamps)
+    except RuleError as error:
+        got = f"{error.got} in chunk {number}"
+        raise RuleError(error.name, error.message, got, reason=error.reason, way_out=error.way_out) from None
 
 
-def _lags_in_words(lags: list[int]) -> str:
-    if len(lags) > _FEW_LAGS:
-        return f"{', '.join(map(str, lags[: _FEW_LAGS // 2]))}, ..., {lags[-1]} ({len(lags):,} of them)"
-    return ", ".join(map(str, lags)) or "none"
-
-
-def steps_of_gap(gap: int) -> str:
-    """A gap in words."""
-    if gap == 0:
-        return "0, each row goes on where it stopped"
-    number = abs(gap)
-    return f"{gap}, a row {'skips' if gap > 0 else 'reads again'} {number} step{'s' * (number > 1)} at a time"
-
-
-def _explain_horizon(found: Reach, *, is_carried: bool) -> str:
-    share = (found.in_horizon_share or 0) / (found.reachable_share or 1)
-    if share == 1:
-        near = "it was read within the same chunk, where the gradient gets to"
-        if found.reachable_share != 1:
-            return near
-        in_the_way = ", and whether what is handed over gets in its way" if is_carried else ""
-        return f"{near}; whether the state has room for it{in_the_way}, training shows"
-    if share == 0:
-        return (
-            "it was always read in an earlier chunk, where no gradient gets to: nothing shapes the state for it, and "
-            "whether it is kept all the same, training shows"
-        )
-    return (
-        f"{share:.1%} of these were read within the same chunk, where the gradient gets to, and what is learned from "
-        "them can serve the others"
+def _checked_block(stamps: Stamps, most: int) -> CheckedStamps:
+    """The stamps of a block of a stream, which need no check."""
+    step, sequence, starts, is_read, is_asked = (as_array(field)[:most] for field in stamps[:5])
+    nothing = np.zeros((*step.shape, 0), np.int64)
+    restored = np.full((*sequence.shape, 1), -1)
+    is_place = step >= 0
+    return CheckedStamps(
+        step, sequence[..., None], starts[..., None], is_read & is_place, is_asked & is_place, nothing, restored
     )
 
 
-# Block after block: the fields of `Stamps`, with the chunks as one axis more.
-_Blocks: TypeAlias = Iterator[tuple[NDArray[Any], ...]]
+def _stack(held: list[CheckedStamps]) -> CheckedStamps:
+    return CheckedStamps._make(np.stack(field) for field in zip(*held, strict=True))
 
 
-def _blocks(chunks: Iterable[Any], max_chunks: int, stamps: Callable[[Any], Stamps]) -> _Blocks:
-    """The stamps of chunks of one shape together, because a call of numpy costs as much as a thousand columns."""
-    if isinstance(chunks, EchoStream) and type(chunks).__iter__ is EchoStream.__iter__ and stamps is stamps_of_chunk:
-        return _blocks_of_stream(chunks, max_chunks)
-    return _stacked(checked_stamps(stamps(chunk)) for chunk in islice(chunks, max_chunks))
-
-
-def _blocks_of_stream(stream: EchoStream, max_chunks: int) -> _Blocks:
-    for block in stream.blocks():
-        step, sequence, starts, is_read, is_asked = (np.asarray(field)[:max_chunks] for field in stamps_of_chunk(block))
-        yield step, sequence, starts, is_read & (step >= 0), is_asked
-        max_chunks -= len(step)
-        if max_chunks <= 0:
-            return
-
-
-def _stacked(stamps: Iterable[tuple[NDArray[Any], ...]]) -> _Blocks:
-    held: list[tuple[NDArray[Any], ...]] = []
-    for fields in stamps:
-        step = fields[0]
-        if held and (step.shape != held[0][0].shape or len(held) * step.size >= _COLUMNS_PER_BLOCK):
-            yield tuple(np.stack(field) for field in zip(*held, strict=True))
-            held = []
-        held.append(fields)
-    if held:
-        yield tuple(np.stack(field) for field in zip(*held, strict=True))
-
-
-def _num_chunks(chunks: Iterable[Any], max_chunks: int) -> int | None:
-    """How many chunks are looked at, where that can be known before."""
-    found = num_chunks_of(chunks)
-    if found is None:
-        return max_chunks if isinstance(chunks, EchoStream) else None  # a stream without a number has no end
-    return min(max_chunks, found)
+def _seam(chunks: Iterable[Any], stamps: Callable[[Any], Stamps], last: CheckedStamps | None) -> Followed | None:
+    """What the hand-overs into a second pass are like; None where there is none, or another number of rows."""
+    if last is None or iter(chunks) is chunks:
+        return None
+    first = next(iter(_Reading(chunks, stamps, 1).blocks()), None)
+    if first is None or first.step.shape[1] != last.step.shape[1]:
+        return None
+    followed = Followed(None, 0)
+    for block in (last, first):
+        followed.add(block._replace(answers=np.zeros((*block.step.shape, 0), np.int64)))
+    followed.close()
+    return followed

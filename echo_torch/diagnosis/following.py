@@ -1,249 +1,190 @@
 """Lanes followed through chunks: what each had read when it was asked, added up part by part.
 
-A part ends where all lanes are reset: nothing that was read before is of use after it, so it need not be kept.
+Between two parts only this is kept: where each lane stands, and which steps it has read since its reset, as spans.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from echo_torch.data.random_symbols import Integers
+from echo_torch.diagnosis.columns import Columns, Piece, Spans, columns_of, lane_of, last_places, lives_of, piece_of
+from echo_torch.diagnosis.first_reads import FirstReads, mark_reachable
+from echo_torch.diagnosis.stamps import CheckedStamps
+from echo_torch.errors import RuleError
 
-Booleans = NDArray[np.bool_]
-
-_COLUMNS_AT_ONCE = 2**20  # of a part; a longer one has as many as there are between two resets of all lanes
-_MANY_LOOKUPS = 2**26  # seconds of them
-_WIDEST_CORRELATION = 2**24
-_COST_OF_A_LAG = 400  # in lookups
-
-
-class Columns(NamedTuple):
-    """Columns of chunks, one after another, rows unravelled: 1-D arrays of one length.
-
-    `stretch` numbers what one lane reads of one sequence between two resets, `visit` the part of it in one chunk,
-    `life` what one lane reads between two resets of whatever sequence. `time` rises in the order of reading, and so
-    does the place in the arrays, of each lane.
-    """
-
-    stretch: Integers
-    visit: Integers
-    life: Integers
-    sequence: Integers
-    step: Integers
-    time: Integers
-    is_read: Booleans
-    is_asked: Booleans
-
-    def where(self, mask: Booleans) -> Columns:
-        """Some of them."""
-        return Columns._make(field[mask] for field in self)
-
-
-class _Piece(NamedTuple):
-    """Chunks of one shape: `step` and what stands beside it (chunks, lanes, steps), the others (chunks, lanes)."""
-
-    life: Integers
-    sequence: Integers
-    step: Integers
-    is_read: Booleans
-    is_asked: Booleans
-
-    def part(self, which: slice) -> _Piece:
-        return _Piece._make(field[which] for field in self)
+_COLUMNS_AT_ONCE = 2**20  # of a part
 
 
 class Followed:
     """What is found by following lanes, chunk after chunk.
 
     Args:
-        lag: How many steps back the answers lie.
+        lag: How many steps back the answers lie; None: where the stamps say, or nobody knows.
         max_lag: The largest lag that is looked for.
 
     Attributes:
+        lag: As it is given.
         gaps: How often each gap lies between two successive reads of a sequence.
         num_other: Hand-overs into another sequence.
+        borders: As `gaps`, of the hand-overs from a chunk to a later one, or from a buffer.
+        num_other_at_borders: As `num_other`, of these.
         is_reachable: bool (max_lag + 1,), the lags for which some asked target's symbol had been read.
         asked: Targets that were asked.
-        read_before: Those whose answer the lane had read since its reset.
-        read_in_chunk: Those whose answer was read inside the very chunk.
+        read_before: Those whose answers the lane had read since its reset.
+        read_in_chunk: Those whose answers were read inside the very chunk.
+        before_start: Those of which an answer lies before the sequence begins, or before the first step of all that
+            the lane reads.
         num_chunks: Chunks that were followed.
+        rows: How many chunks have each number of rows.
+        row_changes: Chunks, by number, with another number of rows than the one before, without a reset of all.
     """
 
-    def __init__(self, lag: int, max_lag: int) -> None:
-        self._lag = lag
+    def __init__(self, lag: int | None, max_lag: int) -> None:
+        self.lag = lag
         self.gaps: Counter[int] = Counter()
-        self.num_other = 0
+        self.borders: Counter[int] = Counter()
+        self.num_other = self.num_other_at_borders = 0
         self.is_reachable = np.zeros(max_lag + 1, np.bool_)
-        self.asked = self.read_before = self.read_in_chunk = self.num_chunks = 0
+        self.asked = self.read_before = self.read_in_chunk = self.before_start = self.num_chunks = 0
+        self.rows: Counter[int] = Counter()
+        self.row_changes: list[int] = []
+        self._num_rows: int | None = None
+        self._num_answers: int | None = None
+        self._first: dict[int, tuple[int, ...]] = {}  # of each lane, where it begins to read
         self._resets = np.zeros(0, np.int64)  # of each lane, so far
-        self._pieces: list[_Piece] = []
+        self._pieces: list[Piece] = []
+        self._spans = Spans.none()
         self._num_columns = 0
 
-    def add(self, step: Integers, sequence: Integers, starts: Booleans, is_read: Booleans, is_asked: Booleans) -> None:
+    def add(self, stamps: CheckedStamps) -> None:
         """Follow some more chunks of one shape.
 
         Args:
-            step: As of `Stamps`, with one axis more, the chunks, before the others; so are the others.
-            sequence: The same.
-            starts: The same.
-            is_read: The same.
-            is_asked: The same.
+            stamps: With one axis more, the chunks, before the others.
         """
-        num_chunks, num_lanes, num_steps = step.shape
+        num_chunks, num_lanes, _ = stamps.step.shape
+        self._count_rows(
+            num_chunks, num_lanes, is_reset=bool((stamps.starts[0, :, 0] | (stamps.restored[0, :, 0] >= 0)).all())
+        )
         self._resets = np.append(self._resets, np.zeros(max(0, num_lanes - len(self._resets)), np.int64))
-        resets = self._resets[:num_lanes] + np.cumsum(starts, axis=0)
-        self._resets[:num_lanes] = resets[-1]
-        piece = _Piece(np.arange(num_lanes) + 2**32 * resets, sequence, step, is_read, is_asked)
+        piece, self._resets[:num_lanes] = piece_of(stamps, self._resets[:num_lanes], self._answers(stamps))
         self.num_chunks += num_chunks
-        borders = np.flatnonzero(starts.all(axis=1) & (num_lanes == len(self._resets)))
-        if len(borders) and self._num_columns + borders[-1] * num_lanes * num_steps >= _COLUMNS_AT_ONCE:
-            self._keep(piece.part(slice(borders[-1])))
+        self._pieces.append(piece)
+        self._num_columns += piece.step.size
+        if self._num_columns >= _COLUMNS_AT_ONCE:
             self.close()
-            piece = piece.part(slice(borders[-1], None))
-        self._keep(piece)
 
-    def _keep(self, piece: _Piece) -> None:
-        if len(piece.step):
-            self._pieces.append(piece)
-            self._num_columns += piece.step.size
+    @property
+    def knows_answers(self) -> bool:
+        """Whether it is known where answers lie."""
+        return self.lag is not None or bool(self._num_answers)
+
+    def _count_rows(self, num_chunks: int, num_rows: int, *, is_reset: bool) -> None:
+        if self._num_rows is not None and num_rows != self._num_rows and not is_reset:
+            self.row_changes.append(self.num_chunks)
+        self._num_rows = num_rows
+        self.rows[num_rows] += num_chunks
+
+    def _answers(self, stamps: CheckedStamps) -> Integers:
+        """Where the answers lie, (chunks, lanes, steps, answers); as many everywhere, or none."""
+        num_answers = stamps.answers.shape[-1]
+        if self.lag is None:
+            if self._num_answers not in (None, num_answers):
+                raise RuleError(
+                    "stamps",
+                    "$stamps must return $answers with as many answers for each batch, or for none",
+                    f"{self._num_answers} and {num_answers}",
+                    way_out="repeat an answer where fewer are needed",
+                )
+            self._num_answers = num_answers
+            return stamps.answers
+        if num_answers:
+            rule = "$lag must be None where $stamps gives $answers"
+            raise RuleError("lag", rule, self.lag, reason="because both say where answers lie")
+        return (stamps.step - self.lag)[..., None]
 
     def close(self) -> None:
-        """Count what has been added; of the lanes' next chunks each must begin with a reset, or none follow."""
+        """Count what has been added."""
         if not self._pieces:
             return
-        columns = _columns_of(self._pieces)
-        self._pieces, self._num_columns = [], 0
+        columns, stretch_of_spans = columns_of(self._pieces, self._spans)
         self._count_gaps(columns.where(columns.step >= 0))
+        reads, put_in = columns.where(columns.is_read), columns.where(columns.is_put_in)
+        spans = (
+            np.append(stretch_of_spans, put_in.stretch),
+            np.append(self._spans.low, np.zeros(len(put_in.step), np.int64)),
+            np.append(self._spans.high, put_in.step),
+        )
+        first_reads = FirstReads(reads.stretch, reads.step, reads.time, spans)
+        self._note_first(columns)
         asks = columns.where(columns.is_asked)
-        if not len(asks.step):
-            return
-        reads = columns.where(columns.is_read)
-        first_reads = _FirstReads(reads.stretch, reads.step, reads.time)
-        in_chunk = _FirstReads(reads.visit, reads.step, reads.time)
+        if len(asks.step):
+            self._count_answers(asks, first_reads, FirstReads(reads.visit, reads.step, reads.time))
+        self._keep(columns, stretch_of_spans, first_reads)
+
+    def _keep(self, columns: Columns, stretch_of_spans: Integers, first_reads: FirstReads) -> None:
+        """Where the lanes stand, and what they have read, for the next part."""
+        lives = lives_of(self._resets)
+        stretch, low, high = first_reads.spans()
+        life, sequence = np.zeros((2, int(stretch.max(initial=-1)) + 1), np.int64)
+        for known, numbers in ((columns, columns.stretch), (self._spans, stretch_of_spans)):
+            is_asked_for = numbers < len(life)
+            life[numbers[is_asked_for]] = known.life[is_asked_for]
+            sequence[numbers[is_asked_for]] = known.sequence[is_asked_for]
+        spans = Spans(life[stretch], sequence[stretch], low, high)
+        self._spans = spans.where(lives[lane_of(spans.life)] == spans.life)
+        self._pieces, self._num_columns = [last_places(columns, lives)], 0
+
+    def _count_answers(self, asks: Columns, first_reads: FirstReads, in_chunk: FirstReads) -> None:
         self.asked += len(asks.step)
-        self.read_before += int((first_reads.time_of(asks.stretch, asks.step - self._lag) <= asks.time).sum())
-        self.read_in_chunk += int((in_chunk.time_of(asks.visit, asks.step - self._lag) <= asks.time).sum())
-        _mark_reachable(self.is_reachable, first_reads, asks)
+        self.before_start += int((asks.answers < self._begins(asks)[:, None]).any(axis=1).sum())
+        if asks.answers.shape[1]:
+            self.read_before += first_reads.count(asks.stretch, asks)
+            self.read_in_chunk += in_chunk.count(asks.visit, asks)
+        mark_reachable(self.is_reachable, first_reads, asks)
+
+    def _note_first(self, columns: Columns) -> None:
+        """Remember where each lane begins to read: life, sequence and step, and the time if it is in this part.
+
+        A state that is put in has read from the beginning.
+        """
+        self._first = {lane: (*first, -1) for lane, (*first, _) in self._first.items()}
+        if len(self._first) == len(self._resets):
+            return
+        places = np.flatnonzero(columns.is_read | columns.is_put_in)[::-1]
+        first = np.full(len(self._resets), -1)
+        first[lane_of(columns.life[places])] = places  # of a lane that is named often, the first place stays
+        step = np.where(columns.is_put_in, 0, columns.step)
+        for lane in np.flatnonzero(first >= 0).tolist():
+            fields = (columns.life, columns.sequence, step, columns.time)
+            self._first.setdefault(lane, tuple(int(field[first[lane]]) for field in fields))
+
+    def _begins(self, asks: Columns) -> Integers:
+        """Where the lane of each question began to read, as far as it is asked in its first life; else 0."""
+        first = np.full((4, len(self._resets)), -1)
+        for number, fields in self._first.items():
+            first[:, number] = fields
+        life, sequence, step, time = first
+        lane = lane_of(asks.life)
+        is_of_first = (asks.life == life[lane]) & (asks.sequence == sequence[lane]) & (asks.time >= time[lane])
+        return np.where(is_of_first, step[lane], 0)
 
     def _count_gaps(self, reads: Columns) -> None:
         order = np.argsort(reads.life, kind="stable")
-        life, sequence, step = reads.life[order], reads.sequence[order], reads.step[order]
+        life, sequence, step, row = (values[order] for values in (reads.life, reads.sequence, reads.step, reads.row))
         is_hand_over = life[1:] == life[:-1]
         is_same = sequence[1:] == sequence[:-1]
-        values, counts = np.unique((step[1:] - step[:-1] - 1)[is_hand_over & is_same], return_counts=True)
-        self.gaps.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        is_border = (row[1:] != row[:-1]) | reads.is_put_in[order][:-1]
+        gap = step[1:] - step[:-1] - 1
+        self.gaps.update(_counted(gap[is_hand_over & is_same]))
+        self.borders.update(_counted(gap[is_hand_over & is_same & is_border]))
         self.num_other += int((is_hand_over & ~is_same).sum())
+        self.num_other_at_borders += int((is_hand_over & ~is_same & is_border).sum())
 
 
-def _columns_of(pieces: list[_Piece]) -> Columns:
-    """All columns of some pieces."""
-    per_lane = [np.concatenate([piece[field].ravel() for piece in pieces]) for field in range(2)]
-    number = _numbered(*per_lane)
-    widths = np.concatenate([np.full(piece.life.size, piece.step.shape[2]) for piece in pieces])
-    of_lanes = (number, np.arange(len(number)), *per_lane)
-    stretch, visit, life, sequence = (np.repeat(values, widths) for values in of_lanes)
-    clock, times = 0, []
-    for piece in pieces:
-        num_chunks, _, num_steps = piece.step.shape
-        begins = clock + num_steps * np.arange(num_chunks)
-        times.append(np.broadcast_to(begins[:, None, None] + np.arange(num_steps), piece.step.shape).ravel())
-        clock += num_chunks * num_steps
-    step, is_read, is_asked = (np.concatenate([piece[field].ravel() for piece in pieces]) for field in range(2, 5))
-    return Columns(stretch, visit, life, sequence, step, np.concatenate(times), is_read, is_asked)
-
-
-def _numbered(life: Integers, sequence: Integers) -> Integers:
-    """The same number for each pair of a life and a sequence."""
-    order = np.lexsort((sequence, life))
-    is_new = np.ones(len(order), np.bool_)
-    is_new[1:] = (np.diff(life[order]) != 0) | (np.diff(sequence[order]) != 0)
-    number = np.empty(len(order), np.int64)
-    number[order] = np.cumsum(is_new) - 1
-    return number
-
-
-class _FirstReads:
-    """When each step was first read, within whatever is numbered by `part`."""
-
-    NEVER = np.iinfo(np.int64).max
-
-    def __init__(self, part: Integers, step: Integers, time: Integers) -> None:
-        self._width = int(step.max(initial=0)) + 1
-        key = part * self._width + step
-        order = np.argsort(key, kind="stable")  # of equal ones the first comes first, as it was read
-        key = key[order]
-        is_first = np.ones(len(key), np.bool_)
-        is_first[1:] = key[1:] != key[:-1]
-        self._keys, self._times = key[is_first], time[order][is_first]
-
-    def time_of(self, part: Integers, step: Integers) -> Integers:
-        """The time of the first read; `NEVER` where there was none."""
-        if not len(self._keys):
-            return np.full(len(step), self.NEVER)
-        key = part * self._width + step
-        place = np.minimum(np.searchsorted(self._keys, key), len(self._keys) - 1)
-        is_found = (self._keys[place] == key) & (step >= 0) & (step < self._width)
-        return np.where(is_found, self._times[place], self.NEVER)
-
-    def of_part(self, part: int) -> tuple[Integers, Integers]:
-        """The steps that were read in a part, rising, and when each was."""
-        low, high = np.searchsorted(self._keys, [part * self._width, (part + 1) * self._width])
-        return self._keys[low:high] - part * self._width, self._times[low:high]
-
-
-def _mark_reachable(is_reachable: Booleans, first_reads: _FirstReads, asks: Columns) -> None:
-    """Mark the lags for which some answer had been read."""
-    left = np.flatnonzero(~is_reachable[: int(asks.step.max()) + 1])
-    if len(left) * (len(asks.step) + _COST_OF_A_LAG) > _MANY_LOOKUPS:
-        asks = _mark_by_correlation(is_reachable, first_reads, asks)
-        left = left[~is_reachable[left]]
-    if not len(asks.step):
-        return
-    # Mostly one of the last is enough: they come after most reads.
-    some = slice(-1, -1000, -1)
-    for lag in left.tolist():
-        is_reachable[lag] = any(
-            (first_reads.time_of(asks.stretch[which], asks.step[which] - lag) <= asks.time[which]).any()
-            for which in (some, slice(None))
-        )
-
-
-def _mark_by_correlation(is_reachable: Booleans, first_reads: _FirstReads, asks: Columns) -> Columns:
-    """Mark all lags at once where each step was read after those before it; return the questions that are left.
-
-    There the lags are the differences between a step that is asked and one that is read, and no smaller than 0: where
-    the correlation of the two is not 0.
-    """
-    asks = asks.where(np.argsort(asks.stretch, kind="stable"))  # type: ignore[arg-type]  # places do as well
-    is_left = np.zeros(len(asks.step), np.bool_)
-    borders = np.flatnonzero(np.diff(asks.stretch, prepend=-1, append=-1))
-    for low, high in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
-        steps, times = first_reads.of_part(int(asks.stretch[low]))
-        asked = asks.step[low:high]
-        last = np.searchsorted(steps, asked, side="right") - 1  # the last step not after it that was ever read
-        width = 0 if not len(steps) else int(max(steps[-1], asked.max()) - steps[0]) + 1
-        if width > _WIDEST_CORRELATION or (np.diff(times) < 0).any():
-            is_left[low:high] = True
-            continue
-        is_after_all = (last >= 0) & (asks.time[low:high] >= times[np.maximum(last, 0)] if len(times) else False)
-        is_left[low:high] = (last >= 0) & ~is_after_all
-        if is_after_all.any():
-            lags = _differences(asked[is_after_all] - steps[0], steps - steps[0], width)
-            is_reachable[lags[lags < len(is_reachable)]] = True
-    return asks.where(is_left)
-
-
-def _differences(high: Integers, low: Integers, width: int) -> Integers:
-    """All differences from 0 on between a number of one kind and one of the other, all below a width."""
-    size = 1 << (2 * width - 1).bit_length()
-    spectra = []
-    for numbers in (high, low):
-        marks = np.zeros(size)
-        marks[numbers] = 1
-        spectra.append(np.fft.rfft(marks))
-    counts = np.fft.irfft(spectra[0] * spectra[1].conj(), size)[:width]
-    return np.flatnonzero(counts > 0.5)  # whole numbers, but for a rounding of 1e-7 at most
+def _counted(values: Integers) -> dict[int, int]:
+    numbers, counts = np.unique(values, return_counts=True)
+    return dict(zip(numbers.tolist(), counts.tolist(), strict=True))

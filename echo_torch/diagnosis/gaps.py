@@ -2,30 +2,60 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 
 from echo_torch.data.random_symbols import Integers
-from echo_torch.diagnosis.data_path import OTHER, reach
+from echo_torch.diagnosis.borders import Border, Ends, Faults, Flags, border_of, ends_after, faults_of, one_column
+from echo_torch.diagnosis.data_path import OTHER
+from echo_torch.diagnosis.listening import Heard
+from echo_torch.diagnosis.snapshots import Snapshot, filled_lanes
+from echo_torch.diagnosis.speaking import (
+    LEFT_BY_ANOTHER,
+    NOT_THE_ONE_LEFT,
+    OF_THE_SANITY_CHECK,
+    UNKNOWN,
+    Voice,
+    border_in_words,
+    none_is_carried,
+    other_lanes,
+)
+from echo_torch.diagnosis.speaking import StateError as StateError
+from echo_torch.diagnosis.speaking import StateNote as StateNote
+from echo_torch.diagnosis.speaking import StateWarning as StateWarning
 from echo_torch.diagnosis.stamps import Stamps, checked_places
-from echo_torch.errors import RuleError
+from echo_torch.models.state import leaves_of
 from echo_torch.ranks import gather, own_rank
 
-POLICIES = ("raise", "warn", "count")
+UNSEEN: Any = object()  # a state that cannot be looked at; None says that there is none
 _REMEMBERED_CHUNKS = 32
+_FEW_BATCHES = 3  # after which it is said that none has begun with a state
 
 
-class StateError(RuntimeError):
-    """A lane's carried state belongs to another place than its next chunk."""
+@dataclass
+class _Batch:
+    """A batch that has begun, until it is known which of its lanes go on."""
 
+    border: Border
+    leaves: list[Any] | None  # of the state that it begins with; None: unseen
+    is_new_pass: bool
+    is_handed: Flags  # lanes that go on, as far as is known
+    written: Flags  # where somebody else has written the state that is shown
+    is_from_check: bool = False  # whether that was the sanity check
+    is_reported: bool = False  # whether it was said
 
-class StateWarning(UserWarning):
-    """A lane's carried state belongs to another place than its next chunk, and the training goes on."""
+    @property
+    def num_lanes(self) -> int:
+        return len(self.border.first)
+
+    def is_filled(self) -> Flags:
+        """Where the state that is shown is not empty."""
+        return filled_lanes(self.leaves or [], self.num_lanes)
 
 
 class GapCounts:
@@ -43,14 +73,13 @@ class GapCounts:
     Attributes:
         gaps: As of `StateAudit`.
         num_faults: As of `StateAudit`.
+        notes: As of `StateAudit`.
 
     Raises:
         RuleError: If the policy is unknown.
     """
 
     def __init__(self, policy: str = "warn") -> None:
-        if policy not in POLICIES:
-            raise RuleError("policy", f"$policy must be one of {', '.join(POLICIES)}", repr(policy))
         self.policy = policy
         self._forget()
 
@@ -64,21 +93,33 @@ class GapCounts:
         """How often something was wrong."""
         return self._faults + sum(faults for _, faults in self._others)
 
+    @property
+    def notes(self) -> list[str]:
+        """What is no fault but worth knowing."""
+        return self._voice.notes
+
     def _forget(self) -> None:
         self._gaps: Counter[int | str] = Counter()
         self._faults = 0
         self._others: list[tuple[Counter[int | str], int]] = []  # of the other ranks
         self._is_restored = False
-        self._last: tuple[Integers, Integers, NDArray[np.bool_]] | None = None
+        self._last: Ends | None = None
         self._expected: tuple[list[int], list[int]] | None = None  # first steps and sequences, if nothing is special
-        self._left: Any = None
+        self._left: Snapshot | None = None
+        self._checked: Snapshot | None = None  # what the sanity check left, until the first batch
+        self._batch: _Batch | None = None
         self._recent: deque[Stamps] = deque(maxlen=_REMEMBERED_CHUNKS)
-        self._said: set[str] = set()
+        self._voice = Voice(self.policy)
+        self.has_carried = False  # whether any lane went on
+        self.takes_restored = False  # whether the next batch goes on with the state of a checkpoint, as far as is known
+        self._is_unclear = False
+        self._num_batches = self._num_begun_anew = 0
 
     def state_dict(self) -> dict[str, Any]:
         """What each rank has counted and where its lanes stand, for a checkpoint."""
         last = None if self._last is None else [values.tolist() for values in self._last]
-        return {"ranks": gather({"gaps": list(self._gaps.items()), "faults": self._faults, "last": last})}
+        own = {"gaps": list(self._gaps.items()), "faults": self._faults, "last": last, "carried": self.has_carried}
+        return {"ranks": gather(own)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Count on from a checkpoint of as many ranks."""
@@ -86,147 +127,224 @@ class GapCounts:
         ranks = state_dict["ranks"]
         own = ranks[own_rank()]
         self._gaps, self._faults = Counter(dict(own["gaps"])), own["faults"]
+        self.has_carried = own.get("carried", False)  # an older checkpoint does not know
         self._take_others([(rank["gaps"], rank["faults"]) for rank in ranks], own_rank())
         if own["last"] is not None:
             last, sequence, is_known = own["last"]
             self._last = np.array(last), np.array(sequence), np.array(is_known, dtype=np.bool_)
         self._is_restored = True
 
-    def begin(self) -> None:
-        """Begin anew, or go on where a checkpoint was."""
+    def begin(self, checked: Snapshot | None = None) -> None:
+        """Begin anew, or go on where a checkpoint was.
+
+        Args:
+            checked: The state that a sanity check has left, if it changed it.
+        """
         if not self._is_restored:
             self._forget()
+        self.takes_restored = self._is_restored and self.has_carried
         self._is_restored = False
         self._others = []
+        self._checked = checked
 
-    def look(self, stamps: Stamps, state: Any) -> None:
+    def look(
+        self, stamps: Stamps, state: Any = UNSEEN, *, is_new_pass: bool = False, is_settled_later: bool = False
+    ) -> None:
         """Compare a batch with where the lanes stand.
 
         Args:
             stamps: Of the batch, before it is read.
-            state: The carried state then; None where there is none to look at.
+            state: The carried state then; None where the lanes begin without one. Left out: it cannot be seen.
+            is_new_pass: Whether the loader begins anew with this batch.
+            is_settled_later: Whether `hear` and `settle` are going to tell which lanes go on.
         """
         self._recent.append(stamps)
         step, sequence, starts = checked_places(stamps)
-        if self._goes_on(state, step, sequence, starts):
+        leaves = None if state is UNSEEN else leaves_of(state)
+        self._batch = None
+        if not is_settled_later and self._goes_on(leaves, stamps, step, sequence, starts):
             return
-        first, last, has_read = _ends(step)
-        if self._last is not None:
-            self._check_writer(state, starts)
-            self._check_border(first, sequence, starts, has_read)
-        self._last = self._merge(last, sequence, starts, has_read)
-        is_known = self._last[2]
-        self._expected = ((self._last[0] + 1).tolist(), self._last[1].tolist()) if is_known.all() else None
+        border = border_of(stamps, step, sequence, starts)
+        nowhere = np.zeros(len(step), np.bool_)
+        self._batch = _Batch(border, leaves, is_new_pass, is_handed=nowhere, written=nowhere)
+        self._batch.written = self._written_lanes(self._batch)
+        if not is_settled_later:
+            self.settle()
 
-    def _goes_on(self, state: Any, step: Integers, sequence: Integers, starts: NDArray[np.bool_]) -> bool:
+    def _goes_on(self, leaves: Any, stamps: Stamps, step: Integers, sequence: Integers, starts: Flags) -> bool:
         """Whether all is as it should be and nothing special: almost every batch, at a fifth of the cost."""
-        if self._expected is None or state is not self._left:
+        if self._expected is None or leaves is None or self._left is None or not self._left.is_untouched(leaves):
+            return False
+        names: Integers | None = one_column(sequence)
+        resets = one_column(starts)
+        if names is None or resets is None or getattr(stamps, "restored", None) is not None:
             return False
         last = step[:, -1].tolist()
-        if (step[:, 0].tolist(), sequence.tolist()) != self._expected or any(starts.tolist()) or min(last) < 0:
+        if (step[:, 0].tolist(), names.tolist()) != self._expected or any(resets.tolist()) or min(last) < 0:
             return False
         self._gaps[0] += len(last)
-        self._last = step[:, -1], sequence, self._last[2]  # type: ignore[index]  # there was a batch before
+        self._last = step[:, -1], names, self._last[2]  # type: ignore[index]  # there was a batch before
         self._expected = [place + 1 for place in last], self._expected[1]
+        self.has_carried = True
         return True
 
-    def leave(self, state: Any) -> None:
-        """Remember which state the batch left."""
-        self._left = state
+    def hear(self, heard: Heard) -> None:
+        """Take note of what enters a recurrent layer, and compare the lanes at once that it shows to go on."""
+        if self._batch is None:
+            return
+        self._check_foreign(self._batch, heard)
+        self._check_writer(self._batch, heard.is_unknown)
+        self._check_border(self._batch, heard.is_carried, is_sure=True)
+
+    def settle(self, heard: Heard | None = None, *, is_connected: bool = False) -> None:
+        """Compare the lanes that go on, and remember where all of them end.
+
+        Args:
+            heard: What has entered the recurrent layers in this batch; None: nothing is known of any.
+            is_connected: Whether the state that was shown is known to be that of these layers.
+        """
+        batch, self._batch, self.takes_restored = self._batch, None, False
+        if batch is None:
+            return
+        is_restored = batch.border.restored >= 0
+        if batch.leaves is None:
+            goes_on = is_restored | (heard is None and not batch.is_new_pass)
+        else:
+            has_state = any(isinstance(leaf, Tensor) for leaf in batch.leaves)
+            goes_on = is_restored | (has_state if heard is None else batch.is_filled())
+        begun = np.zeros_like(batch.is_handed)
+        if heard is not None and (is_connected or batch.leaves is None):
+            begun = heard.is_begun
+        goes_on &= ~begun
+        self._check_writer(batch, ~begun)
+        self._check_border(batch, goes_on, is_sure=heard is not None)
+        if heard is not None or batch.leaves is not None:
+            self._look_for_carrying(batch, heard)
+        self._last = ends_after(batch.border, self._last, batch.is_handed)
+        last, sequence, is_known = self._last
+        self._expected = ((last + 1).tolist(), sequence.tolist()) if is_known.all() else None
+
+    def leave(self, state: Any = UNSEEN, *, is_copied: bool = True) -> None:
+        """Remember which state the batch left.
+
+        Args:
+            state: As of `look`.
+            is_copied: Whether its values are copied; needed where somebody may write into its tensors and back.
+        """
+        if state is UNSEEN:
+            self._left = None
+        elif self._left is None or not self._left.is_untouched(leaves_of(state)):
+            self._left = Snapshot(state, is_copied=is_copied)
+
+    def protect(self) -> None:
+        """Copy the state that was left, before a validation that may write into it and back."""
+        if self._left is not None:
+            self._left.copy()
 
     def end(self) -> None:
         """Count the lanes of all ranks. All of them must call it."""
+        self._say_if_none_is_carried(1)
         self._take_others(gather((list(self._gaps.items()), self._faults)), own_rank())
 
     def _take_others(self, ranks: Sequence[tuple[Sequence[tuple[int | str, int]], int]], own: int) -> None:
         self._others = [(Counter(dict(gaps)), faults) for rank, (gaps, faults) in enumerate(ranks) if rank != own]
 
-    def _check_writer(self, state: Any, starts: NDArray[np.bool_]) -> None:
-        if self._left is not None and state is not self._left and not starts.all():
-            self._report(
-                "writer",
-                1,
-                "The carried state is not the one that the last training batch left: something else wrote it in "
-                "between, such as a validation on the same state. Keep a state for each, or save and restore it.",
-            )
+    def _written_lanes(self, batch: _Batch) -> Flags:
+        """Where the state that is shown is not what it should be, by value; of empty lanes nobody cares."""
+        before, self._checked = self._checked or self._left, None
+        batch.is_from_check = before is not self._left
+        starts = batch.border.starts | (batch.border.restored >= 0)
+        if batch.leaves is None or before is None or starts.all():
+            return np.zeros_like(starts)
+        if not batch.is_from_check and before.is_untouched(batch.leaves):
+            return np.zeros_like(starts)
+        same = before.same_lanes(batch.leaves, batch.num_lanes)
+        return batch.is_filled() & ~starts & (same if batch.is_from_check else ~same)
 
-    def _check_border(
-        self,
-        first: Integers,
-        sequence: Integers,
-        starts: NDArray[np.bool_],
-        has_read: NDArray[np.bool_],
-    ) -> None:
-        assert self._last is not None
-        last, last_sequence, is_known = self._last
-        if len(last) != len(first):
-            if not starts.all():
-                self._report(
-                    "lanes",
-                    abs(len(last) - len(first)),
-                    f"The batch has {len(first)} lanes but the carried state has {len(last)}; a state that is cut or "
-                    "filled up belongs to nobody. Keep the number of rows, and leave rows unused.",
-                )
-            return
-        gap = first - last - 1
-        is_continued = is_known & ~starts & has_read
-        is_other = (sequence != last_sequence) & is_continued
-        wrong = (gap != 0) & is_continued | is_other
-        num_continued, num_wrong = int(np.count_nonzero(is_continued)), int(np.count_nonzero(wrong))
-        if num_continued > num_wrong:
-            self._gaps[0] += num_continued - num_wrong
-        if num_wrong:
-            self._report_border(np.flatnonzero(wrong), first, gap, is_other)
+    def _check_writer(self, batch: _Batch, enters: Flags) -> None:
+        """Report a state that somebody else wrote, where it enters the training."""
+        if (batch.written & enters).any():
+            self._report_writer(batch, OF_THE_SANITY_CHECK if batch.is_from_check else NOT_THE_ONE_LEFT)
 
-    def _report_border(self, lanes: Integers, first: Integers, gap: Integers, is_other: NDArray[np.bool_]) -> None:
-        assert self._last is not None
-        last, last_sequence, _ = self._last
-        kinds = [OTHER if is_other[lane] else int(gap[lane]) for lane in lanes]
-        self._gaps.update(kinds)
-        lane, kind = int(lanes[0]), kinds[0]
-        # Once said is enough: the text needs the reach, which takes longer than a batch.
-        if str(kind) in self._said and self.policy != "raise":
-            self._faults += len(lanes)
-            return
-        lags = ", ".join(map(str, reach(self._recent, 0, stamps=lambda stamps: stamps).reachable_lags[:10]))
-        if kind == OTHER:
-            what = f"its next chunk begins in another sequence, at step {first[lane]}, without a reset"
-        else:
-            assert isinstance(kind, int)
-            number = f"{abs(kind)} step{'s' * (abs(kind) > 1)}"
-            passed = f"{number} {'is' if abs(kind) == 1 else 'are'} {'skipped' if kind > 0 else 'read twice'}"
-            what = f"its next chunk begins at step {first[lane]}: {passed}"
-        others = f" ({len(lanes)} of {len(first)} lanes)" if len(lanes) > 1 else ""
-        self._report(
-            str(kind),
-            len(lanes),
-            f"Lane {lane}'s carried state ends at step {last[lane]} of sequence {last_sequence[lane]}, so step "
-            f"{last[lane] + 1} is expected, but {what}{others}. Lags that the rows have reached so far: {lags}.",
+    def _check_foreign(self, batch: _Batch, heard: Heard) -> None:
+        if heard.is_foreign.any():
+            self._report_writer(batch, OF_THE_SANITY_CHECK if self._last is None else LEFT_BY_ANOTHER)
+
+    def _report_writer(self, batch: _Batch, text: str) -> None:
+        if not batch.is_reported:
+            batch.is_reported = True
+            self._faults += 1
+            self._voice.report("writer", text)
+
+    def _check_border(self, batch: _Batch, goes_on: Flags, *, is_sure: bool) -> None:
+        """Compare the lanes that go on and have not been compared yet.
+
+        Args:
+            batch: The batch.
+            goes_on: Booleans (lanes,).
+            is_sure: Whether their state is known not to be empty; if not, it is looked at where something is wrong.
+        """
+        border, is_restored = batch.border, batch.border.restored >= 0
+        new = goes_on & ~batch.is_handed & (~border.starts | is_restored)
+        faults = faults_of(border, self._last, new)
+        if not is_sure and batch.leaves is not None and (faults.num_before or faults.is_wrong.any()):
+            new &= batch.is_filled() | is_restored
+            faults = faults_of(border, self._last, new)
+        batch.is_handed |= new
+        num_right = int(np.count_nonzero(faults.is_continued & ~faults.is_wrong))
+        if num_right:
+            self._gaps[0] += num_right
+        if faults.num_before:
+            self._faults += abs(faults.num_before - batch.num_lanes)
+            self._voice.report("lanes", other_lanes(faults.num_before, batch.num_lanes))
+        if faults.is_wrong.any():
+            self._report_border(batch, faults)
+
+    def _report_border(self, batch: _Batch, faults: Faults) -> None:
+        lanes = np.flatnonzero(faults.is_wrong)
+        sizes = [OTHER if faults.is_other[lane] else int(faults.gap[lane]) for lane in lanes]
+        kinds = [OTHER if size == OTHER else "gap" for size in sizes]
+        self._gaps.update(sizes)
+        self._faults += len(lanes)
+        for kind in dict.fromkeys(kinds):
+            # Once said is enough: the words need the reach, which takes longer than a batch.
+            is_awaited = self._voice.is_awaited(kind)
+            lane, number = int(lanes[kinds.index(kind)]), kinds.count(kind)
+            self._voice.report(kind, self._border_in_words(batch, faults, lane, number) if is_awaited else "")
+
+    def _border_in_words(self, batch: _Batch, faults: Faults, lane: int, number: int) -> str:
+        return border_in_words(
+            lane,
+            ends_at=(int(faults.last[lane]), int(faults.last_sequence[lane])),
+            begins_at=int(batch.border.first[lane]),
+            gap=None if faults.is_other[lane] else int(faults.gap[lane]),
+            lanes=(number, batch.num_lanes),
+            is_new_pass=batch.is_new_pass,
+            recent=self._recent,
         )
 
-    def _merge(
-        self, last: Integers, sequence: Integers, starts: NDArray[np.bool_], has_read: NDArray[np.bool_]
-    ) -> tuple[Integers, Integers, NDArray[np.bool_]]:
-        """Where the lanes end: those that read nothing keep their place, unless they were reset."""
-        if self._last is None or len(self._last[0]) != len(last):
-            return last, sequence, has_read
-        before, before_sequence, was_known = self._last
-        is_known = np.where(has_read, True, was_known & ~starts).astype(np.bool_)
-        return np.where(has_read, last, before), np.where(has_read, sequence, before_sequence), is_known
+    def _look_for_carrying(self, batch: _Batch, heard: Heard | None) -> None:
+        """Notice where no batch begins with a state, or where it is unknown what it begins with."""
+        self._num_batches += 1
+        self.has_carried |= bool(batch.is_handed.any())
+        if heard is not None and (heard.is_unknown | heard.is_foreign).any():
+            self._is_unclear = True
+            if batch.leaves is None and heard.is_unknown.any():
+                self.note("unknown", UNKNOWN)
+        if self._last is not None and not batch.is_new_pass:
+            is_begun = batch.border.has_read & ~batch.border.starts & ~batch.is_handed
+            self._num_begun_anew += bool(is_begun.any())
+        self._say_if_none_is_carried(_FEW_BATCHES)
 
-    def _report(self, kind: str, number: int, text: str) -> None:
-        self._faults += number
-        if self.policy == "raise":
-            raise StateError(text)
-        if self.policy == "warn" and kind not in self._said:
-            warnings.warn(text, StateWarning, stacklevel=2)
-        self._said.add(kind)
+    def _say_if_none_is_carried(self, at_least: int) -> None:
+        if self._num_begun_anew and self._num_batches >= at_least and not (self.has_carried or self._is_unclear):
+            self.note("carrying", none_is_carried(self._num_batches))
 
+    def note(self, kind: str, text: str) -> None:
+        """Say once what is no fault.
 
-def _ends(step: Integers) -> tuple[Integers, Integers, NDArray[np.bool_]]:
-    """First and last step of each lane, and whether it reads at all."""
-    is_place = step >= 0
-    rows = np.arange(len(step))
-    first = step[rows, is_place.argmax(axis=1)]
-    last = step[rows, step.shape[1] - 1 - is_place[:, ::-1].argmax(axis=1)]
-    return first, last, np.logical_or.reduce(is_place, axis=1)
+        Args:
+            kind: What it is about.
+            text: A sentence or more.
+        """
+        self._voice.note(kind, text)

@@ -1,40 +1,47 @@
-"""Does a model's state do what a state must? Found by changing one symbol, without any training."""
+"""Does a model's state do what a state must? Found by changing one input, without any training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from echo_torch.errors import RuleError
-from echo_torch.models.state import (
-    RecurrentModel,
-    StateForm,
-    detach_state,
-    initial_state_of,
-    leaves_of,
-    reset_state,
-    with_leaves,
-)
+from echo_torch.diagnosis.bench import Bench, Findings
+from echo_torch.diagnosis.calling import ModelRaisedError
+from echo_torch.diagnosis.keeping import model_kept
+from echo_torch.diagnosis.outputs import tensors_in
+from echo_torch.diagnosis.states import HandedState, num_features
+from echo_torch.diagnosis.understanding import Asked, Understood, understand
+from echo_torch.errors import RuleError, plain
+from echo_torch.models.state import StateForm, detach_state, leaves_of, reset_state
+from echo_torch.randomness import seeded
 
 FAULTS = {
-    "rows are mixed": "within a chunk, changing one lane's symbol moves another lane's outputs: lanes and steps are "
+    "random": "two equal readings differ in eval mode: something is drawn at every call, such as a dropout that is "
+    "always on; the other checks are made with the generators set to the same seed",
+    "rows are mixed": "within a chunk, changing one lane's input moves another lane's outputs: lanes and steps are "
     "swapped somewhere (batch_first?), or something is averaged over the batch",
-    "time runs backwards": "changing a symbol moves outputs of earlier steps",
-    "state is not carried": "changing a lane's last symbol moves nothing in its next chunk: the state is reset at "
-    "every batch, or dropped",
-    "lanes are mixed": "changing one lane's symbol moves another lane's outputs in the next chunk: the state is "
+    "time runs backwards": "changing an input moves outputs of earlier steps",
+    "state is not carried": "changing what a lane read moves nothing in its next chunk: the state is reset at every "
+    "batch, or dropped",
+    "lanes are mixed": "changing one lane's input moves another lane's outputs in the next chunk: the state is "
     "transposed, rolled or averaged over the batch",
     "reset is incomplete": "a lane that was reset still depends on what it read before: does the mask stand on the "
-    "lanes' axis?",
+    "lanes' axis, and is every field reset?",
     "reset hits others": "resetting one lane changes another lane's outputs: does the mask stand on the lanes' axis?",
     "gradient crosses the cut": "the loss of a chunk has a gradient in the chunk before: the state is not detached",
-    "failed": "the model raised an error at these sizes",
+    "chunks differ from the whole": "two chunks, one after another, give other outputs than the same steps as one: "
+    "fields are exchanged, scaled or dropped when the state is handed on",
+    "failed": "the model cannot be read",
 }
+_SMALL = (4, 4)  # as many lanes as steps: there a wrong batch_first raises no error
+_MOST_NUMBERS = 4_000_000  # in the outputs of one chunk
+_MOST_PRODUCTS = 1_000_000_000  # weights times lanes
+_MOST_WIDTHS = 3
+_MOST_STEPS = 32  # of which there are as many lanes
 
 
 @dataclass(frozen=True)
@@ -43,11 +50,13 @@ class Probe:
 
     Attributes:
         faults: Names out of `FAULTS`, empty where all is well.
-        influence: bool (probed lanes, lanes): whether changing the last symbol that a probed lane read moves each
+        influence: bool (probed lanes, lanes): whether changing the last input that a probed lane read moves each
             lane's outputs in the next chunk. Right is true for the lane itself and false elsewhere.
-        probed_lanes: The lanes whose symbols were changed.
+        probed_lanes: The lanes whose inputs were changed.
         gradient_crosses: Whether the next chunk's loss has a gradient in the chunk before.
         error: What the model raised, if it did.
+        took: What the probe took to be so where it was not told, in sentences.
+        unknown: What it could not look at, and why.
     """
 
     faults: tuple[str, ...]
@@ -55,10 +64,13 @@ class Probe:
     probed_lanes: tuple[int, ...]
     gradient_crosses: bool
     error: str = ""
+    took: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """The faults for people."""
-        return [f"{name}: {FAULTS[name]}" + (f" ({self.error})" if name == "failed" else "") for name in self.faults]
+        """The faults for people, then what was not looked at."""
+        faults = [f"{name}: {FAULTS[name]}" + (f" ({self.error})" if name == "failed" else "") for name in self.faults]
+        return faults + [f"not looked at: {text}" for text in self.unknown]
 
 
 def hand_over(state: Any, starts: Tensor, initial_state: Callable[[int], Any] | None = None) -> Any:
@@ -67,42 +79,85 @@ def hand_over(state: Any, starts: Tensor, initial_state: Callable[[int], Any] | 
 
 
 def probe(
-    model: RecurrentModel[Any],
-    vocabulary_size: int,
+    model: Any,
+    vocabulary_size: int | None = None,
     *,
+    inputs: Any = None,
+    call: Callable[[Any, Any, Any], Any] | None = None,
+    state: Callable[[int], Any] | str | None = None,
     carry: Callable[[Any, Tensor], Any] | None = None,
     num_lanes: int | None = None,
     num_steps: int | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
 ) -> Probe:
-    """Change one symbol at a time and see what moves.
+    """Change one input at a time and see what moves.
 
-    Two chunks are read, the state of the first handed to the second. As many lanes as the state has features, and
-    as many steps as lanes, are read by default: there a mask or an axis in the wrong place raises no error, so there
-    it must be looked for.
+    Two chunks are read in eval mode, the state of the first handed to the second. The default sizes are those at which
+    a mask or an axis in the wrong place raises no error: as many lanes as the state has features, and as many steps
+    as lanes. The model and all random states are afterwards as they were.
 
     >>> from echo_torch import EchoLSTM
-    >>> probe(EchoLSTM(10, 4), vocabulary_size=10).faults
+    >>> probe(EchoLSTM(10, 4)).faults
     ()
     >>> probe(EchoLSTM(10, 4), 10, carry=lambda state, starts: state).lines()[-1][:24]
     'gradient crosses the cut'
+    >>> probe(torch.nn.GRU(3, 4)).took[1]
+    'inputs: floats, 3 for each step, as `the model` reads them, (steps, lanes), as `the model` is not batch_first'
 
     Args:
-        model: Anything with `forward(symbols, state) -> (logits, state)` and `initial_state(lanes)`.
-        vocabulary_size: Symbols 0..n-1 are drawn, at least 2.
-        carry: (state, starts bool (lanes,)) -> the state for the next chunk, as the training does it; None: as
-            `EchoModule` and `Carry` do it.
-        num_lanes: Rows; None: as many as the state has features, at least 3.
-        num_steps: Columns; None: as many as lanes.
-        device: Where the model is.
+        model: A recurrent model: its `forward` takes a state and returns it, or it keeps its state itself.
+        vocabulary_size: Symbols 0..n-1 are drawn, at least 2; None: as the first embedding or an attribute says, and
+            floats as the first recurrent layer reads them where there is neither.
+        inputs: (lanes, steps) -> what the model reads, a tensor or any nesting of tuples, lists and dicts; or a batch
+            like it, lanes first, steps first where the first recurrent layer is not batch_first.
+        call: (model, inputs, state) -> (outputs, state), or outputs alone where the module keeps its state.
+        state: number of lanes -> the first state; or the dotted name of the attribute in which the module keeps it.
+            None: `model.initial_state`, `model.init_hidden`, or as the model begins without one.
+        carry: (state, starts bool (lanes,)) -> the state for the next chunk, as the training does it; None as a
+            result: it was set on the module. Not given: detached and reset, as `EchoModule` and `Carry` do it; with a
+            state on the module nothing is done between chunks.
+        num_lanes: Rows, at least 2; None: as above.
+        num_steps: Columns; None: as above.
+        device: Where the inputs go; None: where the model is.
 
     Returns:
-        The faults found, and which lanes moved.
+        The faults found, which lanes moved, what was taken, and what could not be looked at.
 
     Raises:
-        RuleError: If a number is too small to tell anything.
+        RuleError: If a number is too small to tell anything, or it cannot be worked out how the model is read.
     """
-    if vocabulary_size < 2:
+    _check(model, vocabulary_size, num_lanes, num_steps)
+    asked = Asked(vocabulary_size, inputs, call, state, carry, device)
+    sizes = [(3, 5), (num_lanes or _SMALL[0], num_steps or _SMALL[1]), _SMALL]
+    with torch.inference_mode(False), seeded(0), model_kept(model) as kept:
+        took = ["mode: eval, whatever the modes of the modules are; they are put back"]
+        try:
+            with torch.no_grad():
+                understood = understand(model, kept, asked, sizes)
+                num_lanes = understood.sizes[0] if understood.is_fixed else num_lanes
+                benches, unknown = _sizes_of(model, understood, num_lanes, num_steps)
+        except ModelRaisedError as error:
+            return _failed(str(error), took)
+        took += understood.took
+        took.append("benches: " + ", ".join(f"{lanes} lanes x {steps} steps" for lanes, steps in benches))
+        found: list[Findings] = []
+        errors: list[str] = []
+        for lanes, steps in benches:
+            try:
+                found.append(Bench(understood, lanes, steps).look(is_brief=bool(found)))
+            except ModelRaisedError as error:
+                errors.append(str(error))
+            if found and found[0].is_hopeless:
+                break
+    return _merged(found, errors, took, unknown)
+
+
+def _check(model: Any, vocabulary_size: int | None, num_lanes: int | None, num_steps: int | None) -> None:
+    if not callable(model) or isinstance(model, type):
+        rule = "$model must be a model that can be called"
+        got = f"the class {model.__name__}" if isinstance(model, type) else repr(model)[:40]
+        raise RuleError("model", rule, plain(got), way_out="give an object, such as `torch.nn.GRU(3, 4)`")
+    if vocabulary_size is not None and vocabulary_size < 2:
         raise RuleError(
             "vocabulary_size", "$vocabulary_size must be at least 2, or no symbol can be changed", vocabulary_size
         )
@@ -110,118 +165,84 @@ def probe(
         raise RuleError("num_lanes", "$num_lanes must be at least 2, or there is no other lane to touch", num_lanes)
     if num_steps is not None and num_steps < 1:
         raise RuleError("num_steps", "$num_steps must be at least 1", num_steps)
-    form = StateForm(initial_state_of(model))
-    num_lanes = num_lanes or max(3, _num_features(form))
-    carry = partial(_hand_over, form) if carry is None else carry
-    bench = _Bench(model, carry, vocabulary_size, num_lanes, num_steps or num_lanes, device)
-    lanes = tuple(dict.fromkeys((0, num_lanes // 2, num_lanes - 1)))
+
+
+def _sizes_of(
+    model: Any, understood: Understood, num_lanes: int | None, num_steps: int | None
+) -> tuple[list[tuple[int, int]], list[str]]:
+    """(lanes, steps) of each bench, and which would cost too much."""
+    if num_lanes is not None:
+        return [(num_lanes, num_steps or (min(num_lanes, _MOST_STEPS) if understood.is_fixed else num_lanes))], []
+    steps = num_steps or 2
+    wanted = sorted({max(3, width) for width in _widths_of(understood)})
+    benches: list[tuple[int, int]] = []
+    unknown = []
+    for width in wanted:
+        if len(benches) == _MOST_WIDTHS or not _is_cheap(model, understood, width, steps):
+            unknown.append(
+                f"a state transposed, or a mask over its features, with {width} lanes: it would take long; give "
+                f"`num_lanes={width}, num_steps=2`"
+            )
+        else:
+            benches.append((width, steps))
+    small = _SMALL if num_steps is None else (min(max(3, num_steps), _MOST_STEPS), num_steps)
+    benches.insert(0, small)  # it looks at all, the others at what is silent there alone
+    return list(dict.fromkeys(benches)), unknown
+
+
+def _widths_of(understood: Understood) -> list[int]:
+    """How many features each tensor of the state has."""
+    place = understood.reader.place
+    form = place.form if isinstance(place, HandedState) else StateForm(lambda lanes: _left(understood, lanes))
     try:
-        with torch.no_grad():
-            within, backwards = bench.move_within(lanes)
-            influence = bench.move_across(lanes)
-            incomplete, hits_others = bench.move_after_reset(lanes)
-        crosses = bench.gradient_crosses()
-    except Exception as error:  # whatever somebody's model does
-        nothing = torch.zeros(len(lanes), num_lanes, dtype=torch.bool)
-        return Probe(("failed",), nothing, lanes, False, f"{type(error).__name__}: {error}".splitlines()[0])
-    own = torch.zeros_like(influence)
-    own[torch.arange(len(lanes)), list(lanes)] = True
-    found = {
-        "rows are mixed": bool((within & ~own).any()),
-        "time runs backwards": backwards,
-        "state is not carried": not bool(influence[own].all()),
-        "lanes are mixed": bool((influence & ~own).any()),
-        "reset is incomplete": incomplete,
-        "reset hits others": hits_others,
-        "gradient crosses the cut": crosses,
-    }
-    return Probe(tuple(name for name, is_found in found.items() if is_found), influence, lanes, crosses)
+        return num_features(form.fresh(2), form.lane_axes)
+    except (RuleError, ModelRaisedError):
+        return []
 
 
-def _hand_over(form: StateForm, state: Any, starts: Tensor) -> Any:
-    return form.reset(detach_state(state), starts)
+def _left(understood: Understood, num_lanes: int) -> Any:
+    reader, chunk = understood.reader, understood.inputs.make(num_lanes, understood.sizes[1])
+    reader.again()
+    return reader.step(chunk, reader.begin(num_lanes), understood.inputs.in_words(chunk))[1]
 
 
-def _num_features(form: StateForm) -> int:
-    """The last axis of the first tensor that has one beside that of the lanes; 0 where none has."""
-    for leaf, axis in zip(leaves_of(form.fresh(1)), form.lane_axes, strict=True):
-        if isinstance(leaf, Tensor) and (sizes := [size for place, size in enumerate(leaf.shape) if place != axis]):
-            return sizes[-1]
-    return 0
+def _is_cheap(model: Any, understood: Understood, num_lanes: int, num_steps: int) -> bool:
+    """Whether a bench of so many lanes takes seconds, and not minutes or all of the memory."""
+    parameters = getattr(model, "parameters", tuple)
+    weights = sum(weight.numel() for weight in parameters())
+    reader, (lanes, steps) = understood.reader, understood.sizes
+    chunk = understood.inputs.make(lanes, steps)
+    reader.again()
+    outputs, state = reader.step(chunk, reader.begin(lanes), understood.inputs.in_words(chunk))
+    numbers = sum(tensor.numel() for tensor in [*tensors_in(outputs), *_tensors_of(state)])
+    return numbers / lanes / steps * num_lanes * num_steps <= _MOST_NUMBERS and weights * num_lanes <= _MOST_PRODUCTS
 
 
-class _Bench:
-    """A model, two chunks, and the ways to shake them."""
-
-    def __init__(
-        self,
-        model: RecurrentModel[Any],
-        carry: Callable[[Any, Tensor], Any],
-        vocabulary_size: int,
-        num_lanes: int,
-        num_steps: int,
-        device: torch.device | str,
-    ) -> None:
-        draw = torch.Generator().manual_seed(0)
-        self.model, self.carry, self.vocabulary_size, self.num_lanes = model, carry, vocabulary_size, num_lanes
-        shape = (2, num_lanes, num_steps)
-        self.first, self.second = torch.randint(vocabulary_size, shape, generator=draw).to(device)
-
-    def change(self, symbols: Tensor, lane: int, step: int) -> Tensor:
-        symbols = symbols.clone()
-        symbols[lane, step] = (symbols[lane, step] + 1) % self.vocabulary_size
-        return symbols
-
-    def outputs(self, first: Tensor, second: Tensor, starts: Tensor | None = None) -> Tensor:
-        """Logits of the second chunk, lanes first."""
-        if starts is None:
-            starts = torch.zeros(self.num_lanes, dtype=torch.bool)
-        _, state = self.model(first, self.model.initial_state(self.num_lanes))
-        logits, _ = self.model(second, self.carry(state, starts))
-        return logits
-
-    def move_within(self, lanes: tuple[int, ...]) -> tuple[Tensor, bool]:
-        """Which lanes a symbol of the same chunk moves, and whether it moves earlier steps."""
-        before = self.outputs(self.first, self.second)
-        middle = self.second.shape[1] // 2
-        differences = [
-            (self.outputs(self.first, self.change(self.second, lane, middle)) != before).any(dim=-1) for lane in lanes
-        ]
-        backwards = any(bool(moved[lane, :middle].any()) for moved, lane in zip(differences, lanes, strict=True))
-        return torch.stack([moved.any(dim=1) for moved in differences]).cpu(), backwards
-
-    def move_across(self, lanes: tuple[int, ...]) -> Tensor:
-        """Which lanes a symbol of the chunk before moves."""
-        before = self.outputs(self.first, self.second)
-        moved = [self.outputs(self.change(self.first, lane, -1), self.second) != before for lane in lanes]
-        return torch.stack([difference.flatten(1).any(dim=1) for difference in moved]).cpu()
-
-    def move_after_reset(self, lanes: tuple[int, ...]) -> tuple[bool, bool]:
-        """Whether a reset lane still depends on its past, and whether the reset changes other lanes."""
-        kept = self.outputs(self.first, self.second)
-        incomplete = hits_others = False
-        for lane in lanes:
-            starts = torch.zeros(self.num_lanes, dtype=torch.bool)
-            starts[lane] = True
-            before = self.outputs(self.first, self.second, starts)
-            after = self.outputs(self.change(self.first, lane, -1), self.second, starts)
-            incomplete |= bool((after[lane] != before[lane]).any())
-            hits_others |= bool((before != kept)[~starts].any())
-        return incomplete, hits_others
-
-    def gradient_crosses(self) -> bool:
-        """Whether the second chunk's outputs have a gradient in the state that the first one left."""
-        first = self.model.initial_state(self.num_lanes)
-        _, state = self.model(self.first, with_leaves(first, map(_as_leaf_of_the_graph, leaves_of(first))))
-        left = [leaf for leaf in leaves_of(state) if isinstance(leaf, Tensor) and leaf.requires_grad]
-        logits, _ = self.model(self.second, self.carry(state, torch.zeros(self.num_lanes, dtype=torch.bool)))
-        if not logits.requires_grad or not left:
-            return False
-        gradients = torch.autograd.grad(logits.square().sum(), left, allow_unused=True)
-        return any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+def _tensors_of(state: Any) -> list[Tensor]:
+    try:
+        return [leaf for leaf in leaves_of(state) if isinstance(leaf, Tensor)]
+    except RuleError:
+        return []
 
 
-def _as_leaf_of_the_graph(leaf: Any) -> Any:
-    if isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex()):
-        return leaf.detach().clone().requires_grad_()
-    return leaf
+def _failed(error: str, took: list[str]) -> Probe:
+    return Probe(("failed",), torch.zeros(0, 0, dtype=torch.bool), (), False, error, tuple(took))
+
+
+def _merged(found: list[Findings], errors: list[str], took: list[str], unknown: list[str]) -> Probe:
+    """One probe of several benches. A bench that raises is explained by the fault that another one names."""
+    named = {name for findings in found for name in findings.faults}
+    explained = named - {"random"}
+    if errors and not explained:
+        named.add("failed")
+    if explained - {"chunks differ from the whole"}:
+        named.discard("chunks differ from the whole")
+    if not found:
+        return _failed(errors[0], took)
+    shown = next((findings for findings in found if findings.found.get("lanes are mixed")), found[-1])
+    said = {text.split(":")[0]: text for findings in reversed(found) for text in findings.unknown}
+    unknown = [*dict.fromkeys(reversed(said.values())), *unknown]
+    faults = tuple(name for name in FAULTS if name in named)
+    crosses = "gradient crosses the cut" in named
+    error = errors[0] if "failed" in named else ""
+    return Probe(faults, shown.influence, shown.lanes, crosses, error, tuple(took), tuple(unknown))

@@ -175,7 +175,7 @@ class Plan:
 
     def _reach(self, chunks: EchoStream, **options: Any) -> Reach:
         lag = self.configuration.reading.lag
-        return reach(chunks, lag, vocabulary_size=self._symbols.uniform_over, **options)
+        return reach(chunks, lag, vocabulary_size=self._symbols.uniform_over, is_repeated=False, **options)
 
     @plain_torch()
     def evaluate(self, model: RecurrentModel[Any], *, is_reset: bool = False, progress: Progress = False) -> Evaluation:

@@ -112,9 +112,10 @@ def conclusion_lines(
         return [
             f"This is within 1 % of the ceiling of the data path, {ceiling:.1%}: what could be learned was learned."
         ]
-    if memory is not None and memory <= found.lag and ceiling is not None:
+    lag = configuration.reading.lag
+    if memory is not None and memory <= lag and ceiling is not None:
         sees = "the current symbol alone" if memory == 1 else f"the last {memory} symbols alone"
-        return [f"The data path allows {ceiling:.1%}, but this network sees {sees}; the answer lies {found.lag} back."]
+        return [f"The data path allows {ceiling:.1%}, but this network sees {sees}; the answer lies {lag} back."]
     trend = [] if (line := trend_line(metrics)) is None else [line]
     if interferes(result):
         cures = cures_of(configuration, found)

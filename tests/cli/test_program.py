@@ -124,6 +124,8 @@ def test_reach_says_it_before_any_training(capsys):
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {
         "gap", "gaps", "reachable_lags", "lag", "reachable_share", "in_horizon_share", "ceiling", "targets", "chunks",
+        "borders", "seam", "rows", "row_changes", "first_row_change", "before_start", "empty_chunks", "is_whole",
+        "faults",
     }  # fmt: skip
     assert (found["gap"], found["gaps"], found["ceiling"]) == (0, {"0": 1900}, 1.0)
     assert Path("lag.png").read_bytes().startswith(b"\x89PNG")

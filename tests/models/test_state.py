@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from echo_torch import EchoModule, LSTMState, detach_state, evaluate, probe, reset_state
+from echo_torch import EchoModule, LSTMState, detach_state, evaluate, reset_state
 from echo_torch.models.state import HiddenState, StateForm, names_of
 
 
@@ -149,7 +149,7 @@ def test_a_reset_keeps_the_type_of_the_numbers():
     assert found.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("use", [EchoModule, lambda model: evaluate(model, []), lambda model: probe(model, 5)])
+@pytest.mark.parametrize("use", [EchoModule, lambda model: evaluate(model, [])])
 def test_a_model_without_a_first_state_is_refused(use):
     with pytest.raises(
         ValueError, match=r"`model` must have a method initial_state\(num_lanes\).*Got GRU; for nn.GRU's"

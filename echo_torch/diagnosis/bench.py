@@ -1,0 +1,356 @@
+"""A model on the bench: two chunks of some lanes and steps, read again and again with one thing changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from echo_torch.diagnosis.calling import ModelRaisedError
+from echo_torch.diagnosis.outputs import OutputForm, differs, form_by_shape, scale_of, tensors_in
+from echo_torch.diagnosis.reading import Reader, ResetUnknownError
+from echo_torch.diagnosis.states import HandedState, HeldState
+from echo_torch.diagnosis.understanding import Understood
+from echo_torch.errors import RuleError
+from echo_torch.models.state import leaves_of
+
+TOLERANCE = 1e-4  # of the spread of the outputs: how far two chunks may be from the whole by rounding
+_ROUNDINGS = 16  # of the greatest output
+
+
+@dataclass
+class Findings:
+    """What one bench found.
+
+    Attributes:
+        found: Whether each fault that was looked for is there.
+        lanes: The lanes whose inputs were changed.
+        influence: bool (changed lanes, lanes), as of `Probe`.
+        unknown: What was not looked at, and why.
+    """
+
+    lanes: tuple[int, ...]
+    influence: Tensor
+    found: dict[str, bool] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether the model is so random that nothing else can be told."""
+        return list(self.found) == ["random"]
+
+    @property
+    def faults(self) -> list[str]:
+        """The names of the faults that are there."""
+        return [name for name, is_there in self.found.items() if is_there]
+
+
+class Bench:
+    """A model, two chunks, and the ways to shake them.
+
+    Args:
+        understood: The model as it is read.
+        num_lanes: Rows.
+        num_steps: Columns of each chunk.
+    """
+
+    def __init__(self, understood: Understood, num_lanes: int, num_steps: int) -> None:
+        self._reader: Reader = understood.reader
+        self._inputs = understood.inputs
+        self._num_lanes, self._num_steps = num_lanes, num_steps if understood.inputs.has_steps else 1
+        self._reader.again()
+        self._first, self._second = (self._inputs.make(num_lanes, self._num_steps) for _ in range(2))
+        self._shapes = self._inputs.in_words(self._first)
+        self._form = understood.form
+        lanes = tuple(dict.fromkeys((0, num_lanes // 2, num_lanes - 1)))
+        self._findings = Findings(lanes, torch.zeros(len(lanes), num_lanes, dtype=torch.bool))
+        self._is_moved = True  # whether any input moves any output, as far as it is known
+        self._own = torch.zeros_like(self._findings.influence)
+        self._own[torch.arange(len(lanes)), list(lanes)] = True
+
+    def look(self, *, is_brief: bool = False) -> Findings:
+        """All that can be looked at with these sizes.
+
+        Args:
+            is_brief: Only what the next chunk and the reset show, because another bench has looked at the rest.
+
+        Raises:
+            ModelRaisedError: If the model raises.
+            RuleError: If what comes back makes no sense.
+        """
+        with torch.no_grad():
+            self._prepare()
+            if not is_brief and self._is_random():
+                return self._findings
+            if self._form_here.lane_axis is None:
+                self._without_lanes()
+            else:
+                self._look_at_lanes(is_brief)
+        if is_brief:
+            return self._findings
+        self._look_at_the_gradient()
+        with torch.no_grad():
+            self._look_at_the_whole()
+        return self._findings
+
+    def _prepare(self) -> None:
+        place = self._reader.place
+        if isinstance(place, HandedState) and place.makes_its_own:
+            place.begin(self._num_lanes)
+        self._reader.again()
+        tensors = tensors_in(self._reader.step(self._first, self._reader.begin(self._num_lanes), self._shapes)[0])
+        sizes = (self._num_lanes, self._num_steps)
+        self._form_here: OutputForm = self._form or form_by_shape(
+            tensors, *sizes, is_time_first=self._inputs.has_steps and self._inputs.is_time_first
+        )
+        kind = tensors[self._form_here.place]
+        self._can_miss = not (kind.is_floating_point() or kind.is_complex())
+
+    def _read(self, *chunks: Any, starts: Tensor | None = None, is_seeded: bool = True) -> tuple[list[Tensor], Any]:
+        """Outputs of chunks that are read one after another, (lanes, steps, rest) each, and the state after them."""
+        self._reader.again(is_seeded=is_seeded)
+        state = self._reader.begin(self._num_lanes)
+        found, left = [], None
+        for number, chunk in enumerate(chunks):
+            if number:
+                state = self._reader.hand_over(left, self._no_starts() if starts is None else starts)
+            outputs, left = self._reader.step(chunk, state, self._inputs.in_words(chunk))
+            found.append(self._arranged(outputs))
+        return found, left
+
+    def _arranged(self, outputs: Any) -> Tensor:
+        try:
+            return self._form_here.arrange(outputs, self._num_lanes).clone()
+        except (IndexError, RuntimeError) as error:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors_in(outputs))
+            rule = "$call must return outputs of the same kind for any number of lanes and steps"
+            got = f"shapes {shapes} at inputs of shape {self._shapes}"
+            raise RuleError("call", rule, got, way_out="let it return the one tensor that the loss reads") from error
+
+    def _no_starts(self) -> Tensor:
+        return torch.zeros(self._num_lanes, dtype=torch.bool)
+
+    def _outputs(self, first: Any, second: Any, starts: Tensor | None = None) -> Tensor:
+        return self._read(first, second, starts=starts)[0][1]
+
+    def _is_random(self) -> bool:
+        """Whether equal readings differ though the generators begin alike; then nothing else can be told."""
+        self._reader.again()
+        free = [torch.stack(self._read(self._first, self._second, is_seeded=False)[0]) for _ in range(2)]
+        again = [torch.stack(self._read(self._first, self._second)[0]) for _ in range(2)]
+        differs_seeded = bool(differs(*again).any())
+        self._findings.found["random"] = differs_seeded or bool(differs(*free).any())
+        if differs_seeded:
+            self._say("all other checks: two equal readings differ though all generators begin at the same seed")
+        return differs_seeded
+
+    def _look_at_lanes(self, is_brief: bool) -> None:
+        self._before = self._outputs(self._first, self._second)
+        found = self._findings.found
+        if not is_brief:
+            found["rows are mixed"] = bool((self._move_within() & ~self._own).any())
+        influence = self._findings.influence = self._move_across()
+        if not is_brief:
+            found["state is not carried"] = self._is_dropped(bool(influence.any(dim=1).all()))
+        found["lanes are mixed"] = bool((influence & ~self._own).any())
+        self._look_at_the_reset(self._findings.lanes[:: 2 if is_brief else 1])
+
+    def _is_dropped(self, is_moved_later: bool) -> bool:
+        """Whether the state is dropped; where the outputs could not show it, that is said instead."""
+        if is_moved_later or (self._is_moved and not self._can_miss):
+            return not is_moved_later
+        why = (
+            "the outputs are whole numbers, and no change of the inputs moved them; let `call` return the logits"
+            if self._can_miss
+            else "no input moves the outputs, not even those of its own step; let `call` return what comes before them"
+        )
+        self._say(f"whether the state is carried: {why}")
+        return False
+
+    def _move_within(self) -> Tensor:
+        """Which lanes an input of the same chunk moves; and whether it moves earlier steps."""
+        middle, rows, is_backwards = self._num_steps // 2, [], False
+        self._is_moved = False
+        for lane in self._findings.lanes:
+            moved = differs(self._outputs(self._first, self._inputs.change(self._second, lane, middle)), self._before)
+            moved = moved.any(dim=2)
+            rows.append(moved.any(dim=1).cpu())
+            self._is_moved |= bool(moved.any())
+            is_backwards |= bool(moved[lane, :middle].any())
+        if self._form_here.step_axis is not None and middle:
+            self._findings.found["time runs backwards"] = is_backwards
+        elif self._form_here.step_axis is None:
+            self._say("time that runs backwards: the outputs have no axis for the steps")
+        return torch.stack(rows)
+
+    def _move_across(self) -> Tensor:
+        """Which lanes the chunk before moves: its last step, and where that moves nothing, any."""
+        rows = []
+        for lane in self._findings.lanes:
+            moved = self._moved_by(lane, -1)
+            rows.append(moved if bool(moved[lane]) else moved | self._moved_by(lane, None))
+        return torch.stack(rows)
+
+    def _moved_by(self, lane: int, step: int | None) -> Tensor:
+        outputs = self._outputs(self._inputs.change(self._first, lane, step), self._second)
+        return differs(outputs, self._before).flatten(1).any(dim=1).cpu()
+
+    def _look_at_the_reset(self, lanes: tuple[int, ...]) -> None:
+        place = self._reader.place
+        if isinstance(place, HeldState) and not self._reader.can_reset:
+            self._look_at_the_whole_reset(place)
+            self._say("the reset of single lanes: the module keeps the state itself; give `carry=lambda state, starts: "
+                      "...` if the training resets lanes")  # fmt: skip
+            return
+        if isinstance(place, HandedState) and not self._reader.is_own_carry and self._begins_otherwise(place):
+            self._say("the reset of single lanes: the model begins with something else than zeros where no state is "
+                      "given; give `state=lambda lanes: ...`")  # fmt: skip
+            return
+        try:
+            incomplete, hits_others = self._move_after_reset(lanes)
+        except ResetUnknownError as error:
+            self._say(f"the reset of single lanes: {error}")
+            return
+        self._findings.found |= {"reset is incomplete": incomplete, "reset hits others": hits_others}
+
+    def _move_after_reset(self, lanes: tuple[int, ...]) -> tuple[bool, bool]:
+        """Whether a reset lane still depends on its past, and whether the reset changes other lanes."""
+        incomplete = hits_others = False
+        for lane in lanes:
+            starts = self._no_starts()
+            starts[lane] = True
+            before = self._outputs(self._first, self._second, starts)
+            after = self._outputs(self._inputs.change(self._first, lane), self._second, starts)
+            incomplete |= bool(differs(after[lane], before[lane]).any())
+            hits_others |= bool(differs(before, self._before)[~starts].any())
+        return incomplete, hits_others
+
+    def _begins_otherwise(self, place: HandedState) -> bool:
+        """Whether a model that makes its own first state reads otherwise from zeros."""
+        if not place.makes_its_own:
+            return False
+        zeros = place.form.fresh(self._num_lanes)
+        self._reader.again()
+        outputs, _ = self._reader.step(self._first, zeros, self._shapes)
+        return not self._is_near(self._arranged(outputs), self._read(self._first)[0][0])
+
+    def _look_at_the_whole_reset(self, place: HeldState) -> None:
+        """Whether the module's own reset forgets all that was read."""
+        if place.reset is None:
+            return
+        found = []
+        for first in (self._first, self._inputs.change(self._first, 0)):
+            self._reader.again()
+            self._reader.step(first, self._reader.begin(self._num_lanes), self._shapes)
+            outputs, _ = self._reader.step(self._second, self._reader.begin(self._num_lanes), self._shapes)
+            found.append(self._arranged(outputs))
+        self._findings.found["reset is incomplete"] = bool(differs(*found).any())
+
+    def _without_lanes(self) -> None:
+        """What can be said where the outputs do not tell the lanes apart."""
+        self._say("which lanes are mixed, and the reset: the outputs have no axis for the lanes; let `call` return "
+                  "them before they are summed or averaged")  # fmt: skip
+        # Outputs of each step, but not of each lane: the lanes are taken for steps, or summed.
+        self._findings.found["rows are mixed"] = self._form_here.step_axis is not None
+        before = self._outputs(self._first, self._second)
+        moved = (differs(self._outputs(self._inputs.change(self._first, lane), self._second), before).any()
+                 for lane in self._findings.lanes)  # fmt: skip
+        self._findings.found["state is not carried"] = not self._can_miss and not all(map(bool, moved))
+
+    def _look_at_the_gradient(self) -> None:
+        """Whether the second chunk's outputs have a gradient in the state that the first one left."""
+        if self._can_miss:
+            self._say("the gradient: the outputs are whole numbers; let `call` return the logits")
+            return
+        try:
+            outputs, left = self._with_gradient()
+        except ModelRaisedError as error:  # it reads without a gradient, as all else has shown
+            self._say(f"the gradient: {error} where one is recorded")
+            return
+        if outputs.requires_grad:
+            self._findings.found["gradient crosses the cut"] = bool(left) and _has_gradient(outputs, left)
+        else:
+            self._say("the gradient: the outputs have none")
+
+    def _with_gradient(self) -> tuple[Tensor, list[Tensor]]:
+        """Outputs of the second chunk, and the tensors with a gradient in the state that the first one left."""
+        reader, chunks = self._reader, [self._inputs.with_gradient(part) for part in (self._first, self._second)]
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # cuDNN has no gradient in eval mode
+            reader.again()
+            begun = reader.begin(self._num_lanes)
+            begun = None if begun is None else self._inputs.with_gradient(begun)
+            _, state = reader.step(chunks[0], begun, self._shapes)
+            left = [leaf for leaf in _leaves_or_none(state) if isinstance(leaf, Tensor) and leaf.requires_grad]
+            handed = reader.hand_over(state, self._no_starts())
+            outputs, _ = reader.step(chunks[1], handed, self._shapes)
+            return self._arranged(outputs), left
+
+    def _look_at_the_whole(self) -> None:
+        """Whether two chunks give what the same steps give as one."""
+        if self._findings.faults:
+            return
+        why = self._why_no_whole()
+        if not why:
+            try:
+                self._compare_with_the_whole()
+            except ModelRaisedError as error:  # too long for the model, say
+                why = f"the two as one, of {2 * self._num_steps} steps, are not read: {error}"
+        if why:
+            self._say(f"whether two chunks give what the whole gives: {why}")
+
+    def _why_no_whole(self) -> str:
+        if not self._inputs.has_steps:
+            return "the inputs have no axis for the steps"
+        if not self._inputs.has_only_steps:
+            return "some inputs have no axis for the steps, such as lengths, and cannot be joined"
+        if self._can_miss:
+            return "the outputs are whole numbers"
+        if self._form_here.lane_axis is None:
+            return "the outputs have no axis for the lanes"
+        return ""
+
+    def _compare_with_the_whole(self) -> None:
+        whole, state = self._read(self._inputs.join(self._first, self._second))
+        parts, state_after = self._read(self._first, self._second)
+        if self._form_here.step_axis is not None:
+            is_near = self._is_near(torch.cat(parts, dim=1), whole[0])
+        else:  # one output for a chunk: it may pool its steps, and then the state alone is comparable
+            is_near = self._is_near(parts[1], whole[0]) or self._states_are_near(state_after, state)
+        self._findings.found["chunks differ from the whole"] = not is_near
+
+    def _states_are_near(self, one: Any, other: Any) -> bool:
+        pairs = list(zip(_leaves_or_none(one), _leaves_or_none(other), strict=False))
+        tensors = [pair for pair in pairs if all(isinstance(leaf, Tensor) for leaf in pair)]
+        return bool(tensors) and all(self._is_near(*pair) for pair in tensors)
+
+    def _is_near(self, one: Tensor, other: Tensor) -> bool:
+        """Whether two results are the same but for rounding."""
+        if one.shape != other.shape:
+            return False
+        if not (one.is_floating_point() or one.is_complex()):
+            return bool(torch.equal(one, other))
+        scale = scale_of(other)
+        centred = other - other.nanmean() if other.is_floating_point() and other.numel() else other
+        bound = max(TOLERANCE * scale_of(centred), _ROUNDINGS * torch.finfo(one.dtype).eps * scale)
+        return not bool((differs(one, other) & ~((one - other).abs() <= bound)).any())
+
+    def _say(self, text: str) -> None:
+        self._findings.unknown.append(text)
+
+
+def _leaves_or_none(state: Any) -> list[Any]:
+    try:
+        return leaves_of(state)
+    except RuleError:
+        return []
+
+
+def _has_gradient(outputs: Tensor, left: list[Tensor]) -> bool:
+    """Not of the sum of squares: of normalised outputs that is a constant."""
+    outputs = torch.view_as_real(outputs) if outputs.is_complex() else outputs
+    weights = torch.linspace(0.5, 1.5, outputs.numel(), device=outputs.device).sin().view(outputs.shape)
+    loss = (outputs.nan_to_num() * weights.to(outputs.dtype)).sum()
+    gradients = torch.autograd.grad(loss, left, allow_unused=True)
+    return any(gradient is not None and bool(gradient.any()) for gradient in gradients)
