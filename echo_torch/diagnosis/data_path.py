@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from echo_torch.data.stream import EchoStream, num_chunks_of
+from echo_torch.diagnosis.first_contact import missing_stamps
 from echo_torch.diagnosis.following import Followed
 from echo_torch.diagnosis.stamps import CheckedStamps, Stamps, as_array, checked_stamps, stamps_of_chunk
 from echo_torch.errors import RuleError
@@ -158,6 +159,9 @@ def reach(
     for name, number, low in (("lag", lag, 0), ("max_lag", max_lag, 0), ("max_chunks", max_chunks, 1)):
         if number is not None and number < low:
             raise RuleError(name, f"${name} must be at least {low}", number)
+    if not isinstance(chunks, Iterable):
+        rule = "$chunks must be batches that can be iterated"
+        raise RuleError("chunks", rule, type(chunks).__name__, way_out="hand over the loader of the training")
     is_own_stream = isinstance(chunks, EchoStream)
     followed = Followed(lag, max_lag)
     read = _Reading(chunks, stamps, max_chunks)
@@ -264,12 +268,22 @@ class _Reading:
     def _one_by_one(self) -> Iterator[CheckedStamps]:
         number = -1
         for number, chunk in enumerate(islice(self._chunks, self._most)):
-            stamps = self._stamps(chunk)
+            stamps = self._stamps_of(chunk)
             if isinstance(stamps, Stamps) and 0 in as_array(stamps.step).shape:
                 self.empty.append(number)
             else:
                 yield _checked(stamps, number)
         self.is_whole |= number + 1 < self._most
+
+    def _stamps_of(self, chunk: Any) -> Stamps:
+        if self._stamps is not stamps_of_chunk:
+            return self._stamps(chunk)
+        try:
+            return stamps_of_chunk(chunk)
+        except AttributeError:
+            how = "reach(loader, stamps=lambda batch: {stamps})"
+            shorter = "a loader that is made over an array needs nothing of it: write `reach_of(make_loader, length)`"
+            raise missing_stamps(chunk, how, shorter) from None
 
 
 def _checked(stamps: Stamps, number: int) -> CheckedStamps:

@@ -12,7 +12,7 @@ from echo_torch.errors import RuleError, plain, shorten
 _USUAL_KEYS = ("position", "positions", "step", "steps", "time")
 
 
-def missing_stamps(batch: Any, how: str) -> RuleError:
+def missing_stamps(batch: Any, how: str, shorter: str = "") -> RuleError:
     """The error for a batch that is no `Chunk` where no `stamps` are given.
 
     >>> print(missing_stamps([[1, 2], [0]], "reach(loader, stamps=lambda batch: {stamps})"))  # doctest: +ELLIPSIS
@@ -21,6 +21,7 @@ def missing_stamps(batch: Any, how: str) -> RuleError:
     Args:
         batch: The batch.
         how: The call that would do, with `{stamps}` where its stamps are made.
+        shorter: What to do instead where that is possible, a clause of its own.
 
     Returns:
         What is to be raised.
@@ -34,7 +35,7 @@ def missing_stamps(batch: Any, how: str) -> RuleError:
         reason="because only this project's `Chunk` says it by itself",
         way_out=plain(
             "let the loader hand out, with each batch, the position of every column in its sequence, integers (lanes, "
-            f"steps), here {what}, and write `{call}`"
+            f"steps), here {what}, and write `{call}`{shorter and f'; {shorter}'}"
         ),
     )
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from echo_torch import EXPERIMENTS, Chunk, EchoStream, LaneLayout, RandomSymbols, configure
+from echo_torch import EXPERIMENTS, Chunk, EchoStream, LaneLayout, RandomSymbols, UserError, configure
 from echo_torch.diagnosis import data_path, first_reads, following
 from echo_torch.diagnosis.data_path import OTHER, reach
 from echo_torch.diagnosis.explaining import reach_lines
@@ -501,6 +501,24 @@ def test_only_so_many_chunks_are_looked_at():
 def test_bad_stamps(stamps, error, message):
     with pytest.raises(error, match=message):
         reach([0], 1, stamps=lambda _: stamps)
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        (5, "`chunks` must be batches that can be iterated. Got int; hand over the loader"),
+        (
+            [[torch.zeros(2, 3), torch.zeros(2)]],
+            r"Got a list of 2 tensors; .*`reach\(loader, stamps=lambda batch: Stamps",
+        ),
+        ([{"x": 1, "time": 2}], r"Got a dict with x, time; .*stamps=lambda batch: Stamps\(step=batch\[\"time\"\]\)\)`"),
+        ([None], r"Got a NoneType; .*write `reach_of\(make_loader, length\)`"),
+    ],
+)
+def test_first_contact(batches, message):
+    """Which argument is missing, and the line that would do."""
+    with pytest.raises(UserError, match=message):
+        reach(batches)
 
 
 def test_several_answers_must_be_as_many_everywhere():
