@@ -129,6 +129,7 @@ def test_a_mistake_in_the_hand_over_is_named(name, mistake):
     axis = LANE_AXES.get(name, 1)
     found = probe(model, **glue, carry=lambda state, starts: carry(state, starts, axis))
     assert fault in found.faults
+    assert "failed" not in found.faults
     if fault in ("gradient crosses the cut", "state is not carried", "chunks differ from the whole"):
         assert found.faults == (fault,)
 
