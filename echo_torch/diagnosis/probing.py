@@ -158,6 +158,9 @@ def _check(model: Any, vocabulary_size: int | None, num_lanes: int | None, num_s
         rule = "$model must be a model that can be called"
         got = f"the class {model.__name__}" if isinstance(model, type) else repr(model)[:40]
         raise RuleError("model", rule, plain(got), way_out="give an object, such as `torch.nn.GRU(3, 4)`")
+    for name, value in {"vocabulary_size": vocabulary_size, "num_lanes": num_lanes, "num_steps": num_steps}.items():
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise RuleError(name, f"${name} must be a whole number", plain(repr(value)))
     if vocabulary_size is not None and vocabulary_size < 2:
         raise RuleError(
             "vocabulary_size", "$vocabulary_size must be at least 2, or no symbol can be changed", vocabulary_size

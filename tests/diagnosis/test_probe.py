@@ -496,6 +496,26 @@ def test_another_fault_explains_the_difference():
     assert probe(LanguageModel(), carry=of_zeros).faults == ("state is not carried",)
 
 
+def test_a_fault_of_another_bench_explains_the_difference():
+    def both(state, starts):
+        """Scaled at any number of lanes, and transposed at 6."""
+        is_square = len(starts) == 6
+        return tuple(part.transpose(1, 2).contiguous() if is_square else part for part in scaled(state, starts))
+
+    found = probe(LanguageModel(), carry=both)
+    assert "lanes are mixed" in found.faults
+    assert "chunks differ from the whole" not in found.faults
+
+
+def test_a_state_that_does_not_hold_the_last_step_is_carried():
+    class WithoutTheLast(LanguageModel):
+        def forward(self, symbols, state=None):
+            logits, _ = super().forward(symbols, state)
+            return logits, self.core(self.words(symbols[:, :-1]), state)[1]
+
+    assert probe(WithoutTheLast()).faults == ("chunks differ from the whole",)
+
+
 # --- what cannot be looked at -------------------------------------------------------------------------------------
 
 
@@ -599,6 +619,8 @@ def gru():
 REFUSED = [
     (lambda: probe(None), "`model` must be a model that can be called. Got None"),
     (lambda: probe("x"), "`model` must be a model that can be called. Got 'x'"),
+    (lambda: probe(gru(), "x"), "`vocabulary_size` must be a whole number. Got 'x'"),
+    (lambda: probe(gru(), num_lanes=3.5), "`num_lanes` must be a whole number. Got 3.5"),
     (lambda: probe(nn.GRU), "`model` must be a model that can be called. Got the class GRU"),
     (lambda: probe(nn.Linear(3, 4)), "`inputs` must say what the model reads"),
     (lambda: probe(nn.Linear(9, 4), inputs=torch.zeros(2, 3, 9)), "`model` must hand a state on, and Linear gives"),

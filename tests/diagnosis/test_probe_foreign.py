@@ -47,6 +47,13 @@ def test_a_healthy_one_has_no_fault(name, is_training):
     assert bool(found.influence[torch.arange(len(found.probed_lanes)), list(found.probed_lanes)].all())
 
 
+def test_a_first_state_without_lanes_means_that_the_model_makes_its_own():
+    model, glue = make("silero-vad")
+    found = probe(model, **glue, state=lambda lanes: torch.zeros(0))
+    assert found.faults == ()
+    assert not any("reset" in text for text in found.unknown)
+
+
 # --- what the training does between two chunks -------------------------------------------------------------------
 
 
@@ -129,6 +136,7 @@ def test_a_mistake_in_the_hand_over_is_named(name, mistake):
     axis = LANE_AXES.get(name, 1)
     found = probe(model, **glue, carry=lambda state, starts: carry(state, starts, axis))
     assert fault in found.faults
+    assert "failed" not in found.faults
     if fault in ("gradient crosses the cut", "state is not carried", "chunks differ from the whole"):
         assert found.faults == (fault,)
 
