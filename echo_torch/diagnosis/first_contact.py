@@ -16,7 +16,7 @@ def missing_stamps(batch: Any, how: str) -> RuleError:
     """The error for a batch that is no `Chunk` where no `stamps` are given.
 
     >>> print(missing_stamps([[1, 2], [0]], "reach(loader, stamps=lambda batch: {stamps})"))  # doctest: +ELLIPSIS
-    `stamps` must say where the rows of each batch stand, because ... Got a list of 2 parts; let the loader hand out ...
+    `stamps` must say where the rows of each batch stand, because ... Got a list of 2 parts; let the loader hand out, ...
 
     Args:
         batch: The batch.
