@@ -15,8 +15,8 @@ _USUAL_KEYS = ("position", "positions", "step", "steps", "time")
 def missing_stamps(batch: Any, how: str, shorter: str = "") -> RuleError:
     """The error for a batch that is no `Chunk` where no `stamps` are given.
 
-    >>> print(missing_stamps([[1, 2], [0]], "reach(loader, stamps=lambda batch: {stamps})"))  # doctest: +ELLIPSIS
-    `stamps` must say where the rows of each batch stand, because ... Got a list of 2 parts; let the loader hand out ...
+    >>> str(missing_stamps([[1, 2], [0]], "reach(loader, stamps=lambda batch: {stamps})")).split("write ")[1]
+    '`reach(loader, stamps=lambda batch: Stamps(step=batch[0]))`.'
 
     Args:
         batch: The batch.

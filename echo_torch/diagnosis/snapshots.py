@@ -22,18 +22,18 @@ class Snapshot:
     """
 
     def __init__(self, state: Any, *, is_copied: bool = True) -> None:
-        leaves, versions, is_lasting = leaves_of(state), [], isinstance(state, (Tensor, tuple))
-        for place, leaf in enumerate(leaves):
-            if isinstance(leaf, Tensor) and leaf.requires_grad:
-                leaves[place] = leaf.detach()  # its graph is not kept alive
-                is_lasting = False
-            version = version_of(leaf)
-            is_lasting = is_lasting and version is not None
-            versions.append(version)
-        self._leaves, self._versions = leaves, versions
-        self._state = (
-            state if is_lasting else None
-        )  # where it is known by itself, because its parts cannot be exchanged
+        leaves = leaves_of(state)
+        try:  # almost every state; one without a version, or with a graph that is not kept alive, takes longer
+            self._versions: list[int | None] = [leaf._version for leaf in leaves]
+            is_plain = True not in [leaf.requires_grad for leaf in leaves]
+        except (AttributeError, RuntimeError):
+            is_plain = False
+        if not is_plain:
+            leaves = [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            self._versions = [version_of(leaf) for leaf in leaves]
+        self._leaves = leaves
+        # Known by itself where its parts cannot be exchanged.
+        self._state = state if is_plain and isinstance(state, (tuple, Tensor)) else None
         self._values: list[Any] | None = None
         if is_copied:
             self.copy()

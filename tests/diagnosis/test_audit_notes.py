@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from support.foreign import LOST, ROWS, STATES, WIDTH, Own, batch_at, batches, fit
+from support.foreign import LOST, ROWS, STATES, WIDTH, Own, OwnCells, batch_at, batches, fit
 from torch import nn
 
 from echo_torch import Stamps
@@ -69,21 +69,6 @@ def test_a_training_that_carries_no_state_is_told_so_once(kind):
 def test_where_the_stamps_say_that_each_batch_starts_nothing_is_said():
     audit = StateAudit("raise", stamps=lambda batch: Stamps(batch["at"], starts=torch.ones(ROWS, dtype=torch.bool)))
     assert fit(Windows(), batches(0, 0, 0, 0), audit=audit).notes == []
-
-
-class OwnCells(Own):
-    """A recurrence that no layer of torch.nn computes."""
-
-    def __init__(self):
-        super().__init__()
-        self.core = nn.Linear(1 + WIDTH, WIDTH)
-
-    def read(self, batch):
-        state = torch.zeros(ROWS, WIDTH) if self.hidden is None else self.hidden
-        for x in batch["x"].unbind(1):
-            state = self.core(torch.cat([x, state], dim=1)).tanh()
-        self.hidden = state.detach()
-        return state
 
 
 def test_a_state_that_cannot_be_seen_is_told_so_once():

@@ -2,12 +2,26 @@
 
 import pytest
 import torch
-from support.foreign import RIGHT, ROWS, STATES, WIDTH, Own, batch_at, batches, fit, loader, no_hooks_are_left, stamps
+from support.foreign import (
+    RIGHT,
+    ROWS,
+    STATES,
+    WIDTH,
+    Own,
+    OwnCells,
+    batch_at,
+    batches,
+    fit,
+    loader,
+    no_hooks_are_left,
+    stamps,
+)
 from support.trainers import quiet_trainer
 
 from echo_torch.diagnosis.audit import StateAudit
 from echo_torch.diagnosis.gaps import StateError
 from echo_torch.lab.console import quiet_lightning
+from echo_torch.training import Carry
 
 
 class Leaking(Own):
@@ -133,3 +147,70 @@ def test_a_training_that_goes_on_from_a_checkpoint(kind, state, tmp_path):
     assert audit.num_faults == 0
     _, audit = run(batches(12, 16), "count", start=tmp_path / "half.ckpt", epochs=2)
     assert audit.gaps == ({0: 2 * ROWS, 4: ROWS} if handed else {0: 2 * ROWS})
+
+
+def test_a_validation_that_writes_into_the_tensors_themselves():
+    class Overwriting(Own):
+        def validation_step(self, batch, batch_idx):
+            for field, other in zip(self.hidden, self.core(batch["x"], self.hidden)[1], strict=True):
+                field.copy_(other)
+
+    with pytest.raises(StateError, match="such as a validation on the same state"):
+        fit(Overwriting(), **VALIDATING)
+
+
+def test_a_state_of_the_sanity_check_that_no_layer_shows():
+    """Only the state itself can tell, before and after."""
+
+    class Writing(OwnCells):
+        def validation_step(self, batch, batch_idx):
+            self.read(batch)
+
+    class Reading(OwnCells):
+        def __init__(self):
+            super().__init__()
+            self.hidden = torch.ones(ROWS, WIDTH)
+
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    options = {"validation": RIGHT[:1], "num_sanity_val_steps": 1, "check_val_every_n_epoch": 9}
+    with pytest.raises(StateError, match="the one that the sanity check left"):
+        fit(Writing(), state=STATES["shown"], **options)
+    assert fit(Reading(), state=STATES["shown"], **options).gaps == {0: 3 * ROWS}
+
+
+def test_a_memory_beside_a_layer_that_begins_anew_goes_on():
+    """The layer's empty state says nothing of a state that is not its own."""
+
+    class Remembering(OwnCells):
+        def __init__(self):
+            super().__init__()
+            self.encoder = torch.nn.GRU(1, 1, batch_first=True)
+
+        def read(self, batch):
+            return super().read({"x": self.encoder(batch["x"])[0]})
+
+    assert fit(Remembering(), state=STATES["shown"]).gaps == {0: 3 * ROWS}
+    with pytest.raises(StateError, match="4 steps are skipped"):
+        fit(Remembering(), [RIGHT[0], RIGHT[2]], state=STATES["shown"])
+
+
+def test_a_carry_whose_values_are_written_and_copied_back():
+    class Carrying(Own):
+        def __init__(self):
+            super().__init__()
+            self.carry = Carry(lambda lanes: (torch.zeros(1, lanes, WIDTH), torch.zeros(1, lanes, WIDTH)))
+
+        def read(self, batch):
+            output, state = self.core(batch["x"], self.carry.begin(torch.zeros(ROWS, dtype=torch.bool)))
+            self.carry.end(state)
+            return output
+
+        def validation_step(self, batch, batch_idx):
+            kept = [field.clone() for field in self.carry.state()]
+            for field, old in zip(self.carry.state(), kept, strict=True):
+                field.add_(1)
+                field.copy_(old)
+
+    assert fit(Carrying(), **VALIDATING).num_faults == 0
