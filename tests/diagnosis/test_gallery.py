@@ -3,9 +3,13 @@
 docs/mistakes.md tells of them; its code and what is printed there are these.
 """
 
+import inspect
+import re
+import textwrap
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,7 +125,9 @@ def in_carry(kind, faulty):
 
 
 def in_words(options):
-    return "".join(f", {name}={getattr(value, '__name__', repr(value))}" for name, value in options.items())
+    """Options as they stand in a call."""
+    words = {name: f'"{value}"' if isinstance(value, str) else value for name, value in options.items()}
+    return "".join(f", {name}={getattr(value, '__name__', value)}" for name, value in words.items())
 
 
 DATA_PATH = {
@@ -181,15 +187,15 @@ HAND_OVER = {
         val_check_interval=3,
         num_sanity_val_steps=0,
     ),
+    "state of one epoch in the next": in_training(
+        "new pass", hand_over.NeverFresh, word_language_model.Training, hand_over.on_text_alone, num_epochs=2
+    ),
     "first state out of the sanity check": in_training(
         "sanity",
         hand_over.FromTheSanityCheck,
         word_language_model.Training,
         hand_over.on_text,
         put_mended_on=hand_over.on_text_of_three_columns,
-    ),
-    "state of one epoch in the next": in_training(
-        "new pass", hand_over.NeverFresh, word_language_model.Training, hand_over.on_text_alone, num_epochs=2
     ),
 }
 
@@ -229,3 +235,58 @@ def test_a_mistake_is_found(name):
 @pytest.mark.parametrize("name", GALLERY)
 def test_the_mended_one_is_silent(name):
     assert GALLERY[name].mended().faults == ()
+
+
+# --- docs/mistakes.md -------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "mistakes.md").read_text()
+OF_EVERY_LOADER = re.compile(r" Neither a lag nor the places of answers are given.*")
+
+
+def section_of(name):
+    """What the page shows of a mistake: the code, the call, and what is printed."""
+    mistake = GALLERY[name]
+    kind = "" if name in HAND_OVER else f"`{mistake.kind}`: "
+    lines = [OF_EVERY_LOADER.sub(" ...", line) for line in mistake.faulty().lines()]
+    said = "\n".join(textwrap.fill(line, 118, subsequent_indent="  ", break_on_hyphens=False) for line in lines)
+    code = inspect.getsource(mistake.code)
+    return f"```python\n{code}```\n\n{kind}`{mistake.call}` says\n\n```text\n{said}\n```\n\nCure: "
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_the_page_shows_what_is_run_and_what_is_printed(name):
+    (section,) = re.findall(rf"^### {re.escape(name)}\n.+?\n\n(```.+?Cure: )\S", PAGE, flags=re.DOTALL | re.MULTILINE)
+    assert section == section_of(name)
+
+
+def test_the_page_has_the_mistakes_of_this_gallery():
+    assert re.findall(r"^### (.+)$", PAGE, flags=re.MULTILINE) == list(GALLERY)
+    assert re.findall(r"^\| \[(.+?)\]\((#.+?)\) \|", PAGE, flags=re.MULTILINE) == [
+        (name, "#" + re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-")) for name in GALLERY
+    ]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md"])
+def test_the_number_of_mistakes_is_this(page):
+    assert re.findall(r"(\d+) mistakes", (ROOT / page).read_text()) == [str(len(GALLERY))]
+
+
+def test_the_healthy_code_on_the_page_is_what_is_mended_to():
+    for healthy in (hand_over.Sessions.training_step, models.Model.forward, models.reset, models.detached_and_reset):
+        assert textwrap.dedent(inspect.getsource(healthy)) in PAGE
+
+
+def test_the_calls_at_the_beginning_of_the_page_run():
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.partition("## Data path")[0], flags=re.DOTALL)
+    places = [{"step": [[0, 1], [4, 5]], "sequence": [0, 1]}, {"step": [[2, 3], [6, 7]], "sequence": [0, 1]}]
+    own = {"make_loader": data.chunks_in_order, "loader": places, "model": models.Model(), "vocabulary_size": 12}
+    for block in blocks:
+        exec(block, own)
+    assert len(blocks) == 4
+    assert own["found"].faults == ()
+
+
+def test_what_the_page_says_that_none_of_them_sees():
+    assert "Detached at every step" in PAGE
+    assert of_model(models.DetachedAtEveryStep()).faults == ()

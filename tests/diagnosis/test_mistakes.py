@@ -1,11 +1,9 @@
-"""The gallery of mistakes: each is made once, and each is found by reach, by the audit or by the probe.
+"""Mistakes made to this project's own chunks, training and model: reach and the audit must say the same of them.
 
-docs/mistakes.md tells of them; the names there and here are the same.
+Those that people make in code of their own are in test_gallery.py.
 """
 
 import itertools
-import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,11 +15,10 @@ from echo_torch import EchoLSTM, EchoModule, LSTMState, configure
 from echo_torch.diagnosis.audit import StateAudit
 from echo_torch.diagnosis.data_path import OTHER, reach
 from echo_torch.diagnosis.gaps import StateError
-from echo_torch.diagnosis.probing import FAULTS, hand_over, probe
+from echo_torch.diagnosis.probing import probe
 from echo_torch.lab.console import quiet_lightning
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.runner import build_module
-from echo_torch.models.state import reset_state
 
 
 def correct_chunks(number=12, **options):
@@ -169,29 +166,7 @@ def test_validation_state_leaks_into_training():
     assert run(Separate, "raise").num_faults == 0
 
 
-# --- mistakes in the model or in the way the state is handed on: found by the probe ------------------------------
-
-
-def not_detached(state, starts):
-    return reset_state(state, starts)
-
-
-def reset_at_every_batch(state, starts):
-    return hand_over(state, torch.ones_like(starts))
-
-
-def averaged_over_the_batch(state, starts):
-    return hand_over(LSTMState(*(f.mean(dim=1, keepdim=True).expand_as(f).contiguous() for f in state)), starts)
-
-
-def transposed(state, starts):
-    """A 'fix' of the axes that only runs where the numbers happen to fit."""
-    return hand_over(LSTMState(*(f.transpose(1, 2).contiguous() for f in state)), starts)
-
-
-def mask_over_the_features(state, starts):
-    """Forgets the axes of layers and features: broadcasts whenever lanes == hidden_size."""
-    return LSTMState(*(f.detach().masked_fill(starts, 0) for f in state))
+# --- the model --------------------------------------------------------------------------------------------------
 
 
 class WrongBatchFirst(nn.Module):
@@ -205,25 +180,6 @@ class WrongBatchFirst(nn.Module):
 
     def forward(self, symbols, state):
         return self.right(symbols, state)
-
-
-PROBE_FAULTS = {
-    # name: (model, carry, faults that the probe must report)
-    "state not detached": (make_model, not_detached, {"gradient crosses the cut"}),
-    "state reset at every batch": (make_model, reset_at_every_batch, {"state is not carried"}),
-    "state averaged over the batch": (make_model, averaged_over_the_batch, {"lanes are mixed"}),
-    "lanes mixed by a transposed state": (make_model, transposed, {"lanes are mixed"}),
-    "reset mask on the features": (make_model, mask_over_the_features, {"reset is incomplete", "reset hits others"}),
-    "wrong batch_first": (WrongBatchFirst, hand_over, {"rows are mixed"}),
-}
-
-
-@pytest.mark.parametrize("name", PROBE_FAULTS)
-def test_mistakes_in_the_model(name):
-    make, carry, signature = PROBE_FAULTS[name]
-    found = probe(make(), 9, carry=carry)
-    assert signature <= set(found.faults)
-    assert len(found.lines()) == len(found.faults)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2}])
@@ -252,14 +208,3 @@ def test_the_correct_run_raises_none():
     assert reach(chunks, 1).gap == 0
     assert train_on(chunks, StateAudit("raise")).num_faults == 0
     assert build_module(configure("lag"), make_model()) is not None
-
-
-def test_the_table_in_the_docs_is_this_gallery():
-    text = (Path(__file__).parents[2] / "docs" / "mistakes.md").read_text()
-    names = set(re.findall(r"^\| ([^|]+?) \|", text, flags=re.MULTILINE)) - {"mistake", "---"}
-    own = {"state truncated or padded when the last batch is short", "validation state leaking into training"}
-    assert names == set(DATA_FAULTS) | set(PROBE_FAULTS) | own
-    assert len(names) >= 10
-    for fault in set().union(*(signature for *_, signature in PROBE_FAULTS.values())):
-        assert fault in FAULTS
-        assert fault in text

@@ -52,6 +52,12 @@ def test_the_data_path_is_healthy(name):
     assert found.chunks > 3
 
 
+def test_the_answers_of_a_translation_are_read_in_its_own_batch():
+    """Told by place: the target is the source reversed, so no lag fits."""
+    found = seq2seq.follow()
+    assert (found.reachable_share, found.in_horizon_share) == (1, 1)
+
+
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_the_training_is_healthy(name):
     """Most with validations between."""

@@ -85,6 +85,17 @@ class FieldsExchanged(Model):
         return self.output(features), (hidden, cell)
 
 
+class DetachedAtEveryStep(Model):
+    """A mistake that none of the checks sees: the gradient goes back one step."""
+
+    def forward(self, words, state):
+        outputs = []
+        for step in self.embedding(words).split(1, dim=1):
+            features, state = self.rnn(step, tuple(field.detach() for field in state))
+            outputs.append(self.output(features))
+        return torch.cat(outputs, dim=1), state
+
+
 # --- between two chunks ------------------------------------------------------------------------------------------
 
 
