@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from echo_torch.data.random_symbols import Integers
-from echo_torch.diagnosis.stamps import Stamps
+from echo_torch.diagnosis.stamps import NOT_PUT_IN, Stamps, checked_restored
 
 Flags: TypeAlias = NDArray[np.bool_]
 Ends: TypeAlias = tuple[Integers, Integers, Flags]  # the last step of each lane, its sequence, and whether it is known
@@ -63,8 +63,8 @@ def border_of(stamps: Stamps, step: Integers, sequence: Integers, starts: Flags)
     else:
         is_start = (starts & ((columns <= begin[:, None]) | ~has_read[:, None])).any(axis=1)
         is_emptied = (starts & (columns > end[:, None]) & has_read[:, None]).any(axis=1)
-    restored = getattr(stamps, "restored", None)
-    restored = np.full(len(step), -1) if restored is None else np.asarray(restored)
+    restored = checked_restored(stamps)
+    restored = np.full(len(step), NOT_PUT_IN) if restored is None else restored
     return Border(
         first=step[rows, begin],
         last=step[rows, end],

@@ -95,7 +95,7 @@ def _gaps_in_words(found: Reach) -> str:
         jumps = {gap: number for gap, number in found.gaps.items() if gap != 0}
         number = sum(jumps.values())
         return (
-            f"shuffled, {number:,} of {total:,} hand-overs jump ({number / total:.1%}), by {len(jumps):,} gaps; the "
+            f"shuffled, {number:,} of {total:,} hand-overs jump ({number / total:.1%}), by {len(jumps):,} different gaps; the "
             f"commonest: {_times(jumps)}"
         )
     usual = max(found.gaps, key=lambda gap: found.gaps[gap])
@@ -147,7 +147,7 @@ def _path_sentences(found: Reach) -> list[str]:
     jumps = [gap for gap in found.gaps if isinstance(gap, int) and gap != 0]
     if "shuffled" in faults:
         sentences.append(
-            f"The chunks are shuffled: {_where(found, jumps).lower()} a row jumps, by {len(jumps):,} gaps."
+            f"The chunks are shuffled: {_where(found, jumps).lower()} a row jumps, by {len(jumps):,} different gaps."
         )
     for fault, gaps in (
         ("rows-skip", [gap for gap in jumps if gap > 0]),

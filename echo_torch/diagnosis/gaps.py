@@ -180,7 +180,7 @@ class GapCounts:
             return False
         names: Integers | None = one_column(sequence)
         resets = one_column(starts)
-        if names is None or resets is None or getattr(stamps, "restored", None) is not None:
+        if names is None or resets is None or stamps.restored is not None:
             return False
         last = step[:, -1].tolist()
         if (step[:, 0].tolist(), names.tolist()) != self._expected or any(resets.tolist()) or min(last) < 0:
@@ -208,7 +208,7 @@ class GapCounts:
         if self._batch is None:
             return
         self._check_foreign(self._batch, heard)
-        self._check_writer(self._batch, heard.is_unknown)
+        self._check_writer(self._batch, heard.is_unclear)
         self._check_border(self._batch, heard.is_carried, is_sure=True)
 
     def settle(self, heard: Heard | None = None, *, is_connected: bool = False) -> None:
@@ -338,9 +338,10 @@ class GapCounts:
         """Notice where no batch begins with a state, or where it is unknown what it begins with."""
         self._num_batches += 1
         self.has_carried |= bool(batch.is_handed.any())
-        if heard is not None and (heard.is_unknown | heard.is_foreign).any():
+        if heard is not None and (heard.is_unclear | heard.is_foreign).any():
             self._is_unclear = True
-            if batch.leaves is None and heard.is_unknown.any():
+            is_told = batch.border.starts | (batch.border.restored >= 0)
+            if batch.leaves is None and (heard.is_unknown & ~is_told).any():
                 self.note("unknown", UNKNOWN)
         if self._last is not None and not batch.is_new_pass:
             is_begun = batch.border.has_read & ~batch.border.starts & ~batch.is_handed

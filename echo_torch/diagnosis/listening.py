@@ -26,12 +26,15 @@ class Heard(NamedTuple):
     Attributes:
         is_carried: What enters is what the last training batch left there.
         is_foreign: It is what something else left there since, such as a validation.
-        is_unknown: It is none of both, and neither empty, nor alike in all lanes as a first state is, nor what another
-            layer has just left.
+        is_made: It is none of both, and the model has made it, since it has a gradient: in an encoder, say, or out of a
+            carried state.
+        is_unknown: It is none of all these, and neither empty, nor alike in all lanes as a first state is, nor what
+            another layer has just left.
     """
 
     is_carried: Flags
     is_foreign: Flags
+    is_made: Flags
     is_unknown: Flags
 
     @classmethod
@@ -41,8 +44,13 @@ class Heard(NamedTuple):
 
     @property
     def is_begun(self) -> Flags:
-        """Where the lanes begin with no state, or with one that the step has made."""
-        return ~(self.is_carried | self.is_foreign | self.is_unknown)
+        """Where the lanes begin with no state, or with a first one."""
+        return ~(self.is_carried | self.is_foreign | self.is_unclear)
+
+    @property
+    def is_unclear(self) -> Flags:
+        """Where it is not known whether what enters has to do with what was left."""
+        return self.is_made | self.is_unknown
 
     def also(self, other: Heard) -> Heard:
         """What either shows."""
@@ -179,7 +187,9 @@ class Listener:
             rest &= False
         if not layer.left:  # nothing to compare with: a first batch, or the first after a checkpoint
             is_carried, rest = is_carried | (rest & self._takes_restored), rest & False
-        return Heard(is_carried, is_foreign, rest)
+        has_gradient = any(isinstance(leaf, Tensor) and leaf.grad_fn is not None for leaf in given)
+        nowhere = np.zeros(num_lanes, np.bool_)
+        return Heard(is_carried, is_foreign, *((rest, nowhere) if has_gradient else (nowhere, rest)))
 
 
 def _is_first_state(given: Sequence[Any], layer: _Layer) -> bool:

@@ -144,7 +144,7 @@ def test_without_a_lag_gaps_alone_are_said():
     assert "answers: unknown, because neither a lag nor their places are given, of 400 targets in 40 chunks" in (
         reach_lines(found)
     )
-    assert explain(look(SHUFFLED)).endswith(f" a row jumps, by {NUM_GAPS} gaps. {UNKNOWN}")
+    assert explain(look(SHUFFLED)).endswith(f" a row jumps, by {NUM_GAPS} different gaps. {UNKNOWN}")
     assert explain(look([[[0]]])).startswith("Nothing is handed over: ")
 
 
@@ -183,7 +183,7 @@ def test_many_gaps_are_one_word_and_the_five_commonest():
     line = reach_lines(look(SHUFFLED, 2))[0]
     share = f"{JUMPS / 398:.1%}"
     assert line.startswith(
-        f"gap: shuffled, {JUMPS} of 398 hand-overs jump ({share}), by {NUM_GAPS} gaps; the commonest: "
+        f"gap: shuffled, {JUMPS} of 398 hand-overs jump ({share}), by {NUM_GAPS} different gaps; the commonest: "
     )
     assert line.endswith(f", and {NUM_GAPS - 5} other gaps")
     assert line.count("times)") == 5
