@@ -68,6 +68,11 @@ def test_the_training_is_healthy(name):
 
 
 @pytest.mark.parametrize("name", CARRIED)
+def test_what_is_carried_has_been_compared(name):
+    assert trained(name)[0].gaps[0] > 50
+
+
+@pytest.mark.parametrize("name", CARRIED)
 def test_nothing_is_noted_where_a_state_is_carried(name):
     assert trained(name)[0].notes == []
 
