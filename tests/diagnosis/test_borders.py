@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import torch
 
@@ -13,7 +11,7 @@ STEP = np.array([[-1, 4, 5, 6], [7, 8, 0, 1], [3, 4, -1, -1], [-1, -1, -1, -1]])
 
 def border(starts, sequence=None, **more):
     sequence = np.zeros(STEP.shape, np.int64) if sequence is None else np.array(sequence)
-    return border_of(SimpleNamespace(**more), STEP, sequence, np.array(starts, np.bool_))
+    return border_of(Stamps(STEP, **more), STEP, sequence, np.array(starts, np.bool_))
 
 
 def test_resets_at_inside_and_after_a_row():
@@ -32,9 +30,9 @@ def test_resets_at_inside_and_after_a_row():
 
 def test_one_value_a_lane_and_one_a_column_are_the_same():
     starts, sequence = np.array([True, False, False, True]), np.array([1, 2, 3, 4])
-    one = border_of(SimpleNamespace(), STEP, sequence, starts)
+    one = border_of(Stamps(STEP), STEP, sequence, starts)
     wide = [np.broadcast_to(values[:, None], STEP.shape) for values in (sequence, starts)]
-    two = border_of(SimpleNamespace(), STEP, wide[0], wide[1])
+    two = border_of(Stamps(STEP), STEP, wide[0], wide[1])
     for name in ("first", "last", "sequence", "last_sequence", "starts", "has_read", "restored"):
         assert np.array_equal(getattr(one, name), getattr(two, name)), name
     assert np.array_equal(one_column(wide[0]), sequence)
