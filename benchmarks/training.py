@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from echo_torch import Carry, EchoLSTM
-from echo_torch.diagnosis.audit import StateAudit
+from echo_torch.diagnosis.auditing.audit import StateAudit
 from echo_torch.experiments.configuration import configure
 from echo_torch.lab.console import quiet_lightning
 from echo_torch.lab.plan import Plan

@@ -8,7 +8,7 @@ The bodies are those of `echo_torch`; the class beneath is another. `pip install
 
 from __future__ import annotations
 
-from echo_torch.diagnosis.audit_body import StateAuditBody
+from echo_torch.diagnosis.auditing.audit_body import StateAuditBody
 from echo_torch.training.bodies import EchoModuleBody, StreamDataBody
 from echo_torch.training.carry import Carry
 

@@ -83,7 +83,7 @@ def _train_configured(parsed: argparse.Namespace, configuration: Configuration, 
     say(f"parameters: {num_parameters:,} ({network_in_words(configuration)})")
 
     # Imported when the lines before are out: the plan brings torch, the runner Lightning.
-    from echo_torch.diagnosis.explaining import explain, reach_lines
+    from echo_torch.diagnosis.data_path.explaining import explain, reach_lines
     from echo_torch.lab.plan import Plan
 
     plan, progress = Plan(configuration, numbers), False if is_quiet else shown(parsed)
@@ -161,7 +161,7 @@ def _reach(parsed: argparse.Namespace) -> None:
         check_new_file(parsed.plot, "plot")
 
     # Not the runner: it would bring Lightning, which this need not wait for.
-    from echo_torch.diagnosis.explaining import explain, reach_lines
+    from echo_torch.diagnosis.data_path.explaining import explain, reach_lines
     from echo_torch.lab.plan import Plan
 
     plan = Plan(configuration, numbers)

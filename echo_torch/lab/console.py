@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from echo_torch.diagnosis.gaps import StateWarning
+from echo_torch.diagnosis.auditing.gaps import StateWarning
 from echo_torch.training.checkpoints import CheckpointWarning
 
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from echo_torch.diagnosis.data_path import Reach
+from echo_torch.diagnosis.data_path.reaching import Reach
 from echo_torch.experiments.catalogue import EXPERIMENTS
 from echo_torch.experiments.configuration import Configuration, command_line, memory_length, replace
 from echo_torch.experiments.options import OPTIONS

@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Checkpoint as CheckpointCallback
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers.logger import Logger
 
-from echo_torch.diagnosis.audit import StateAudit
+from echo_torch.diagnosis.auditing.audit import StateAudit
 from echo_torch.errors import RuleError, UserError
 from echo_torch.experiments.configuration import Configuration
 from echo_torch.experiments.options import is_own_model

@@ -9,8 +9,8 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from support.trainers import quiet_trainer
 
 from echo_torch import Stamps, configure
-from echo_torch.diagnosis.audit import StateAudit
-from echo_torch.diagnosis.gaps import StateError, StateWarning
+from echo_torch.diagnosis.auditing.audit import StateAudit
+from echo_torch.diagnosis.auditing.gaps import StateError, StateWarning
 from echo_torch.experiments.configuration import EXPERIMENTS
 from echo_torch.lab.console import quiet_lightning
 from echo_torch.lab.plan import Plan
@@ -136,7 +136,7 @@ def test_a_module_and_batches_of_ones_own():
 @pytest.mark.parametrize("mode", EXPERIMENTS)
 def test_gaps_are_those_of_reach(mode):
     """Audit and reach count the same borders."""
-    from echo_torch.diagnosis.data_path import reach
+    from echo_torch.diagnosis.data_path.reaching import reach
 
     chunks = first(mode, 20)
     audit = train_on(chunks, StateAudit("count"), configure(mode))

@@ -24,8 +24,8 @@ from support.trainers import quiet_trainer
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from echo_torch.diagnosis.audit import StateAudit
-from echo_torch.diagnosis.gaps import StateError
+from echo_torch.diagnosis.auditing.audit import StateAudit
+from echo_torch.diagnosis.auditing.gaps import StateError
 from echo_torch.lab.console import quiet_lightning
 
 

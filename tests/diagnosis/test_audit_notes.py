@@ -8,8 +8,8 @@ from support.foreign import LOST, ROWS, STATES, WIDTH, Own, OwnCells, batch_at, 
 from torch import nn
 
 from echo_torch import Stamps
-from echo_torch.diagnosis.audit import StateAudit
-from echo_torch.diagnosis.gaps import StateError, StateNote, StateWarning
+from echo_torch.diagnosis.auditing.audit import StateAudit
+from echo_torch.diagnosis.auditing.gaps import StateError, StateNote, StateWarning
 
 
 class Windows(Own):

@@ -18,8 +18,8 @@ from support.foreign import (
 )
 from support.trainers import quiet_trainer
 
-from echo_torch.diagnosis.audit import StateAudit
-from echo_torch.diagnosis.gaps import StateError
+from echo_torch.diagnosis.auditing.audit import StateAudit
+from echo_torch.diagnosis.auditing.gaps import StateError
 from echo_torch.lab.console import quiet_lightning
 from echo_torch.training import Carry
 

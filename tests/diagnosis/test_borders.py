@@ -1,9 +1,9 @@
 import numpy as np
 import torch
 
-from echo_torch.diagnosis.borders import border_of, ends_after, faults_of, one_column
-from echo_torch.diagnosis.gaps import GapCounts
-from echo_torch.diagnosis.snapshots import Snapshot, equal_lanes, filled_lanes, lane_axis
+from echo_torch.diagnosis.auditing.borders import border_of, ends_after, faults_of, one_column
+from echo_torch.diagnosis.auditing.gaps import GapCounts
+from echo_torch.diagnosis.auditing.snapshots import Snapshot, equal_lanes, filled_lanes, lane_axis
 from echo_torch.diagnosis.stamps import Stamps
 
 STEP = np.array([[-1, 4, 5, 6], [7, 8, 0, 1], [3, 4, -1, -1], [-1, -1, -1, -1]])

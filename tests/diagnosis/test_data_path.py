@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from echo_torch import EXPERIMENTS, Chunk, EchoStream, LaneLayout, RandomSymbols, UserError, configure
-from echo_torch.diagnosis import data_path, first_reads, following
-from echo_torch.diagnosis.data_path import OTHER, reach
-from echo_torch.diagnosis.explaining import reach_lines
+from echo_torch.diagnosis.data_path import first_reads, following, reaching
+from echo_torch.diagnosis.data_path.explaining import reach_lines
+from echo_torch.diagnosis.data_path.reaching import OTHER, reach
 from echo_torch.diagnosis.stamps import Stamps, checked_stamps, stamps_of_chunk
 from echo_torch.lab.plan import Plan
 
@@ -240,7 +240,7 @@ def in_small_parts(monkeypatch):
     """Everything that long chunks meet: parts that are closed, blocks, lags by correlation."""
     monkeypatch.setattr(following, "_COLUMNS_AT_ONCE", 8)
     monkeypatch.setattr(first_reads, "_MANY_LOOKUPS", 1)
-    monkeypatch.setattr(data_path, "_COLUMNS_PER_BLOCK", 12)
+    monkeypatch.setattr(reaching, "_COLUMNS_PER_BLOCK", 12)
 
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -291,7 +291,7 @@ def test_what_was_read_is_kept_in_parts_of_a_size(monkeypatch):
     found = reach(batches, 15_000, stamps=lambda stamps: stamps)
     assert found.reachable_share == (20_000 - 15_000) / 20_000
     assert found.before_start == 4 * 15_000
-    assert max(sizes) <= data_path._COLUMNS_PER_BLOCK + 1000
+    assert max(sizes) <= reaching._COLUMNS_PER_BLOCK + 1000
     assert len(sizes) > 3
     assert max(spans) == 4
 

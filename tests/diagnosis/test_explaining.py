@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from echo_torch import EXPERIMENTS, Stamps, configure, explain, reach
-from echo_torch.diagnosis.explaining import reach_lines
+from echo_torch.diagnosis.data_path.explaining import reach_lines
 from echo_torch.experiments.configuration import memory_length
 from echo_torch.lab.plan import Plan
 

@@ -21,7 +21,7 @@ from structures import word_language_model
 from support.trainers import quiet_trainer
 
 from echo_torch import diagnosis
-from echo_torch.diagnosis.gaps import StateWarning
+from echo_torch.diagnosis.auditing.gaps import StateWarning
 from echo_torch.lab.console import quiet_lightning
 
 

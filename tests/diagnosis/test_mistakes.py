@@ -12,10 +12,10 @@ from test_audit import train_on
 from torch import nn
 
 from echo_torch import EchoLSTM, EchoModule, LSTMState, configure
-from echo_torch.diagnosis.audit import StateAudit
-from echo_torch.diagnosis.data_path import OTHER, reach
-from echo_torch.diagnosis.gaps import StateError
-from echo_torch.diagnosis.probing import probe
+from echo_torch.diagnosis.auditing.audit import StateAudit
+from echo_torch.diagnosis.auditing.gaps import StateError
+from echo_torch.diagnosis.data_path.reaching import OTHER, reach
+from echo_torch.diagnosis.probing.probes import probe
 from echo_torch.lab.console import quiet_lightning
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.runner import build_module

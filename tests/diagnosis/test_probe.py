@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from echo_torch import EchoLSTM
-from echo_torch.diagnosis.keeping import model_kept
-from echo_torch.diagnosis.probing import probe
+from echo_torch.diagnosis.probing.keeping import model_kept
+from echo_torch.diagnosis.probing.probes import probe
 
 
 class LanguageModel(nn.Module):

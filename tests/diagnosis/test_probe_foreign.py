@@ -5,7 +5,7 @@ import torch
 from support import foreign_models as foreign
 from torch import nn
 
-from echo_torch.diagnosis.probing import probe
+from echo_torch.diagnosis.probing.probes import probe
 from echo_torch.models.state import detach_state, leaves_of, with_leaves
 
 

@@ -7,9 +7,9 @@ import torch
 from support.trainers import quiet_trainer
 
 from echo_torch.data import Chunk, EchoStream, OwnSeries, SeriesLayout
-from echo_torch.diagnosis.audit import StateAudit
-from echo_torch.diagnosis.data_path import reach
-from echo_torch.diagnosis.gaps import StateError
+from echo_torch.diagnosis.auditing.audit import StateAudit
+from echo_torch.diagnosis.auditing.gaps import StateError
+from echo_torch.diagnosis.data_path.reaching import reach
 from echo_torch.diagnosis.stamps import stamps_of_chunk
 from echo_torch.lab.console import quiet_lightning
 

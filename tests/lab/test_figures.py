@@ -4,7 +4,7 @@ import matplotlib
 import pytest
 
 from echo_torch import configure
-from echo_torch.diagnosis.data_path import reach
+from echo_torch.diagnosis.data_path.reaching import reach
 from echo_torch.lab import figures
 from echo_torch.lab.plan import Plan
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from echo_torch import EXPERIMENTS, EchoLSTM, RandomSymbols, configure
 from echo_torch.data.random_symbols import missing
-from echo_torch.diagnosis.data_path import reach
+from echo_torch.diagnosis.data_path.reaching import reach
 from echo_torch.lab import plan
 from echo_torch.lab.plan import Plan
 

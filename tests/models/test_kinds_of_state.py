@@ -7,7 +7,7 @@ from support.kinds_of_state import KINDS, SYMBOLS, make
 from support.trainers import quiet_trainer
 
 from echo_torch import EchoModule, EchoStream, LaneLayout, RandomSymbols, detach_state, evaluate
-from echo_torch.diagnosis.probing import probe
+from echo_torch.diagnosis.probing.probes import probe
 from echo_torch.lab.console import quiet_lightning
 from echo_torch.models.encoding import count_asked, loss_sum, most_likely
 from echo_torch.models.state import StateForm, leaves_of, names_of, reset_state, with_leaves

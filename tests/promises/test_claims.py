@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from echo_torch import EXPERIMENTS, EchoPredictor, RunDirectory, configure, train
-from echo_torch.diagnosis.explaining import explain
+from echo_torch.diagnosis.data_path.explaining import explain
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.report import conclusion_lines, cures_of, interferes
 

@@ -72,13 +72,12 @@ def test_commands(tmp_path):
 def test_the_file_tree_is_complete():
     """Every module stands under its wing, and nothing that is not there."""
     tree = re.search(r"```text\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.DOTALL)[1]
-    shown, wing = set(), ""
+    shown, folders = set(), []
     for line in tree.split("echo_torch/\n")[1].split("tests/<wing>")[0].splitlines():
-        name = line.split()[0]
-        if name.endswith("/"):
-            wing = name
-        else:
-            shown.add((wing if line.startswith(" " * 8) else "") + name)
+        name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 4 - 1
+        folders[depth:] = [name] if name.endswith("/") else []
+        if not name.endswith("/"):
+            shown.add("".join(folders) + name)
     package = ROOT / "echo_torch"
     assert shown == {str(path.relative_to(package)) for path in package.rglob("[a-z]*.py")}
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.modules import module as torch_modules
 
 from echo_torch import Stamps
-from echo_torch.diagnosis.audit import StateAudit
+from echo_torch.diagnosis.auditing.audit import StateAudit
 from echo_torch.lab.console import quiet_lightning
 
 ROWS, STEPS, WIDTH = 3, 4, 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 
-from echo_torch.diagnosis.data_path import reach
+from echo_torch.diagnosis.data_path.reaching import reach
 from echo_torch.diagnosis.stamps import Stamps
 from echo_torch.errors import RuleError
 

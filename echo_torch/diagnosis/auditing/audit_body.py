@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from echo_torch.diagnosis.auditing.gaps import UNSEEN, GapCounts
+from echo_torch.diagnosis.auditing.listening import Listener
+from echo_torch.diagnosis.auditing.snapshots import Snapshot, filled_lanes
+from echo_torch.diagnosis.auditing.speaking import UNSEEN_STATE
 from echo_torch.diagnosis.first_contact import missing_stamps
-from echo_torch.diagnosis.gaps import UNSEEN, GapCounts
-from echo_torch.diagnosis.listening import Listener
-from echo_torch.diagnosis.snapshots import Snapshot, filled_lanes
-from echo_torch.diagnosis.speaking import UNSEEN_STATE
 from echo_torch.diagnosis.stamps import Stamps, places_of_chunk
 from echo_torch.models.state import leaves_of
 

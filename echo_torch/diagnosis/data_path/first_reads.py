@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from echo_torch.data.random_symbols import Integers
-from echo_torch.diagnosis.columns import Booleans, Columns
+from echo_torch.diagnosis.data_path.columns import Booleans, Columns
 
 _MANY_LOOKUPS = 2**26  # seconds of them
 _WIDEST_CORRELATION = 2**24

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from echo_torch.diagnosis.outputs import OutputForm, form_by_shape, tensors_in
-from echo_torch.diagnosis.reading import Reader
-from echo_torch.diagnosis.states import HandedState
-from echo_torch.diagnosis.understanding import Understood
+from echo_torch.diagnosis.probing.outputs import OutputForm, form_by_shape, tensors_in
+from echo_torch.diagnosis.probing.reading import Reader
+from echo_torch.diagnosis.probing.states import HandedState
+from echo_torch.diagnosis.probing.understanding import Understood
 from echo_torch.errors import RuleError
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from echo_torch.diagnosis.calling import Call, ModelRaisedError, in_one_line
-from echo_torch.diagnosis.inputs import Inputs
-from echo_torch.diagnosis.keeping import ModelKept
-from echo_torch.diagnosis.states import HandedState, HeldState
+from echo_torch.diagnosis.probing.calling import Call, ModelRaisedError, in_one_line
+from echo_torch.diagnosis.probing.inputs import Inputs
+from echo_torch.diagnosis.probing.keeping import ModelKept
+from echo_torch.diagnosis.probing.states import HandedState, HeldState
 from echo_torch.errors import RuleError
 from echo_torch.models.state import detach_state, leaves_of, with_leaves
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from echo_torch.diagnosis.borders import Flags
-from echo_torch.diagnosis.snapshots import equal_lanes, filled_lanes
+from echo_torch.diagnosis.auditing.borders import Flags
+from echo_torch.diagnosis.auditing.snapshots import equal_lanes, filled_lanes
 from echo_torch.models.state import detach_state, leaves_of
 
 _KEPT_CALLS = 4  # of each layer in each batch: a step may read several things with it

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from echo_torch.diagnosis.bench import Bench
-from echo_torch.diagnosis.calling import ModelRaisedError
-from echo_torch.diagnosis.checks import Checks, Findings
-from echo_torch.diagnosis.keeping import model_kept
-from echo_torch.diagnosis.outputs import tensors_in
-from echo_torch.diagnosis.states import HandedState, num_features
-from echo_torch.diagnosis.understanding import Asked, Understood, understand
+from echo_torch.diagnosis.probing.bench import Bench
+from echo_torch.diagnosis.probing.calling import ModelRaisedError
+from echo_torch.diagnosis.probing.checks import Checks, Findings
+from echo_torch.diagnosis.probing.keeping import model_kept
+from echo_torch.diagnosis.probing.outputs import tensors_in
+from echo_torch.diagnosis.probing.states import HandedState, num_features
+from echo_torch.diagnosis.probing.understanding import Asked, Understood, understand
 from echo_torch.errors import RuleError, plain
 from echo_torch.models.state import StateForm, detach_state, leaves_of, reset_state
 from echo_torch.randomness import seeded

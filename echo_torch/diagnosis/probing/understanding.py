@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from echo_torch.diagnosis.calling import (
+from echo_torch.diagnosis.probing.calling import (
     ModelRaisedError,
     NoStateError,
     Signature,
@@ -20,11 +20,11 @@ from echo_torch.diagnosis.calling import (
     users_call,
     vocabulary_of,
 )
-from echo_torch.diagnosis.inputs import EXAMPLE, Inputs, like_example
-from echo_torch.diagnosis.keeping import ModelKept
-from echo_torch.diagnosis.outputs import OutputForm, differs, flattened_order, form_by_sizes, tensors_in
-from echo_torch.diagnosis.reading import Reader, left_by
-from echo_torch.diagnosis.states import HandedState, HeldState, fresh_of
+from echo_torch.diagnosis.probing.inputs import EXAMPLE, Inputs, like_example
+from echo_torch.diagnosis.probing.keeping import ModelKept
+from echo_torch.diagnosis.probing.outputs import OutputForm, differs, flattened_order, form_by_sizes, tensors_in
+from echo_torch.diagnosis.probing.reading import Reader, left_by
+from echo_torch.diagnosis.probing.states import HandedState, HeldState, fresh_of
 from echo_torch.errors import RuleError, plain
 from echo_torch.models.state import leaves_of
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from echo_torch.diagnosis.bench import Bench
-from echo_torch.diagnosis.calling import ModelRaisedError, in_one_line
-from echo_torch.diagnosis.outputs import differs, is_near
-from echo_torch.diagnosis.reading import ResetUnknownError
-from echo_torch.diagnosis.states import HandedState, HeldState
+from echo_torch.diagnosis.probing.bench import Bench
+from echo_torch.diagnosis.probing.calling import ModelRaisedError, in_one_line
+from echo_torch.diagnosis.probing.outputs import differs, is_near
+from echo_torch.diagnosis.probing.reading import ResetUnknownError
+from echo_torch.diagnosis.probing.states import HandedState, HeldState
 from echo_torch.errors import RuleError
 from echo_torch.models.state import leaves_of
 

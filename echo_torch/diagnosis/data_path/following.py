@@ -10,8 +10,17 @@ from collections import Counter
 import numpy as np
 
 from echo_torch.data.random_symbols import Integers
-from echo_torch.diagnosis.columns import Columns, Piece, Spans, columns_of, lane_of, last_places, lives_of, piece_of
-from echo_torch.diagnosis.first_reads import FirstReads, mark_reachable
+from echo_torch.diagnosis.data_path.columns import (
+    Columns,
+    Piece,
+    Spans,
+    columns_of,
+    lane_of,
+    last_places,
+    lives_of,
+    piece_of,
+)
+from echo_torch.diagnosis.data_path.first_reads import FirstReads, mark_reachable
 from echo_torch.diagnosis.stamps import CheckedStamps
 from echo_torch.errors import RuleError
 

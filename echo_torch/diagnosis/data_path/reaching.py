@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from echo_torch.data.stream import EchoStream, num_chunks_of
+from echo_torch.diagnosis.data_path.following import Followed
 from echo_torch.diagnosis.first_contact import missing_stamps
-from echo_torch.diagnosis.following import Followed
 from echo_torch.diagnosis.stamps import CheckedStamps, Stamps, as_array, checked_stamps, stamps_of_chunk
 from echo_torch.errors import RuleError
 from echo_torch.randomness import random_state_kept

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from echo_torch.diagnosis.states import is_like
+from echo_torch.diagnosis.probing.states import is_like
 from echo_torch.errors import RuleError, plain
 
 _STATES = {

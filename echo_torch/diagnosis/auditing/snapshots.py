@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from echo_torch.diagnosis.borders import Flags
+from echo_torch.diagnosis.auditing.borders import Flags
 from echo_torch.models.state import leaves_of
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from echo_torch.diagnosis.data_path import OTHER, Reach
+from echo_torch.diagnosis.data_path.reaching import OTHER, Reach
 
 _FEW_LAGS = 40  # that are shown one by one
 _FEW_GAPS = 5
@@ -95,8 +95,8 @@ def _gaps_in_words(found: Reach) -> str:
         jumps = {gap: number for gap, number in found.gaps.items() if gap != 0}
         number = sum(jumps.values())
         return (
-            f"shuffled, {number:,} of {total:,} hand-overs jump ({number / total:.1%}), by {len(jumps):,} different gaps; the "
-            f"commonest: {_times(jumps)}"
+            f"shuffled, {number:,} of {total:,} hand-overs jump ({number / total:.1%}), by {len(jumps):,} different gaps; "
+            f"the commonest: {_times(jumps)}"
         )
     usual = max(found.gaps, key=lambda gap: found.gaps[gap])
     number = found.gaps[usual]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from echo_torch.data.random_symbols import Integers
-from echo_torch.diagnosis.data_path import Reach, reach
+from echo_torch.diagnosis.data_path.reaching import Reach, reach
 from echo_torch.diagnosis.stamps import Stamps, as_array
 from echo_torch.errors import RuleError
 

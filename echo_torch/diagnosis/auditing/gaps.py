@@ -11,11 +11,19 @@ import numpy as np
 from torch import Tensor
 
 from echo_torch.data.random_symbols import Integers
-from echo_torch.diagnosis.borders import Border, Ends, Faults, Flags, border_of, ends_after, faults_of, one_column
-from echo_torch.diagnosis.data_path import OTHER
-from echo_torch.diagnosis.listening import Heard
-from echo_torch.diagnosis.snapshots import Snapshot, filled_lanes
-from echo_torch.diagnosis.speaking import (
+from echo_torch.diagnosis.auditing.borders import (
+    Border,
+    Ends,
+    Faults,
+    Flags,
+    border_of,
+    ends_after,
+    faults_of,
+    one_column,
+)
+from echo_torch.diagnosis.auditing.listening import Heard
+from echo_torch.diagnosis.auditing.snapshots import Snapshot, filled_lanes
+from echo_torch.diagnosis.auditing.speaking import (
     LEFT_BY_ANOTHER,
     NOT_THE_ONE_LEFT,
     OF_THE_SANITY_CHECK,
@@ -25,9 +33,10 @@ from echo_torch.diagnosis.speaking import (
     none_is_carried,
     other_lanes,
 )
-from echo_torch.diagnosis.speaking import StateError as StateError
-from echo_torch.diagnosis.speaking import StateNote as StateNote
-from echo_torch.diagnosis.speaking import StateWarning as StateWarning
+from echo_torch.diagnosis.auditing.speaking import StateError as StateError
+from echo_torch.diagnosis.auditing.speaking import StateNote as StateNote
+from echo_torch.diagnosis.auditing.speaking import StateWarning as StateWarning
+from echo_torch.diagnosis.data_path.reaching import OTHER
 from echo_torch.diagnosis.stamps import Stamps, checked_places
 from echo_torch.models.state import leaves_of
 from echo_torch.ranks import gather, own_rank

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytorch_lightning import Callback
 
-from echo_torch.diagnosis.audit_body import StateAuditBody
+from echo_torch.diagnosis.auditing.audit_body import StateAuditBody
 
 
 class StateAudit(StateAuditBody, Callback):
