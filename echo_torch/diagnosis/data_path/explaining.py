@@ -95,8 +95,8 @@ def _gaps_in_words(found: Reach) -> str:
         jumps = {gap: number for gap, number in found.gaps.items() if gap != 0}
         number = sum(jumps.values())
         return (
-            f"shuffled, {number:,} of {total:,} hand-overs jump ({number / total:.1%}), by {len(jumps):,} different gaps; "
-            f"the commonest: {_times(jumps)}"
+            f"shuffled, {number:,} of {total:,} hand-overs jump ({number / total:.1%}), by {len(jumps):,} different "
+            f"gaps; the commonest: {_times(jumps)}"
         )
     usual = max(found.gaps, key=lambda gap: found.gaps[gap])
     number = found.gaps[usual]
