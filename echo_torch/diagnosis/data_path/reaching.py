@@ -8,7 +8,7 @@ found here by following every lane through the chunks.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -83,11 +83,15 @@ class Reach:
         """What a carried state would suffer from, empty where each row goes on where its state ended.
 
         "rows-changed": a chunk has another number of rows; "other-sequence": a state goes on into another sequence;
-        "shuffled": gaps of many sizes, forward and back; else "rows-skip" and "rows-reread".
+        "shuffled": at most hand-overs from chunk to chunk, or most of all, gaps of many sizes, forward and back; else
+        "rows-skip" and "rows-reread".
         """
-        jumps = {gap: number for gap, number in self.gaps.items() if isinstance(gap, int) and gap != 0}
+        jumps = _jumps(self.gaps)
         is_shuffled = (
-            len(jumps) >= _MANY_SIZES and min(jumps) < 0 < max(jumps) and 2 * max(jumps.values()) < sum(jumps.values())
+            len(jumps) >= _MANY_SIZES
+            and min(jumps) < 0 < max(jumps)
+            and 2 * max(jumps.values()) < sum(jumps.values())
+            and (_is_usual(jumps, self.gaps) or _is_usual(_jumps(self.borders), self.borders))
         )
         found = {
             "rows-changed": bool(self.row_changes),
@@ -103,6 +107,14 @@ class Reach:
         seam = None if self.seam is None else _with_text_keys(self.seam)
         tables = {name: _with_text_keys(getattr(self, name)) for name in ("gaps", "borders", "rows")}
         return {**asdict(self), **tables, "seam": seam, "faults": list(self.faults)}
+
+
+def _jumps(gaps: Mapping[int | str, int]) -> dict[int, int]:
+    return {gap: number for gap, number in gaps.items() if isinstance(gap, int) and gap != 0}
+
+
+def _is_usual(jumps: Mapping[int, int], gaps: Mapping[int | str, int]) -> bool:
+    return 2 * sum(jumps.values()) >= sum(gaps.values()) > 0
 
 
 def _with_text_keys(counts: dict[Any, int]) -> dict[str, int]:
