@@ -7,6 +7,7 @@ found here by following every lane through the chunks.
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -19,8 +20,8 @@ import numpy as np
 from echo_torch.data.stream import EchoStream, num_chunks_of
 from echo_torch.diagnosis.data_path.following import Followed
 from echo_torch.diagnosis.first_contact import missing_stamps
-from echo_torch.diagnosis.stamps import CheckedStamps, Stamps, as_array, checked_stamps, stamps_of_chunk
-from echo_torch.errors import RuleError
+from echo_torch.diagnosis.stamps import CheckedStamps, Stamps, as_array, checked_stamps, stamps_of_chunk, whole_number
+from echo_torch.errors import RuleError, shorten
 from echo_torch.randomness import random_state_kept
 from echo_torch.waiting import Progress, Waiting
 
@@ -157,8 +158,13 @@ def reach(
         RuleError: If stamps are not integers and booleans.
     """
     for name, number, low in (("lag", lag, 0), ("max_lag", max_lag, 0), ("max_chunks", max_chunks, 1)):
-        if number is not None and number < low:
-            raise RuleError(name, f"${name} must be at least {low}", number)
+        whole = whole_number(number)
+        if (whole is None or whole < low) and (number is not None or name == "max_lag"):
+            raise RuleError(name, f"${name} must be a whole number of at least {low}", shorten(repr(number)))
+    lag, max_lag, max_chunks = whole_number(lag), operator.index(max_lag), whole_number(max_chunks)
+    if not callable(stamps):
+        way_out = "hand over a function: lambda batch: Stamps(step=batch[0])"
+        raise RuleError("stamps", "$stamps must be a function of a batch", shorten(repr(stamps)), way_out=way_out)
     if not isinstance(chunks, Iterable):
         rule = "$chunks must be batches that can be iterated"
         raise RuleError("chunks", rule, type(chunks).__name__, way_out="hand over the loader of the training")
