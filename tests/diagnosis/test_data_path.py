@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from echo_torch import EXPERIMENTS, Chunk, EchoStream, LaneLayout, RandomSymbols, UserError, configure
 from echo_torch.diagnosis.data_path import first_reads, following, reaching
@@ -558,3 +559,13 @@ def test_numbers_of_numpy_are_numbers():
     found = reach(batches, np.int64(1), max_lag=np.int32(3), max_chunks=torch.tensor(1), stamps=Stamps)
     assert found == reach(batches, 1, max_lag=3, max_chunks=1, stamps=Stamps)
     assert type(found.lag) is int
+
+
+@pytest.mark.parametrize("is_sampler", [False, True])
+def test_a_loaders_own_generator_draws_the_same_afterwards(is_sampler):
+    data, generator = TensorDataset(torch.arange(100).view(20, 5)), torch.Generator().manual_seed(3)
+    sampler = {"sampler": RandomSampler(data, generator=generator)}
+    own = sampler if is_sampler else {"shuffle": True, "generator": generator}
+    loader, before = DataLoader(data, batch_size=2, **own), generator.get_state()
+    reach(loader, stamps=lambda batch: Stamps(batch[0]))
+    assert torch.equal(generator.get_state(), before)

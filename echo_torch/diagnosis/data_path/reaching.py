@@ -10,12 +10,13 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
 
 from echo_torch.data.stream import EchoStream, num_chunks_of
 from echo_torch.diagnosis.data_path.following import Followed
@@ -137,7 +138,7 @@ def reach(
 
     Args:
         chunks: Batches in the order of training: this project's chunks, or anything that `stamps` understands. The
-            global random states are afterwards as they were.
+            global random states, and the generators of a DataLoader, are afterwards as they were.
         lag: How many steps back the answers lie, at least 0; None: where `Stamps.answers` says, or nobody knows, and
             gaps alone are found.
         vocabulary_size: Number of symbols, if they are uniform and independent; needed for the ceiling.
@@ -173,7 +174,7 @@ def reach(
     read = _Reading(chunks, stamps, max_chunks)
     # A loader that shuffles draws its order from the global generators, and the training must draw the same one.
     with (
-        nullcontext() if is_own_stream else random_state_kept(),
+        nullcontext() if is_own_stream else _draws_given_back(chunks),
         Waiting("Following what each row reads", read.total, "chunks", progress=progress) as waiting,
     ):
         for block in read.blocks():
@@ -185,6 +186,21 @@ def reach(
         followed.close()
         seam = _seam(chunks, stamps, read.last) if is_repeated and read.is_whole else None
     return _found(followed, read, vocabulary_size, seam)
+
+
+@contextmanager
+def _draws_given_back(loader: Any) -> Iterator[None]:
+    """The global random states and a loader's own generators are afterwards as they were."""
+    batches = getattr(loader, "batch_sampler", None)
+    owners = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
+    generators = [getattr(owner, "generator", None) for owner in owners]
+    before = [(each, each.get_state()) for each in generators if isinstance(each, torch.Generator)]
+    try:
+        with random_state_kept():
+            yield
+    finally:
+        for generator, state in before:
+            generator.set_state(state)
 
 
 def _found(followed: Followed, read: _Reading, vocabulary_size: int | None, seam: Followed | None) -> Reach:
