@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from echo_torch.data.chunk import NOT_ASKED
 from echo_torch.data.random_symbols import Integers
-from echo_torch.errors import RuleError
+from echo_torch.errors import RuleError, shorten
 
 NOT_PUT_IN = -1  # as `Stamps.restored` says it
 
@@ -99,7 +100,23 @@ def as_array(values: Any) -> NDArray[Any]:
     """Values as an array, from whatever device they are on."""
     if hasattr(values, "detach") and hasattr(values, "cpu"):
         values = values.detach().cpu()
-    return np.asarray(values)
+        if str(values.dtype) == "torch.bfloat16":  # numpy has none
+            values = values.half()
+    try:
+        return np.asarray(values)
+    except ValueError:  # rows of unequal length
+        rule = "$stamps must return arrays, whose rows are of equal length"
+        raise RuleError("stamps", rule, shorten(values), way_out="fill short rows up with the step -1") from None
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number of whatever type, a numpy number or a tensor of one value among them; None if it is none."""
+    if isinstance(value, (bool, np.bool_)):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def checked_places(stamps: Stamps) -> tuple[Integers, Integers, NDArray[np.bool_]]:
@@ -170,6 +187,8 @@ def _checked_step(stamps: Stamps) -> Integers:
             f"shape {step.shape}",
             reason="because there is one position for each column of each row",
         )
+    if step.dtype.kind not in "iub":
+        raise RuleError("stamps", "$stamps must return $step as integers", f"dtype {_dtype_of(stamps.step, step)}")
     return _check_field("step", step, np.int64, step.shape)
 
 
@@ -187,6 +206,11 @@ def _by_column(values: NDArray[Any]) -> NDArray[Any]:
     return values[:, None] if values.ndim == 1 else values
 
 
+def _dtype_of(values: ArrayLike, array: NDArray[Any]) -> str:
+    """The type of the values as they were given."""
+    return str(getattr(values, "dtype", array.dtype)).removeprefix("torch.")
+
+
 def _check_field(
     name: str, values: ArrayLike, kind: type, shape: tuple[int, ...], *, may_be_of_lanes: bool = False
 ) -> NDArray[Any]:
@@ -202,5 +226,5 @@ def _check_field(
         )
     if (array.dtype == np.bool_) != (kind is np.bool_) or array.dtype.kind not in "iub":
         word = "booleans" if kind is np.bool_ else "integers"
-        raise RuleError("stamps", f"$stamps must return ${name} as {word}", f"dtype {array.dtype}")
+        raise RuleError("stamps", f"$stamps must return ${name} as {word}", f"dtype {_dtype_of(values, array)}")
     return array if array.dtype == kind else array.astype(kind)

@@ -8,12 +8,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from echo_torch import EXPERIMENTS, Chunk, EchoStream, LaneLayout, RandomSymbols, UserError, configure
 from echo_torch.diagnosis.data_path import first_reads, following, reaching
 from echo_torch.diagnosis.data_path.explaining import reach_lines
 from echo_torch.diagnosis.data_path.reaching import OTHER, reach
 from echo_torch.diagnosis.stamps import Stamps, checked_stamps, stamps_of_chunk
+from echo_torch.errors import RuleError
 from echo_torch.lab.plan import Plan
 
 
@@ -529,7 +531,41 @@ def test_several_answers_must_be_as_many_everywhere():
 
 
 def test_bad_numbers():
-    with pytest.raises(ValueError, match="`lag` must be at least 0"):
+    with pytest.raises(ValueError, match="`lag` must be a whole number of at least 0"):
         reach([], -1)
     with pytest.raises(ValueError, match="at least one chunk"):
         reach([], 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lag": "1"}, "`lag` must be a whole number of at least 0. Got '1'"),
+        ({"lag": 1.0}, "`lag` must be a whole number"),
+        ({"max_lag": None}, "`max_lag` must be a whole number of at least 0. Got None"),
+        ({"max_chunks": 2.5}, "`max_chunks` must be a whole number of at least 1. Got 2.5"),
+        ({"stamps": None}, "`stamps` must be a function of a batch. Got None; hand over"),
+        ({"stamps": lambda batch: Stamps(step=[[1, 2], [3]])}, "rows are of equal length"),
+        ({"stamps": lambda batch: Stamps(step=batch.bfloat16())}, "`step` as integers. Got dtype bfloat16"),
+    ],
+)
+def test_arguments_of_wrong_types_are_named(options, message):
+    with pytest.raises(RuleError, match=message):
+        reach([torch.arange(8).view(2, 4)], **{"stamps": Stamps, **options})
+
+
+def test_numbers_of_numpy_are_numbers():
+    batches = [torch.arange(8).view(2, 4)]
+    found = reach(batches, np.int64(1), max_lag=np.int32(3), max_chunks=torch.tensor(1), stamps=Stamps)
+    assert found == reach(batches, 1, max_lag=3, max_chunks=1, stamps=Stamps)
+    assert type(found.lag) is int
+
+
+@pytest.mark.parametrize("is_sampler", [False, True])
+def test_a_loaders_own_generator_draws_the_same_afterwards(is_sampler):
+    data, generator = TensorDataset(torch.arange(100).view(20, 5)), torch.Generator().manual_seed(3)
+    sampler = {"sampler": RandomSampler(data, generator=generator)}
+    own = sampler if is_sampler else {"shuffle": True, "generator": generator}
+    loader, before = DataLoader(data, batch_size=2, **own), generator.get_state()
+    reach(loader, stamps=lambda batch: Stamps(batch[0]))
+    assert torch.equal(generator.get_state(), before)

@@ -193,3 +193,17 @@ def test_rows_and_empty_batches_have_lines():
     lines = reach_lines(look([rows(0), rows(5, num_rows=1), rows(0, steps=0)], 0))
     assert "rows: 1 (1 chunk), 2 (1 chunk)" in lines
     assert lines[-1] == "empty: chunk 2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"found": None}, "`found` must be what `reach` or `reach_of` has returned. Got NoneType; write"),
+        ({"memory_length": 0}, "`memory_length` must be a whole number of at least 1. Got 0"),
+        ({"memory_length": "4"}, "`memory_length` must be a whole number of at least 1. Got '4'"),
+    ],
+)
+def test_what_cannot_be_explained(arguments, message):
+    found = reach([[[0, 1], [4, 5]]], stamps=Stamps)
+    with pytest.raises(ValueError, match=message):
+        explain(**{"found": found, **arguments})

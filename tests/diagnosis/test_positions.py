@@ -1,9 +1,11 @@
 """`reach_of`: one's own loader, run over positions."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
-from torch.nn.utils.rnn import pad_sequence
+from torch.nn.utils.rnn import pack_sequence, pad_sequence
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from echo_torch import Stamps, reach, reach_of
@@ -109,8 +111,17 @@ def test_answers_in_another_series_were_read_by_nobody():
 @pytest.mark.parametrize(
     ("make_loader", "length", "options", "message"),
     [
-        (columns, 0, {}, "`length` must be at least 1"),
-        (columns, [], {}, "`length` must be at least 1"),
+        (columns, 0, {}, "`length` must be a whole number of at least 1"),
+        (columns, [], {}, "`length` must be a whole number of at least 1"),
+        (columns, "40", {}, r"`length` must be a whole number.* Got \['4', '0'\]"),
+        (columns, [7.0, 3.0], {}, r"`length` must be a whole number.* Got \[7.0, 3.0\]"),
+        (columns, 40.0, {}, "`length` must be a whole number.* Got 40.0"),
+        (columns, None, {}, "`length` must be a whole number.* Got None"),
+        (columns, True, {}, "`length` must be a whole number.* Got True"),
+        (lambda series: None, 40, {}, "`make_loader` must return the loader.*Got NoneType; return DataLoader"),
+        (lambda series: [series[None].bfloat16()], 40, {}, r"Got Tensor of bfloat16 \(1, 40\)"),
+        (lambda series: [series[None].half()], 40, {}, r"Got Tensor of float16 \(1, 40\)"),
+        (lambda series: [series[None].to(torch.uint8)], 40, {}, r"Got Tensor of uint8 \(1, 40\)"),
         (columns(torch.arange(40)), 40, {}, r"`make_loader` must be a function.*Got list; hand over a function"),
         (
             lambda series: [torch.rand(4, 5)],
@@ -140,3 +151,64 @@ def test_numpy_series():
     assert found.gaps == {0: 49}
     assert isinstance(found.gaps, dict)
     assert np.sum(list(found.borders.values())) == 9
+
+
+@pytest.mark.parametrize(
+    "of_batch",
+    [
+        lambda x: {"attention_mask": torch.ones_like(x), "input_ids": x},
+        lambda x: (torch.full((len(x),), x.shape[1]), x),  # lengths
+        lambda x: (torch.arange(len(x)) + 1, torch.zeros_like(x), x),  # labels, token types
+        lambda x: (torch.nn.functional.one_hot(x % 7).float(), x),
+        lambda x: Pair(torch.ones(len(x), dtype=torch.long), x),
+        lambda x: pack_sequence(list(x)),
+    ],
+)
+def test_other_fields_before_the_positions_are_not_taken_for_them(of_batch):
+    assert reach_of(lambda series: list(map(of_batch, columns(series))), 400).gaps == {0: 396}
+
+
+@dataclass
+class Pair:
+    label: torch.Tensor
+    x: torch.Tensor
+
+
+def test_packed_rows_are_rows_in_either_order():
+    def packed(series):
+        return [pack_sequence(series[low : low + 2], enforce_sorted=False) for low in (0, 2)]
+
+    for time_major in (False, True):
+        found = reach_of(packed, [5, 3, 4, 6], 1, time_major=time_major)
+        assert found.gaps == {0: 4 + 2 + 3 + 5, "other": 2}
+
+
+@pytest.mark.parametrize("padding", [0, 1, -1, -100, 7])
+def test_whatever_is_no_position_is_padding(padding):
+    def padded(series):
+        rows = [pad_sequence(series[low : low + 2], batch_first=True, padding_value=padding) for low in (0, 2)]
+        return [*rows, torch.full_like(rows[0], padding)]  # rows that are not used
+
+    found = reach_of(padded, [5, 3, 4, 6])
+    assert (found.gaps, found.chunks) == ({0: 4 + 2 + 3 + 5, "other": 2}, 3)
+
+
+@pytest.mark.parametrize(
+    "length", [np.int64(400), torch.tensor(400), np.array([100, 300]), (each for each in (100, 300))]
+)
+def test_lengths_of_numpy_and_of_torch(length):
+    def make_loader(series):
+        return columns(torch.cat(series) if isinstance(series, list) else series, rows=1)
+
+    found = reach_of(make_loader, length)
+    assert sum(found.gaps.values()) == 399
+
+
+def test_what_make_loader_draws_is_not_missed():
+    def make_loader(series):
+        torch.manual_seed(3)
+        return [series.view(40, 10)[torch.randperm(40)]]
+
+    before = torch.get_rng_state()
+    reach_of(make_loader, 400)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -17,7 +17,9 @@ class StateAudit(StateAuditBody, Callback):
         Trainer(callbacks=[StateAudit("raise", stamps=lambda batch: Stamps(step=batch["position"]))])
 
     Where no `Carry` tells which lanes start, it looks at what enters the module's recurrent layers of torch.nn: a lane
-    whose state is empty there, None or zeros, begins and has no gap. States are compared by value.
+    whose state is empty there, None or zeros, begins and has no gap. A lane of which the stamps say that it starts, and
+    in which the state of the batch before enters all the same, is compared as any other. A batch of which none of these
+    layers reads anything, though they have read others, moves no lane. States are compared by value.
 
     >>> StateAudit("count").num_faults
     0

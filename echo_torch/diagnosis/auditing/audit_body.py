@@ -84,6 +84,7 @@ class StateAuditBody(_Callback):
         self._stop()
         self._has_looked, self._before, self._checked = False, None, None
         self._is_copied = not _has_carry(pl_module)
+        self._counts.are_resets_told = not self._is_copied
         if self._is_copied:
             listener = Listener(pl_module)
             if listener.has_layers:
@@ -124,12 +125,16 @@ class StateAuditBody(_Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Remember which state the batch left."""
         state = self._state(pl_module)
-        heard = None
+        heard, is_read = None, True
         if self._listener is not None:
             is_connected = state is not UNSEEN and self._listener.is_connected(state)
             heard = self._listener.close()
-            self._counts.settle(heard, is_connected=is_connected)
-        if heard is None and state is UNSEEN:
+            is_read = heard is not None or not self._listener.has_heard
+            if is_read:
+                self._counts.settle(heard, is_connected=is_connected)
+            else:
+                self._counts.skip()
+        if heard is None and state is UNSEEN and is_read:
             self._counts.note("unseen", UNSEEN_STATE)
         self._counts.leave(state, is_copied=self._is_copied)
 

@@ -53,6 +53,7 @@ class _Batch:
     border: Border
     leaves: list[Any] | None  # of the state that it begins with; None: unseen
     is_new_pass: bool
+    said_to_start: Flags  # lanes that are reset before the first column, as the stamps say
     is_handed: Flags  # lanes that go on, as far as is known
     written: Flags  # where somebody else has written the state that is shown
     is_from_check: bool = False  # whether that was the sanity check
@@ -90,6 +91,7 @@ class GapCounts:
 
     def __init__(self, policy: str = "warn") -> None:
         self.policy = policy
+        self.are_resets_told = False  # whether all resets are those that the stamps say, as a `Carry` makes them
         self._forget()
 
     @property
@@ -178,7 +180,8 @@ class GapCounts:
             return
         nowhere = np.zeros(len(step), np.bool_)
         leaves = None if state is UNSEEN else leaves_of(state)
-        self._batch = _Batch(border, leaves, is_new_pass, is_handed=nowhere, written=nowhere)
+        said_to_start = starts if starts.ndim == 1 else starts[:, 0]
+        self._batch = _Batch(border, leaves, is_new_pass, said_to_start, is_handed=nowhere, written=nowhere)
         self._batch.written = self._written_lanes(self._batch, state)
         if not is_settled_later:
             self.settle()
@@ -218,7 +221,10 @@ class GapCounts:
             return
         self._check_foreign(self._batch, heard)
         self._check_writer(self._batch, heard.is_unclear)
-        self._check_border(self._batch, heard.is_carried, is_sure=True)
+        # What is heard counts more than what the stamps say; but what a checkpoint holds enters a layer that has left
+        # nothing yet, and is not known by its values.
+        unreset = heard.is_carried & self._batch.said_to_start & (not self.takes_restored)
+        self._check_border(self._batch, heard.is_carried, is_sure=True, unreset=unreset)
 
     def settle(self, heard: Heard | None = None, *, is_connected: bool = False) -> None:
         """Compare the lanes that go on, and remember where all of them end.
@@ -246,6 +252,10 @@ class GapCounts:
             self._look_for_carrying(batch, heard)
         self._last = ends_after(batch.border, self._last, batch.is_handed)
         self._expect()
+
+    def skip(self) -> None:
+        """Forget a batch that the training has not read: the lanes stand where they stood."""
+        self._batch = None
 
     def leave(self, state: Any = UNSEEN, *, is_copied: bool = True) -> None:
         """Remember which state the batch left.
@@ -296,16 +306,17 @@ class GapCounts:
             self._faults += 1
             self._voice.report("writer", text)
 
-    def _check_border(self, batch: _Batch, goes_on: Flags, *, is_sure: bool) -> None:
+    def _check_border(self, batch: _Batch, goes_on: Flags, *, is_sure: bool, unreset: Flags | bool = False) -> None:
         """Compare the lanes that go on and have not been compared yet.
 
         Args:
             batch: The batch.
             goes_on: Booleans (lanes,).
             is_sure: Whether their state is known not to be empty; if not, it is looked at where something is wrong.
+            unreset: Booleans (lanes,): where they go on although the stamps say that they start.
         """
         border, is_restored = batch.border, batch.border.restored >= 0
-        new = goes_on & ~batch.is_handed & (~border.starts | is_restored)
+        new = goes_on & ~batch.is_handed & (~border.starts | is_restored | unreset)
         faults = faults_of(border, self._last, new)
         if not is_sure and batch.leaves is not None and (faults.num_before or faults.is_wrong.any()):
             new &= batch.is_filled() | is_restored
@@ -318,9 +329,9 @@ class GapCounts:
             self._faults += abs(faults.num_before - batch.num_lanes)
             self._voice.report("lanes", other_lanes(faults.num_before, batch.num_lanes))
         if faults.is_wrong.any():
-            self._report_border(batch, faults)
+            self._report_border(batch, faults, is_sure=is_sure)
 
-    def _report_border(self, batch: _Batch, faults: Faults) -> None:
+    def _report_border(self, batch: _Batch, faults: Faults, *, is_sure: bool) -> None:
         lanes = np.flatnonzero(faults.is_wrong)
         sizes = [OTHER if faults.is_other[lane] else int(faults.gap[lane]) for lane in lanes]
         kinds = [OTHER if size == OTHER else "gap" for size in sizes]
@@ -330,9 +341,10 @@ class GapCounts:
             # Once said is enough: the words need the reach, which takes longer than a batch.
             is_awaited = self._voice.is_awaited(kind)
             lane, number = int(lanes[kinds.index(kind)]), kinds.count(kind)
-            self._voice.report(kind, self._border_in_words(batch, faults, lane, number) if is_awaited else "")
+            words = self._border_in_words(batch, faults, lane, number, is_sure=is_sure) if is_awaited else ""
+            self._voice.report(kind, words)
 
-    def _border_in_words(self, batch: _Batch, faults: Faults, lane: int, number: int) -> str:
+    def _border_in_words(self, batch: _Batch, faults: Faults, lane: int, number: int, *, is_sure: bool) -> str:
         return border_in_words(
             lane,
             ends_at=(int(faults.last[lane]), int(faults.last_sequence[lane])),
@@ -340,6 +352,7 @@ class GapCounts:
             gap=None if faults.is_other[lane] else int(faults.gap[lane]),
             lanes=(number, batch.num_lanes),
             is_new_pass=batch.is_new_pass,
+            is_reset_seen=is_sure or self.are_resets_told,
             recent=self._recent,
         )
 

@@ -100,6 +100,7 @@ class Listener:
         self._takes_restored = False
         self._is_connected = False
         self._handle: Any = None
+        self.has_heard = False  # whether any training batch has been heard
 
     @property
     def has_layers(self) -> bool:
@@ -140,6 +141,7 @@ class Listener:
         for layer in self._layers.values():
             layer.end()
         self.abandon()
+        self.has_heard |= self._heard is not None
         return self._heard
 
     def abandon(self) -> None:

@@ -82,6 +82,7 @@ def border_in_words(
     gap: int | None,
     lanes: tuple[int, int],
     is_new_pass: bool,
+    is_reset_seen: bool,
     recent: Iterable[Stamps],
 ) -> str:
     """What is wrong at a border.
@@ -93,18 +94,24 @@ def border_in_words(
         gap: The steps between them; None: the chunk begins in another sequence.
         lanes: In how many lanes, and of how many.
         is_new_pass: Whether the loader begins anew with this chunk.
+        is_reset_seen: Whether a reset inside the training step would be seen.
         recent: The stamps of the last batches, of which it is said what the rows have reached.
     """
     lags = ", ".join(map(str, reach(recent, 0, stamps=lambda stamps: stamps).reachable_lags[:10]))
     begin = "its next chunk" + (", the first of a new pass of the loader," if is_new_pass else "")
     if gap is None:
         what = f"{begin} begins in another sequence, at step {begins_at}, without a reset"
+        what += "" if is_reset_seen else " that can be seen"
     else:
         number = f"{abs(gap)} step{'s' * (abs(gap) > 1)}"
         passed = f"{number} {'is' if abs(gap) == 1 else 'are'} {'skipped' if gap > 0 else 'read twice'}"
         what = f"{begin} begins at step {begins_at}: {passed}"
     others = f" ({lanes[0]} of {lanes[1]} lanes)" if lanes[0] > 1 else ""
     way_out = " Reset the state where a pass begins." if is_new_pass else ""
+    if gap is None and not is_reset_seen:
+        way_out += (
+            " If the training step itself resets such lanes, let the stamps say so: Stamps(step=..., starts=...)."
+        )
     return (
         f"Lane {lane}'s carried state ends at step {ends_at[0]} of sequence {ends_at[1]}, so step {ends_at[0] + 1} is "
         f"expected, but {what}{others}. Lags that the rows have reached so far: {lags}.{way_out}"
@@ -146,7 +153,8 @@ UNKNOWN = (
     "StateAudit(state=lambda module: module.hidden)."
 )
 UNSEEN_STATE = (
-    "The carried state cannot be seen: the module has no `carry`, and no recurrent layer of torch.nn is called. So it "
-    "stays unknown whether the training step resets it or a validation writes it; only the places of the rows are "
-    "compared. Show it: StateAudit(state=lambda module: module.hidden)."
+    "The carried state cannot be seen: the module has no `carry`, and no recurrent layer of torch.nn is heard, because "
+    "none is called, or only inside a compiled or scripted model. So it stays unknown whether the training step resets "
+    "it or a validation writes it; only the places of the rows are compared. Show it: StateAudit(state=lambda module: "
+    "module.hidden)."
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from echo_torch.diagnosis.data_path.reaching import OTHER, Reach
+from echo_torch.diagnosis.stamps import whole_number
+from echo_torch.errors import RuleError
 
 _FEW_LAGS = 40  # that are shown one by one
 _FEW_GAPS = 5
@@ -27,7 +29,15 @@ def explain(found: Reach, *, memory_length: int | None = None, is_carried: bool 
         found: The reach.
         memory_length: Steps that the network is shown at once, the current one among them; None: it is recurrent.
         is_carried: Whether a state is handed from chunk to chunk.
+
+    Raises:
+        RuleError: If it is no `Reach`, or `memory_length` is no whole number of at least 1.
     """
+    if not isinstance(found, Reach):
+        rule = "$found must be what `reach` or `reach_of` has returned"
+        raise RuleError("found", rule, type(found).__name__, way_out="write explain(reach_of(make_loader, length))")
+    if memory_length is not None and (whole_number(memory_length) or 0) < 1:
+        raise RuleError("memory_length", "$memory_length must be a whole number of at least 1", repr(memory_length))
     answers = _answer_sentences(found, memory_length, is_carried=is_carried)
     return " ".join([*_path_sentences(found), *answers, *_seam_sentences(found)])
 

@@ -7,20 +7,22 @@ found here by following every lane through the chunks.
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
 
 from echo_torch.data.stream import EchoStream, num_chunks_of
 from echo_torch.diagnosis.data_path.following import Followed
 from echo_torch.diagnosis.first_contact import missing_stamps
-from echo_torch.diagnosis.stamps import CheckedStamps, Stamps, as_array, checked_stamps, stamps_of_chunk
-from echo_torch.errors import RuleError
+from echo_torch.diagnosis.stamps import CheckedStamps, Stamps, as_array, checked_stamps, stamps_of_chunk, whole_number
+from echo_torch.errors import RuleError, shorten
 from echo_torch.randomness import random_state_kept
 from echo_torch.waiting import Progress, Waiting
 
@@ -148,7 +150,7 @@ def reach(
 
     Args:
         chunks: Batches in the order of training: this project's chunks, or anything that `stamps` understands. The
-            global random states are afterwards as they were.
+            global random states, and the generators of a DataLoader, are afterwards as they were.
         lag: How many steps back the answers lie, at least 0; None: where `Stamps.answers` says, or nobody knows, and
             gaps alone are found.
         vocabulary_size: Number of symbols, if they are uniform and independent; needed for the ceiling.
@@ -169,8 +171,13 @@ def reach(
         RuleError: If stamps are not integers and booleans.
     """
     for name, number, low in (("lag", lag, 0), ("max_lag", max_lag, 0), ("max_chunks", max_chunks, 1)):
-        if number is not None and number < low:
-            raise RuleError(name, f"${name} must be at least {low}", number)
+        whole = whole_number(number)
+        if (whole is None or whole < low) and (number is not None or name == "max_lag"):
+            raise RuleError(name, f"${name} must be a whole number of at least {low}", shorten(repr(number)))
+    lag, max_lag, max_chunks = whole_number(lag), operator.index(max_lag), whole_number(max_chunks)
+    if not callable(stamps):
+        way_out = "hand over a function: lambda batch: Stamps(step=batch[0])"
+        raise RuleError("stamps", "$stamps must be a function of a batch", shorten(repr(stamps)), way_out=way_out)
     if not isinstance(chunks, Iterable):
         rule = "$chunks must be batches that can be iterated"
         raise RuleError("chunks", rule, type(chunks).__name__, way_out="hand over the loader of the training")
@@ -179,7 +186,7 @@ def reach(
     read = _Reading(chunks, stamps, max_chunks)
     # A loader that shuffles draws its order from the global generators, and the training must draw the same one.
     with (
-        nullcontext() if is_own_stream else random_state_kept(),
+        nullcontext() if is_own_stream else _draws_given_back(chunks),
         Waiting("Following what each row reads", read.total, "chunks", progress=progress) as waiting,
     ):
         for block in read.blocks():
@@ -191,6 +198,21 @@ def reach(
         followed.close()
         seam = _seam(chunks, stamps, read.last) if is_repeated and read.is_whole else None
     return _found(followed, read, vocabulary_size, seam)
+
+
+@contextmanager
+def _draws_given_back(loader: Any) -> Iterator[None]:
+    """The global random states and a loader's own generators are afterwards as they were."""
+    batches = getattr(loader, "batch_sampler", None)
+    owners = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
+    generators = [getattr(owner, "generator", None) for owner in owners]
+    before = [(each, each.get_state()) for each in generators if isinstance(each, torch.Generator)]
+    try:
+        with random_state_kept():
+            yield
+    finally:
+        for generator, state in before:
+            generator.set_state(state)
 
 
 def _found(followed: Followed, read: _Reading, vocabulary_size: int | None, seam: Followed | None) -> Reach:
