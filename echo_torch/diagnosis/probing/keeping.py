@@ -57,6 +57,17 @@ def model_kept(model: Any) -> Iterator[ModelKept]:
             weight.grad = gradient
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread inside: at sizes this small threads wait for one another longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class ModelKept:
     """What a model holds, remembered: weights, buffers, other attributes, generators.
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from echo_torch.diagnosis.probing.bench import Bench
 from echo_torch.diagnosis.probing.calling import ModelRaisedError
-from echo_torch.diagnosis.probing.checks import Checks, Findings
-from echo_torch.diagnosis.probing.keeping import model_kept
+from echo_torch.diagnosis.probing.checks import Checks
+from echo_torch.diagnosis.probing.findings import Findings
+from echo_torch.diagnosis.probing.keeping import model_kept, one_thread
 from echo_torch.diagnosis.probing.outputs import tensors_in
 from echo_torch.diagnosis.probing.states import HandedState, num_features
 from echo_torch.diagnosis.probing.understanding import Asked, Understood, understand
@@ -130,7 +131,7 @@ def probe(
     _check(model, vocabulary_size, num_lanes, num_steps)
     asked = Asked(vocabulary_size, inputs, call, state, carry, device)
     sizes = [(3, 5), (num_lanes or _SMALL[0], num_steps or _SMALL[1]), _SMALL]
-    with torch.inference_mode(False), seeded(0), model_kept(model) as kept:
+    with torch.inference_mode(False), one_thread(), seeded(0), model_kept(model) as kept:
         took = ["mode: eval, whatever the modes of the modules are; they are put back"]
         try:
             with torch.no_grad():
