@@ -1,6 +1,8 @@
 """What a probe leaves as it was: weights, modes, gradients, attributes, generators; and what is random in a model."""
 
 import random
+from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
@@ -44,6 +46,65 @@ def test_a_state_on_the_module_is_as_it_was(hidden):
     assert probe(model, num_lanes=4).faults == ()
     assert model.hidden is hidden
     assert hidden is None or torch.equal(hidden, torch.ones(1, 4, 6))
+
+
+class Holder:
+    """An object with slots, around a module."""
+
+    __slots__ = ("model",)
+
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, inputs):
+        return self.model(inputs)
+
+
+class Stepping(Keeping):
+    """Has its dropout on, and a method beside `forward`."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+
+    def step(self, inputs):
+        return self.dropout(self(inputs))
+
+
+IN_A_GLOBAL = Stepping()
+BEHIND = {
+    "method": lambda model: model.step,
+    "forward": lambda model: model.forward,
+    "partial": partial,
+    "partial of a method": lambda model: partial(model.step),
+    "closure": lambda model: lambda inputs: model.step(inputs),
+    "argument": lambda model: partial(Stepping.step, model),
+    "global": lambda model: lambda inputs: IN_A_GLOBAL.step(inputs),
+    "slots": Holder,
+}
+
+
+@pytest.mark.parametrize("kind", BEHIND)
+def test_a_module_behind_a_function_is_as_it_was(kind):
+    model = IN_A_GLOBAL if kind == "global" else Stepping()
+    modes = []
+    model.core.register_forward_hook(lambda module, inputs, outputs: modes.append(module.training))
+    stands_in_no_attribute = kind in ("closure", "global", "argument")
+    with pytest.raises(ValueError, match="hand a state on") if stands_in_no_attribute else nullcontext():
+        assert probe(BEHIND[kind](model), inputs=lambda lanes, steps: torch.randn(lanes, steps, 3)).faults == ()
+    assert model.hidden is None
+    assert all(module.training for module in model.modules())
+    assert modes
+    assert not any(modes)
+
+
+def test_that_no_mode_was_set_is_said():
+    found = probe(
+        lambda inputs, state: (inputs + state, inputs[:, -1:]),
+        inputs=lambda lanes, steps: torch.randn(lanes, steps, 1),
+        state=lambda lanes: torch.zeros(lanes, 1, 1),
+    )
+    assert found.took[0] == "mode: as it is, because no module was found behind `model`"
 
 
 def test_what_is_changed_in_place_is_put_back():

@@ -129,9 +129,12 @@ class Inputs:
         try:
             leaves = leaves_of(made)
         except RuleError as error:
-            rule = "$inputs must give a tensor, or tuples, lists and dicts of tensors, None and numbers"
-            raise RuleError("inputs", rule, error.got, way_out="make anything else of them in $call") from None
-        return with_leaves(made, [leaf.to(self._device) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
+            raise _no_tensors(error) from None
+        try:
+            return with_leaves(made, [leaf.to(self._device) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
+        except (RuntimeError, AssertionError) as error:  # which PyTorch raises where there is no such device
+            rule = f"$device must be one that takes the inputs, and PyTorch says: {plain(str(error).splitlines()[0])}"
+            raise RuleError("device", rule, plain(repr(str(self._device)))) from error
 
     def _which_change(self, leaves: list[Any]) -> list[int]:
         """The places of the tensors that are changed: no masks, unless there is nothing else."""
@@ -183,6 +186,8 @@ def like_example(example: Any, *, is_time_first: bool) -> Callable[[int, int], A
     try:
         leaves = leaves_of(example)
     except RuleError as error:
+        if any(isinstance(part, Tensor) for part in _parts_of(example)):
+            raise _no_tensors(error) from None
         leaves, got = [], error.got
     else:
         got = _shapes(example)
@@ -195,7 +200,7 @@ def like_example(example: Any, *, is_time_first: bool) -> Callable[[int, int], A
         raise RuleError(
             "inputs",
             rule,
-            got if leaves and isinstance(leaves[0], Tensor) else shorten(example),
+            got if leaves and isinstance(leaves[0], Tensor) else _in_short(example),
             way_out=f"give {EXAMPLE}",
         )
     sizes = (main.shape[1], main.shape[0]) if is_time_first else (main.shape[0], main.shape[1])
@@ -204,6 +209,21 @@ def like_example(example: Any, *, is_time_first: bool) -> Callable[[int, int], A
         return with_leaves(example, [_like(leaf, sizes, (num_lanes, num_steps), is_time_first) for leaf in leaves])
 
     return make
+
+
+def _parts_of(example: Any) -> list[Any]:
+    if isinstance(example, dict):
+        return list(example.values())
+    return list(example) if isinstance(example, (tuple, list)) else []
+
+
+def _in_short(example: Any) -> str:
+    return f"{type(example).__name__} of shape {example.shape}" if hasattr(example, "shape") else shorten(example)
+
+
+def _no_tensors(error: RuleError) -> RuleError:
+    rule = "$inputs must give a tensor, or tuples, lists and dicts of tensors, None and numbers"
+    return RuleError("inputs", rule, error.got, way_out="leave anything else out, or make it in $call")
 
 
 def _like(leaf: Any, sizes: tuple[int, int], wanted: tuple[int, int], is_time_first: bool) -> Any:
