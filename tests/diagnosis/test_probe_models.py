@@ -1,9 +1,8 @@
-"""The probe on healthy models of many kinds: how they are called, what they read, where their state is."""
+"""The probe on healthy models of many kinds: how they are called, where their state is."""
 
 import pytest
 import pytorch_lightning
 import torch
-from support import foreign_models as foreign
 from support.kinds_of_state import example
 from support.probed_models import Keeping, LanguageModel, ManyToOne, Pooled
 from torch import nn
@@ -176,76 +175,6 @@ def zeros_of(state):
         return torch.zeros_like(state)
     return type(state)(*map(zeros_of, state)) if hasattr(state, "_fields") else (
         type(state)(map(zeros_of, state)) if isinstance(state, (tuple, list)) else state)  # fmt: skip
-
-
-# --- what is read -------------------------------------------------------------------------------------------------
-
-
-class OfADict(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.core = nn.GRU(4, 6, batch_first=True)
-
-    def forward(self, batch, state=None):
-        assert batch["mask"].all()
-        assert batch["rate"] == 16000
-        return self.core(batch["x"] * batch["mask"][..., None], state)
-
-
-def batch_of(lanes, steps):
-    return {"x": torch.randn(lanes, steps, 4), "mask": torch.ones(lanes, steps, dtype=torch.bool), "rate": 16000}
-
-
-@pytest.mark.parametrize("inputs", [batch_of, batch_of(7, 8)])
-def test_inputs_in_a_dict(inputs):
-    assert probe(OfADict(), inputs=inputs).faults == ()
-    assert probe(OfADict(), inputs=inputs, carry=lambda state, starts: 0 * state).faults == ("state is not carried",)
-
-
-def test_an_example_of_steps_first():
-    found = probe(foreign.TimeFirstLanguageModel(), inputs=torch.randint(foreign.WORDS, (30, 20)))
-    assert found.faults == ()
-    assert "steps first" in found.took[1]
-
-
-def test_an_example_is_not_left():
-    """Integers stay between the least and the greatest of the example."""
-    read = []
-
-    class Listening(LanguageModel):
-        def forward(self, symbols, state=None):
-            read.append(symbols)
-            return super().forward(symbols, state)
-
-    assert probe(Listening(), inputs=torch.randint(2, 5, (20, 30))).faults == ()
-    assert {int(symbol) for symbols in read for symbol in symbols.unique()} == {2, 3, 4}
-
-
-def test_normalized_inputs_show_the_change():
-    """A constant added to all features is taken away by a layer norm."""
-
-    class Normalizing(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm, self.core = nn.LayerNorm(3), nn.GRU(3, 4, batch_first=True)
-
-        def forward(self, inputs, state=None):
-            return self.core(self.norm(inputs), state)
-
-    assert probe(Normalizing()).faults == ()
-
-
-def test_lengths_cannot_be_joined():
-    def inputs(lanes, steps):
-        return {"x": torch.randint(9, (lanes, steps)), "lengths": torch.full((lanes,), steps)}
-
-    model = LanguageModel()
-    found = probe(model, inputs=inputs, call=lambda model, inputs, state: model(inputs["x"], state))
-    assert found.faults == ()
-    assert found.lines() == [
-        "not looked at: whether two chunks give what the whole gives: some inputs have no axis for the steps, such as "
-        "lengths, and cannot be joined"
-    ]
 
 
 # --- a state on the module, with a carry --------------------------------------------------------------------------

@@ -140,6 +140,7 @@ def probe(
             with torch.no_grad():
                 understood = understand(model, kept, asked, sizes)
                 num_lanes = understood.sizes[0] if understood.is_fixed else num_lanes
+                num_steps = understood.sizes[1] if understood.has_fixed_steps else num_steps
                 benches, unknown = _sizes_of(model, understood, num_lanes, num_steps)
         except ModelRaisedError as error:
             return _failed(str(error), took)
