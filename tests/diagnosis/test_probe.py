@@ -1,5 +1,7 @@
 """What the probe says: chunks against the whole, what it calls unknown, what it refuses, and its sentences."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -186,6 +188,24 @@ class Stateless(nn.GRU):
         return super().forward(inputs)
 
 
+class ReturnsNoState(LanguageModel):
+    def forward(self, symbols, past=None, returns_state=False):
+        return super().forward(symbols, past)[0]
+
+
+class NamesNothing(LanguageModel):
+    def forward(self, symbols, past=None):
+        logits, last = super().forward(symbols, past)
+        return {"logits": logits, "last": last}
+
+
+class InAnObject(Keeping):
+    def forward(self, inputs):
+        outputs, hidden = self.core(inputs, None if self.hidden is None else self.hidden.tensor)
+        self.hidden = SimpleNamespace(tensor=hidden.detach())
+        return outputs
+
+
 def gru():
     return nn.GRU(3, 4)
 
@@ -198,7 +218,15 @@ REFUSED = [
     (lambda: probe(nn.GRU), "`model` must be a model that can be called. Got the class GRU"),
     (lambda: probe(nn.Linear(3, 4)), "`inputs` must say what the model reads"),
     (lambda: probe(nn.Linear(9, 4), inputs=torch.zeros(2, 3, 9)), "`model` must hand a state on, and Linear gives"),
-    (lambda: probe(Stateless(3, 4)), "call=lambda model, inputs, state: model(inputs, state)"),
+    (
+        lambda: probe(Stateless(3, 4)),
+        "gives results of which none is handed in, and changes no attribute of its own in",
+    ),
+    (lambda: probe(Stateless(3, 4)), "Let `forward` take the state and return it, or give a `call` that does"),
+    (lambda: probe(ReturnsNoState()), "such as `call=lambda model, symbols, state: model(symbols, past=state)`"),
+    (lambda: probe(NamesNothing()), "gives logits, last, of which none is called as states are, and changes no"),
+    (lambda: probe(InAnObject()), "in eval mode, in which tensors are seen: hidden holds an object of another kind"),
+    (lambda: probe(lambda x: Keeping()(x), inputs=torch.zeros(4, 5, 3)), "Give the module itself, whose attributes"),
     (lambda: probe(nn.LazyLinear(4), inputs=torch.zeros(2, 3, 9)), "`model` must have its weights"),
     (lambda: probe(ThreeArguments(3, 4)), "call=lambda model, inputs, state: model(inputs, state, lengths)"),
     (lambda: probe(gru().to("meta")), "`model` must have its weights, and on the device `meta` there are none"),

@@ -1,5 +1,7 @@
 """The probe on healthy models of many kinds: how they are called, where their state is."""
 
+from dataclasses import dataclass
+
 import pytest
 import pytorch_lightning
 import torch
@@ -28,6 +30,23 @@ class OutputsInADict(LanguageModel):
     def forward(self, symbols, state=None):
         logits, state = super().forward(symbols, state)
         return {"loss": logits.mean(), "logits": logits, "hidden_state": state}
+
+
+@dataclass
+class Result:
+    logits: torch.Tensor
+    h_n: tuple[torch.Tensor, torch.Tensor]
+
+
+class OutputsInADataclass(LanguageModel):
+    def forward(self, symbols, state=None):
+        return Result(*super().forward(symbols, state))
+
+
+class OfBefore(LanguageModel):
+    def forward(self, symbols, h_prev=None, c_prev=None):
+        logits, (h, c) = super().forward(symbols, None if h_prev is None else (h_prev, c_prev))
+        return logits, h, c
 
 
 class PackedOutputs(LanguageModel):
@@ -125,6 +144,8 @@ HEALTHY = {
     "complex outputs": ComplexOutputs,
     "extra outputs": ExtraOutputs,
     "outputs in a dict": OutputsInADict,
+    "outputs in a dataclass": OutputsInADataclass,
+    "of before": OfBefore,
     "packed outputs": PackedOutputs,
     "two arguments": TwoArguments,
     "turned inside": TurnedInside,

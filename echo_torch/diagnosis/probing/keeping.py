@@ -18,7 +18,7 @@ from echo_torch.errors import RuleError
 from echo_torch.models.state import leaves_of
 
 _MOST_LANES, _MOST_SIZES = 256, 6  # of the tensors on a module
-_FUNCTIONS = (FunctionType, MethodType, partial)
+FUNCTIONS = (FunctionType, MethodType, partial)
 _UNNAMED = "?"  # instead of a name: it stands in no attribute, but in what a function reads
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
@@ -82,7 +82,7 @@ class ModelKept:
     def __init__(self, model: Any) -> None:
         self.modules: list[nn.Module] = []
         self._owners: list[tuple[str, Any]] = []
-        self._attributes: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._attributes: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
         self._tensors: dict[int, _KeptTensor] = {}
         self._containers: dict[int, tuple[Any, Any]] = {}
         self._generators: list[tuple[Any, Any]] = []
@@ -96,7 +96,7 @@ class ModelKept:
         Args:
             generators: Whether the generators that the model holds go back too.
         """
-        for place, before in self._attributes:
+        for _, place, before in self._attributes:
             for name in [name for name in place if name not in before and name not in _OF_EVERY_MODULE]:
                 del place[name]
             place.update(before)
@@ -116,6 +116,16 @@ class ModelKept:
             and (name not in self._leaves or not _are_alike(leaves, self._leaves[name]))
         ]
 
+    def replaced(self) -> list[str]:
+        """The dotted names of attributes that hold another object than before, one with attributes itself."""
+        return [
+            name + key
+            for name, place, before in self._attributes
+            for key, value in place.items()
+            if key not in _OF_EVERY_MODULE and value is not before.get(key)
+            if hasattr(value, "__dict__") and not isinstance(value, Tensor)
+        ]
+
     def sizes(self) -> list[int]:
         """How long the axes are of tensors that are no weights, those that could count lanes."""
         tensors = [leaf for leaves in self._leaves.values() for leaf in leaves if isinstance(leaf, Tensor)]
@@ -127,7 +137,7 @@ class ModelKept:
             return
         self._seen.add(id(owner))
         for part, value in _behind(owner):
-            if part or isinstance(value, _FUNCTIONS):
+            if part or isinstance(value, FUNCTIONS):
                 self._add(value, f"{name}{part or _UNNAMED}.")
             else:
                 self._keep(value, _UNNAMED)
@@ -146,7 +156,7 @@ class ModelKept:
                 self._add(module, f"{name}{part}.")
         for place in places:
             before = {key: value for key, value in place.items() if key not in _OF_EVERY_MODULE}
-            self._attributes.append((place, before))
+            self._attributes.append((name, place, before))
             for key, value in before.items():
                 self._keep(value, f"{name}{key}.")
 

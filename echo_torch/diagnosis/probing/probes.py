@@ -97,7 +97,8 @@ def probe(
 
     Two chunks are read in eval mode, the state of the first handed to the second. The default sizes are those at which
     a mask or an axis in the wrong place raises no error: as many lanes as the state has features, and as many steps
-    as lanes. The model and all random states are afterwards as they were.
+    as lanes. One thread reads, because the sizes are small. The model, all random states and the number of threads are
+    afterwards as they were.
 
     >>> from echo_torch import EchoLSTM
     >>> probe(EchoLSTM(10, 4)).faults
@@ -112,7 +113,9 @@ def probe(
         vocabulary_size: Symbols 0..n-1 are drawn, at least 2; None: as the first embedding or an attribute says, and
             floats as the first recurrent layer reads them where there is neither.
         inputs: (lanes, steps) -> what the model reads, a tensor or any nesting of tuples, lists and dicts; or a batch
-            like it, lanes first, steps first where the first recurrent layer is not batch_first.
+            like it, lanes first, steps first where the first recurrent layer is not batch_first. Where the model
+            raises, the first part of the batch and the other order are tried. Resets inside a chunk hide the chunk
+            before, so make masks and `done` such that there is none.
         call: (model, inputs, state) -> (outputs, state), or outputs alone where the module keeps its state.
         state: number of lanes -> the first state; or the dotted name of the attribute in which the module keeps it.
             None: `model.initial_state`, `model.init_hidden`, or as the model begins without one.

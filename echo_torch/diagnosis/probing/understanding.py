@@ -20,7 +20,7 @@ from echo_torch.diagnosis.probing.calling import (
 )
 from echo_torch.diagnosis.probing.candidates import Candidate, candidates_of
 from echo_torch.diagnosis.probing.inputs import Inputs
-from echo_torch.diagnosis.probing.keeping import ModelKept
+from echo_torch.diagnosis.probing.keeping import FUNCTIONS, ModelKept
 from echo_torch.diagnosis.probing.outputs import OutputForm, differs, flattened_order, form_by_sizes, tensors_in
 from echo_torch.diagnosis.probing.reading import Reader, left_by
 from echo_torch.diagnosis.probing.states import HandedState, HeldState, fresh_of
@@ -150,17 +150,17 @@ def _reader_of(
     reader.again()
     try:
         outputs, state = reader.step(chunk, reader.begin(sizes[0]), inputs.in_words(chunk))
-    except NoStateError:
+    except NoStateError as error:
         names = kept.changed()
         if not names:
-            raise _no_state(model, asked, signature) from None
+            raise _no_state(model, kept, asked, signature, str(error)) from None
         return _holding(model, kept, asked, names, chunk, inputs, sizes[0])
     if not signature.is_open and not signature.is_sure and (first is None or not signature.state):
         names = kept.changed()  # it returns several outputs, and its state is its own
         if names:
             return _holding(model, kept, asked, names, chunk, inputs, sizes[0])
         if not signature.state:
-            raise _no_state(model, asked, signature)
+            raise _no_state(model, kept, asked, signature, "results of which none is handed in,")
     tensors_in(outputs)
     _check_state(state)
     taken = f"handed to `{signature.state}`" if signature.state else "handed in and out"
@@ -237,9 +237,22 @@ def _check_state(state: Any) -> None:
     raise RuleError("call", rule, plain(got), way_out=way_out)
 
 
-def _no_state(model: Any, asked: Asked, signature: Signature) -> RuleError:
-    name = type(model).__name__
-    rule = f"$model must hand a state on, and {plain(name)} gives outputs alone and changes no attribute of its own"
-    line = f"call=lambda model, {signature.inputs}, state: model({signature.inputs}, state)"
-    where = "returns (outputs, state)" if asked.call is None else "returns the state too"
-    return RuleError("model", rule, way_out=f"give a $call that {where}, such as `{line}`, or its attribute as $state")
+def _no_state(model: Any, kept: ModelKept, asked: Asked, signature: Signature, returned: str) -> RuleError:
+    name, said = type(model).__name__, f"gives {returned} and changes no attribute of its own in eval mode"
+    rule = f"$model must hand a state on, and {plain(name)} {plain(said)}"
+    if objects := kept.replaced():
+        rule += f", in which tensors are seen: {plain(', '.join(objects))} holds an object of another kind"
+        way_out = "keep the tensors in a tuple or a dict, or give a $call that returns (outputs, state)"
+    elif isinstance(model, FUNCTIONS) and asked.call is None:
+        way_out = "give the module itself, whose attributes are seen, or a function that returns (outputs, state)"
+    elif asked.call is not None:
+        way_out = (
+            "give a $call that returns the state too, such as `call=lambda model, inputs, state: (outputs, state)`"
+        )
+    elif signature.state or signature.is_open:
+        handed = f"{signature.state}=state" if signature.state else "state"
+        line = f"call=lambda model, {signature.inputs}, state: model({signature.inputs}, {handed})"
+        way_out = f"give a $call that returns (outputs, state), such as `{line}`, or its attribute as $state"
+    else:
+        way_out = "let `forward` take the state and return it, or give a $call that does, or its attribute as $state"
+    return RuleError("model", rule, way_out=way_out)
