@@ -1,477 +1,15 @@
-"""The probe itself: what it leaves as it was, what it works out, what it calls unknown, and its sentences."""
+"""What the probe says: chunks against the whole, what it calls unknown, what it refuses, and its sentences."""
 
-import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import pytorch_lightning
 import torch
 from support import foreign_models as foreign
-from support.kinds_of_state import example
+from support.probed_models import Keeping, LanguageModel, ManyToOne, Pooled, of_zeros, raising
 from torch import nn
-from torch.nn import functional as F
-from torch.nn.utils.rnn import pack_padded_sequence
 
-from echo_torch import EchoLSTM
-from echo_torch.diagnosis.probing.keeping import model_kept
 from echo_torch.diagnosis.probing.probes import probe
-
-
-class LanguageModel(nn.Module):
-    """Words, an LSTM that makes its own state where it gets none, and whatever a test changes."""
-
-    def __init__(self):
-        super().__init__()
-        self.words, self.head = nn.Embedding(9, 6), nn.Linear(6, 9)
-        self.core = nn.LSTM(6, 6, batch_first=True)
-
-    def forward(self, symbols, state=None):
-        features, state = self.core(self.words(symbols), state)
-        return self.head(features), state
-
-
-class Keeping(nn.Module):
-    """A state on the module."""
-
-    def __init__(self, hidden=None):
-        super().__init__()
-        self.core, self.hidden = nn.GRU(3, 6, batch_first=True), hidden
-
-    def forward(self, inputs):
-        outputs, hidden = self.core(inputs, self.hidden)
-        self.hidden = hidden.detach()
-        return outputs
-
-
-class Regularized(LanguageModel):
-    """Dropout, batch norm, layer norm, and the head tied to the words."""
-
-    def __init__(self):
-        super().__init__()
-        self.dropout, self.batch_norm, self.layer_norm = nn.Dropout(0.5), nn.BatchNorm1d(6), nn.LayerNorm(6)
-        self.head.weight = self.words.weight
-
-    def forward(self, symbols, state=None):
-        features, state = self.core(self.dropout(self.words(symbols)), state)
-        return self.head(self.batch_norm(self.layer_norm(features).transpose(1, 2)).transpose(1, 2)), state
-
-
-# --- what is afterwards as it was ---------------------------------------------------------------------------------
-
-
-def everything_of(model):
-    """All that a probe could change, as bytes and identities."""
-    tensors = {name: (id(t), t.detach().numpy().tobytes()) for name, t in model.state_dict(keep_vars=True).items()}
-    modes = {name: module.training for name, module in model.named_modules()}
-    gradients = {name: (id(p.grad), None if p.grad is None else p.grad.clone()) for name, p in model.named_parameters()}
-    attributes = {name: sorted(vars(module)) for name, module in model.named_modules()}
-    return (
-        tensors,
-        modes,
-        {name: (i, None if g is None else g.tolist()) for name, (i, g) in gradients.items()},
-        attributes,
-    )
-
-
-def raising(state, starts):
-    raise KeyError("a mistake of one's own")
-
-
-@pytest.mark.parametrize("carry", [None, raising])
-def test_the_model_is_as_it_was(carry):
-    model = Regularized().train()
-    model.batch_norm.eval()
-    model(torch.randint(9, (3, 4)))[0].sum().backward()
-    before = everything_of(model)
-    found = probe(model, carry=carry)
-    assert found.faults == (() if carry is None else ("failed",))
-    assert everything_of(model) == before
-
-
-@pytest.mark.parametrize("hidden", [None, torch.ones(1, 4, 6)])
-def test_a_state_on_the_module_is_as_it_was(hidden):
-    model = Keeping(hidden)
-    assert probe(model, num_lanes=4).faults == ()
-    assert model.hidden is hidden
-    assert hidden is None or torch.equal(hidden, torch.ones(1, 4, 6))
-
-
-def test_what_is_changed_in_place_is_put_back():
-    model = nn.Module()
-    model.list, model.dict, model.tensor = [1, torch.zeros(2)], {"a": 1}, torch.zeros(3)
-    model.generator, model.weight = torch.Generator().manual_seed(5), nn.Parameter(torch.zeros(2))
-    model.register_buffer("buffer", torch.zeros(2))
-    state = model.generator.get_state()
-    tensors, parts = (model.tensor, model.weight, model.buffer, model.list[1]), (model.list, model.dict)
-    with model_kept(model), torch.no_grad():
-        for tensor in tensors:
-            tensor.add_(1)
-        model.list.append(3)
-        model.dict["b"], model.new, model.buffer, model.tensor = 2, 1, torch.ones(2), None
-        torch.rand(1, generator=model.generator)
-        model.weight.data = torch.ones(5)
-    assert (model.tensor, model.weight, model.buffer, model.list[1]) == tensors
-    assert all(not tensor.any() for tensor in tensors)
-    assert model.weight.shape == (2,)
-    assert (model.list, model.dict) == parts
-    assert (len(model.list), model.dict) == (2, {"a": 1})
-    assert not hasattr(model, "new")
-    assert torch.equal(model.generator.get_state(), state)
-
-
-def test_random_states_are_as_they_were():
-    def states():
-        return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
-
-    model = Regularized()
-    before = states()
-    probe(model)
-    assert states() == before
-
-
-def test_inputs_and_states_may_be_changed_in_place():
-    class InPlace(LanguageModel):
-        start = (torch.zeros(1, 4, 6), torch.zeros(1, 4, 6))
-
-        def initial_state(self, lanes):
-            return self.start if lanes == 4 else (torch.zeros(1, lanes, 6), torch.zeros(1, lanes, 6))
-
-        def forward(self, symbols, state):
-            symbols.mul_(2).remainder_(9)
-            logits, new = super().forward(symbols, state)
-            return logits, tuple(old.copy_(part) for old, part in zip(state, new, strict=True))
-
-    assert probe(InPlace()).faults == ()
-    assert not any(part.any() for part in InPlace.start)
-
-
-# --- random models ------------------------------------------------------------------------------------------------
-
-
-def test_a_model_in_training_mode_has_no_fault_by_its_dropout():
-    found = probe(Regularized().train())
-    assert found.faults == ()
-    assert "eval" in found.took[0]
-
-
-class AlwaysOn(LanguageModel):
-    def forward(self, symbols, state=None):
-        logits, state = super().forward(symbols, state)
-        return F.dropout(logits, 0.5, training=True), state
-
-
-class OwnGenerator(LanguageModel):
-    def __init__(self):
-        super().__init__()
-        self.generator = torch.Generator()
-
-    def forward(self, symbols, state=None):
-        logits, state = super().forward(symbols, state)
-        return logits + torch.randn(logits.shape, generator=self.generator), state
-
-
-class OfNumpy(LanguageModel):
-    def forward(self, symbols, state=None):
-        logits, state = super().forward(symbols, state)
-        return logits + np.random.normal(), state
-
-
-def of_zeros(state, starts):
-    return tuple(torch.zeros_like(part) for part in state)
-
-
-@pytest.mark.parametrize("model", [AlwaysOn, OwnGenerator, OfNumpy])
-def test_what_is_random_in_eval_mode_is_named_and_hides_nothing(model):
-    found = probe(model())
-    assert found.faults == ("random",)
-    assert found.lines()[0].startswith("random: two equal readings differ")
-    assert probe(model(), carry=of_zeros).faults == ("random", "state is not carried")
-
-
-def test_of_what_no_seed_holds_nothing_else_is_claimed():
-    class Unseeded(LanguageModel):
-        def forward(self, symbols, state=None):
-            logits, state = super().forward(symbols, state)
-            return logits + np.random.default_rng().normal(), state
-
-    found = probe(Unseeded(), carry=of_zeros)
-    assert found.faults == ("random",)
-    assert found.lines()[1].startswith("not looked at: all other checks")
-
-
-# --- healthy models of many kinds ---------------------------------------------------------------------------------
-
-
-class ManyToOne(LanguageModel):
-    def forward(self, symbols, state=None):
-        logits, state = super().forward(symbols, state)
-        return logits[:, -1], state
-
-
-class Pooled(LanguageModel):
-    def forward(self, symbols, state=None):
-        logits, state = super().forward(symbols, state)
-        return logits.mean(dim=1), state
-
-
-class ComplexOutputs(LanguageModel):
-    def forward(self, symbols, state=None):
-        logits, state = super().forward(symbols, state)
-        return torch.complex(logits, 2 * logits), state
-
-
-class ExtraOutputs(LanguageModel):
-    def forward(self, symbols, state=None):
-        logits, state = super().forward(symbols, state)
-        return logits, state, logits.mean(), {"again": logits}
-
-
-class OutputsInADict(LanguageModel):
-    def forward(self, symbols, state=None):
-        logits, state = super().forward(symbols, state)
-        return {"loss": logits.mean(), "logits": logits, "hidden_state": state}
-
-
-class PackedOutputs(LanguageModel):
-    def forward(self, symbols, state=None):
-        lengths = [symbols.shape[1]] * len(symbols)
-        return self.core(pack_padded_sequence(self.words(symbols), lengths, batch_first=True), state)
-
-
-class TwoArguments(LanguageModel):
-    def forward(self, symbols, h=None, c=None):
-        logits, (h, c) = super().forward(symbols, None if h is None else (h, c))
-        return logits, h, c
-
-
-class TurnedInside(LanguageModel):
-    """Reads (lanes, steps), though its layer is not batch_first."""
-
-    def __init__(self):
-        super().__init__()
-        self.core = nn.GRU(6, 6)
-
-    def init_hidden(self, lanes):
-        return torch.zeros(1, lanes, 6)
-
-    def forward(self, symbols, hidden):
-        features, hidden = self.core(self.words(symbols).transpose(0, 1), hidden)
-        return self.head(features).transpose(0, 1), hidden
-
-
-class Counting(LanguageModel):
-    """A state of dicts, with a number and None in it."""
-
-    def initial_state(self, lanes):
-        return {"count": 0, "none": None, "pair": {"h": torch.zeros(1, lanes, 6), "c": torch.zeros(1, lanes, 6)}}
-
-    def forward(self, symbols, state):
-        logits, (hidden, cell) = super().forward(symbols, (state["pair"]["h"], state["pair"]["c"]))
-        count = state["count"] + symbols.shape[1]
-        return logits, {"count": count, "none": None, "pair": {"h": hidden, "c": cell}}
-
-
-class Late(Keeping):
-    """Makes its attribute at the first call."""
-
-    def __init__(self):
-        super().__init__()
-        del self.hidden
-
-    def forward(self, inputs):
-        outputs, hidden = self.core(inputs, getattr(self, "hidden", None))
-        self.hidden = hidden.detach()
-        return outputs
-
-
-class Tutorial(Keeping):
-    """`init_hidden` sets the attribute, and several outputs come back."""
-
-    def __init__(self):
-        super().__init__()
-        del self.hidden
-
-    def init_hidden(self, lanes):
-        self.hidden = torch.zeros(1, lanes, 6)
-
-    def forward(self, inputs):
-        outputs = super().forward(inputs)
-        return outputs, outputs.mean(dim=-1)
-
-
-class InABuffer(Keeping):
-    def __init__(self):
-        super().__init__()
-        del self.hidden
-        self.register_buffer("hidden", None)
-
-
-class OfLightning(pytorch_lightning.LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.model = LanguageModel()
-
-    def forward(self, symbols, hiddens=None):
-        return self.model(symbols, hiddens)
-
-
-HEALTHY = {
-    "nn.GRU": lambda: nn.GRU(3, 4),
-    "nn.LSTM": lambda: nn.LSTM(3, 4, num_layers=2, batch_first=True),
-    "nn.LSTMCell": lambda: nn.LSTMCell(3, 4),
-    "nn.GRUCell": lambda: nn.GRUCell(3, 4),
-    "double": lambda: nn.GRU(3, 4).double(),
-    "bfloat16": lambda: LanguageModel().bfloat16(),
-    "many to one": ManyToOne,
-    "pooled": Pooled,
-    "complex outputs": ComplexOutputs,
-    "extra outputs": ExtraOutputs,
-    "outputs in a dict": OutputsInADict,
-    "packed outputs": PackedOutputs,
-    "two arguments": TwoArguments,
-    "turned inside": TurnedInside,
-    "counting": Counting,
-    "late": Late,
-    "tutorial": Tutorial,
-    "in a buffer": InABuffer,
-    "within another": lambda: nn.Sequential(Keeping(), nn.Linear(6, 2)),
-    "fixed number of lanes": lambda: Keeping(torch.zeros(1, 8, 6)),
-    "Lightning": OfLightning,
-    "state space": lambda: example("state_space").StateSpace(9, width=4),
-    "transformer": lambda: example("transformer").CachedAttention(9, width=8),
-    "wide": lambda: EchoLSTM(9, 40),
-}
-
-
-@pytest.mark.parametrize("name", HEALTHY)
-def test_a_healthy_model_has_no_fault(name):
-    torch.manual_seed(0)
-    assert probe(HEALTHY[name]()).faults == ()
-
-
-@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
-def test_a_projection():
-    found = probe(nn.LSTM(3, 6, num_layers=2, proj_size=4))
-    assert found.faults == ()
-    assert "6 lanes x 2 steps" in found.took[-1]
-    assert "4 lanes x 2 steps" in found.took[-1]
-
-
-NOT_CARRIED = [
-    name
-    for name in HEALTHY
-    if name not in ("late", "tutorial", "in a buffer", "within another", "fixed number of lanes")
-]
-
-
-@pytest.mark.parametrize("name", NOT_CARRIED)
-def test_a_dropped_state_is_found_in_each_kind(name):
-    torch.manual_seed(0)
-    assert "state is not carried" in probe(HEALTHY[name](), carry=lambda state, starts: zeros_of(state)).faults
-
-
-def zeros_of(state):
-    if isinstance(state, dict):
-        return {key: zeros_of(part) for key, part in state.items()}
-    if isinstance(state, torch.Tensor):
-        return torch.zeros_like(state)
-    return type(state)(*map(zeros_of, state)) if hasattr(state, "_fields") else (
-        type(state)(map(zeros_of, state)) if isinstance(state, (tuple, list)) else state)  # fmt: skip
-
-
-# --- what is read -------------------------------------------------------------------------------------------------
-
-
-class OfADict(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.core = nn.GRU(4, 6, batch_first=True)
-
-    def forward(self, batch, state=None):
-        assert batch["mask"].all()
-        assert batch["rate"] == 16000
-        return self.core(batch["x"] * batch["mask"][..., None], state)
-
-
-def batch_of(lanes, steps):
-    return {"x": torch.randn(lanes, steps, 4), "mask": torch.ones(lanes, steps, dtype=torch.bool), "rate": 16000}
-
-
-@pytest.mark.parametrize("inputs", [batch_of, batch_of(7, 8)])
-def test_inputs_in_a_dict(inputs):
-    assert probe(OfADict(), inputs=inputs).faults == ()
-    assert probe(OfADict(), inputs=inputs, carry=lambda state, starts: 0 * state).faults == ("state is not carried",)
-
-
-def test_an_example_of_steps_first():
-    found = probe(foreign.TimeFirstLanguageModel(), inputs=torch.randint(foreign.WORDS, (30, 20)))
-    assert found.faults == ()
-    assert "steps first" in found.took[1]
-
-
-def test_an_example_is_not_left():
-    """Integers stay between the least and the greatest of the example."""
-    read = []
-
-    class Listening(LanguageModel):
-        def forward(self, symbols, state=None):
-            read.append(symbols)
-            return super().forward(symbols, state)
-
-    assert probe(Listening(), inputs=torch.randint(2, 5, (20, 30))).faults == ()
-    assert {int(symbol) for symbols in read for symbol in symbols.unique()} == {2, 3, 4}
-
-
-def test_normalized_inputs_show_the_change():
-    """A constant added to all features is taken away by a layer norm."""
-
-    class Normalizing(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm, self.core = nn.LayerNorm(3), nn.GRU(3, 4, batch_first=True)
-
-        def forward(self, inputs, state=None):
-            return self.core(self.norm(inputs), state)
-
-    assert probe(Normalizing()).faults == ()
-
-
-def test_lengths_cannot_be_joined():
-    def inputs(lanes, steps):
-        return {"x": torch.randint(9, (lanes, steps)), "lengths": torch.full((lanes,), steps)}
-
-    model = LanguageModel()
-    found = probe(model, inputs=inputs, call=lambda model, inputs, state: model(inputs["x"], state))
-    assert found.faults == ()
-    assert found.lines() == [
-        "not looked at: whether two chunks give what the whole gives: some inputs have no axis for the steps, such as "
-        "lengths, and cannot be joined"
-    ]
-
-
-# --- a state on the module, with a carry --------------------------------------------------------------------------
-
-
-def test_a_carry_of_a_state_on_the_module():
-    def right(state, starts):
-        return state.masked_fill(starts[None, :, None], 0)
-
-    assert probe(Keeping(), carry=right).faults == ()
-    assert probe(Keeping(), carry=right).unknown == ()
-    assert "reset is incomplete" in probe(Keeping(), carry=lambda state, starts: state).faults
-    model = Keeping()
-    assert probe(model, state="hidden", carry=lambda state, starts: set_on(model, right(state, starts))).faults == ()
-
-
-def set_on(model, hidden):
-    model.hidden = hidden
-
-
-def test_the_reset_of_single_lanes_is_unknown_without_one():
-    assert [line[:42] for line in probe(Keeping()).lines()] == ["not looked at: the reset of single lanes: "]
-
-
-# --- chunks and the whole -----------------------------------------------------------------------------------------
 
 
 def scaled(state, starts):
@@ -514,6 +52,44 @@ def test_a_state_that_does_not_hold_the_last_step_is_carried():
             return logits, self.core(self.words(symbols[:, :-1]), state)[1]
 
     assert probe(WithoutTheLast()).faults == ("chunks differ from the whole",)
+
+
+# --- one output after many steps ------------------------------------------------------------------------------------
+
+
+def last_of_a_gru():
+    torch.manual_seed(0)
+    return ManyToOne(nn.GRU)
+
+
+@pytest.mark.parametrize("num_steps", [40, 80])
+def test_what_many_steps_forget_is_carried(num_steps):
+    found = probe(last_of_a_gru(), num_lanes=4, num_steps=num_steps)
+    assert found.faults == ()
+    assert not any("carried" in text for text in found.unknown)
+
+
+def test_faults_between_two_chunks_are_seen_behind_many_steps():
+    def probed(carry):
+        return probe(last_of_a_gru(), num_lanes=4, num_steps=80, carry=carry).faults
+
+    assert probed(lambda state, starts: torch.zeros_like(state)) == ("state is not carried",)
+    assert probed(lambda state, starts: state.detach()) == ("reset is incomplete",)
+    assert probed(lambda state, starts: state.detach().roll(1, dims=1)) == ("lanes are mixed",)
+    assert probed(lambda state, starts: state.masked_fill(starts[None, :, None], 0)) == ("gradient crosses the cut",)
+
+
+def test_whether_many_steps_forget_is_unknown_where_one_step_is_not_read():
+    class ManySteps(ManyToOne):
+        def forward(self, symbols, state=None):
+            if symbols.shape[1] == 1:
+                raise ValueError("too short")
+            return super().forward(symbols, state)
+
+    torch.manual_seed(0)
+    found = probe(ManySteps(nn.GRU), num_lanes=4, num_steps=80)
+    assert found.faults == ()
+    assert any("after 80 steps, and may have forgotten what was before" in text for text in found.unknown)
 
 
 # --- what cannot be looked at -------------------------------------------------------------------------------------
@@ -612,6 +188,24 @@ class Stateless(nn.GRU):
         return super().forward(inputs)
 
 
+class ReturnsNoState(LanguageModel):
+    def forward(self, symbols, past=None, returns_state=False):
+        return super().forward(symbols, past)[0]
+
+
+class NamesNothing(LanguageModel):
+    def forward(self, symbols, past=None):
+        logits, last = super().forward(symbols, past)
+        return {"logits": logits, "last": last}
+
+
+class InAnObject(Keeping):
+    def forward(self, inputs):
+        outputs, hidden = self.core(inputs, None if self.hidden is None else self.hidden.tensor)
+        self.hidden = SimpleNamespace(tensor=hidden.detach())
+        return outputs
+
+
 def gru():
     return nn.GRU(3, 4)
 
@@ -624,9 +218,24 @@ REFUSED = [
     (lambda: probe(nn.GRU), "`model` must be a model that can be called. Got the class GRU"),
     (lambda: probe(nn.Linear(3, 4)), "`inputs` must say what the model reads"),
     (lambda: probe(nn.Linear(9, 4), inputs=torch.zeros(2, 3, 9)), "`model` must hand a state on, and Linear gives"),
-    (lambda: probe(Stateless(3, 4)), "call=lambda model, inputs, state: model(inputs, state)"),
+    (
+        lambda: probe(Stateless(3, 4)),
+        "gives results of which none is handed in, and changes no attribute of its own in",
+    ),
+    (lambda: probe(Stateless(3, 4)), "Let `forward` take the state and return it, or give a `call` that does"),
+    (lambda: probe(ReturnsNoState()), "such as `call=lambda model, symbols, state: model(symbols, past=state)`"),
+    (lambda: probe(NamesNothing()), "gives logits, last, of which none is called as states are, and changes no"),
+    (lambda: probe(InAnObject()), "in eval mode, in which tensors are seen: hidden holds an object of another kind"),
+    (lambda: probe(lambda x: Keeping()(x), inputs=torch.zeros(4, 5, 3)), "Give the module itself, whose attributes"),
     (lambda: probe(nn.LazyLinear(4), inputs=torch.zeros(2, 3, 9)), "`model` must have its weights"),
     (lambda: probe(ThreeArguments(3, 4)), "call=lambda model, inputs, state: model(inputs, state, lengths)"),
+    (lambda: probe(gru().to("meta")), "`model` must have its weights, and on the device `meta` there are none"),
+    (lambda: probe(gru(), device="gpu"), "`device` must be one that takes the inputs, and PyTorch says: Expected one"),
+    (lambda: probe(gru(), carry="x"), "`carry` must be a function (state, starts) -> state. Got x"),
+    (lambda: probe(gru(), call=3), "`call` must be a function (model, inputs, state) -> (outputs, state). Got 3"),
+    (lambda: probe(gru(), state=torch.zeros(1, 3, 4)), "`state` must be a function number of lanes -> the first state"),
+    (lambda: probe(gru(), inputs=[torch.zeros(3, 4, 3), "x"]), "None and numbers. Got str; leave anything else out"),
+    (lambda: probe(gru(), inputs=np.zeros((3, 4))), "a batch with an axis for lanes and one for steps. Got ndarray of"),
     (lambda: probe(gru(), inputs=5), "`inputs` must be a function (lanes, steps) -> inputs, or a batch"),
     (lambda: probe(gru(), inputs=lambda n: 5), "`inputs` must be a function (lanes, steps) -> inputs. Got TypeError"),
     (lambda: probe(gru(), inputs=lambda n, t: np.zeros((n, t))), "`inputs` must give a tensor, or tuples"),

@@ -51,6 +51,15 @@ class Bench:
         kind = tensors[self.form.place]
         self.can_miss = not (kind.is_floating_point() or kind.is_complex())
 
+    @property
+    def may_forget(self) -> bool:
+        """Whether all that is seen of the second chunk comes after many steps, when the first may be forgotten."""
+        return self.form.step_axis is None and self.num_steps > 1
+
+    def one_step(self) -> Any:
+        """Inputs of a single step."""
+        return self.inputs.make(self.num_lanes, 1)
+
     def read(self, *chunks: Any, starts: Tensor | None = None, is_seeded: bool = True) -> tuple[list[Tensor], Any]:
         """Outputs of chunks that are read one after another, (lanes, steps, rest) each, and the state after them."""
         self.reader.again(is_seeded=is_seeded)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,9 +14,24 @@ from echo_torch.diagnosis.probing.states import is_like
 from echo_torch.errors import RuleError, plain
 
 _STATES = {
-    "carry", "cache", "h", "h0", "h_0", "hc", "hx", "memory", "mems", "past", "past_key_values", "recurrent", "s",
+    "carry", "cache", "h", "h0", "h_0", "h_in", "h_n", "h_prev", "h_t", "hc", "hn", "hx", "memory", "mems", "past",
+    "past_key_values", "prev", "prev_h", "recurrent", "s",
 }  # fmt: skip
-_CELLS = ("c", "c0", "c_0", "cx", "cell", "cell_state", "cells")  # handed in beside the hidden state
+_CELLS = (
+    "c",
+    "c0",
+    "c_0",
+    "c_in",
+    "c_n",
+    "c_prev",
+    "c_t",
+    "cn",
+    "cx",
+    "cell",
+    "cell_state",
+    "cells",
+    "prev_c",
+)  # handed in beside the hidden state
 _VOCABULARIES = (
     "vocabulary_size", "vocab_size", "vocab_sz", "n_vocab", "num_vocab", "ntoken", "ntokens", "num_tokens", "n_tokens",
     "num_embeddings",
@@ -29,7 +44,7 @@ class ModelRaisedError(Exception):
 
 
 class NoStateError(Exception):
-    """A call that returned outputs alone."""
+    """A call that returned outputs alone; what came back, in words."""
 
 
 @dataclass(frozen=True)
@@ -180,11 +195,11 @@ def _outputs_alone(result: Any) -> tuple[Any, Any]:
 
 def _part_pair(result: Any) -> tuple[Any, Any]:
     if isinstance(result, Tensor):
-        raise NoStateError
+        raise NoStateError("outputs alone")
     if not isinstance(result, (tuple, list)) or len(result) != 2:
         raise _no_outputs(result)
     if result[1] is None:
-        raise NoStateError
+        raise NoStateError("None as its state")
     return result[0], result[1]
 
 
@@ -192,10 +207,12 @@ def _parted(result: Any, fresh: Any, *, is_pair: bool) -> tuple[Any, Any]:
     """Outputs and state, out of whatever a model returns; `is_pair`: hidden state and cells may come back singly."""
     if result is None:
         raise _no_outputs(result)
+    if is_dataclass(result) and not isinstance(result, (dict, type)):
+        result = {field.name: getattr(result, field.name) for field in fields(result)}
     if isinstance(result, dict):
         return _parted_dict(result, fresh)
     if isinstance(result, PackedSequence) or not isinstance(result, (tuple, list)) or len(result) < 2:
-        raise NoStateError
+        raise NoStateError("outputs alone")
     outputs, *rest = result
     alike = [part for part in rest if is_like(part, fresh)] if fresh is not None else []
     if is_pair and len(rest) >= 2 and all(isinstance(part, Tensor) for part in rest[:2]):
@@ -212,7 +229,7 @@ def _parted_dict(result: dict[Any, Any], fresh: Any) -> tuple[Any, Any]:
     named = [key for key in result if _is_called_state(str(key))]
     keys = [key for key in named if key in alike] or named or alike[1:]
     if not keys:
-        raise NoStateError
+        raise NoStateError(f"{', '.join(map(str, result))}, of which none is called as states are,")
     return {key: part for key, part in result.items() if key != keys[0]}, result[keys[0]]
 
 

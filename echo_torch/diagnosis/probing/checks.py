@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,38 +9,12 @@ from torch import Tensor
 
 from echo_torch.diagnosis.probing.bench import Bench
 from echo_torch.diagnosis.probing.calling import ModelRaisedError, in_one_line
+from echo_torch.diagnosis.probing.findings import Findings
 from echo_torch.diagnosis.probing.outputs import differs, is_near
 from echo_torch.diagnosis.probing.reading import ResetUnknownError
 from echo_torch.diagnosis.probing.states import HandedState, HeldState
 from echo_torch.errors import RuleError
 from echo_torch.models.state import leaves_of
-
-
-@dataclass
-class Findings:
-    """What one bench found.
-
-    Attributes:
-        found: Whether each fault that was looked for is there.
-        lanes: The lanes whose inputs were changed.
-        influence: bool (changed lanes, lanes), as of `Probe`.
-        unknown: What was not looked at, and why.
-    """
-
-    lanes: tuple[int, ...]
-    influence: Tensor
-    found: dict[str, bool] = field(default_factory=dict)
-    unknown: list[str] = field(default_factory=list)
-
-    @property
-    def is_hopeless(self) -> bool:
-        """Whether the model is so random that nothing else can be told."""
-        return list(self.found) == ["random"]
-
-    @property
-    def faults(self) -> list[str]:
-        """The names of the faults that are there."""
-        return [name for name, is_there in self.found.items() if is_there]
 
 
 class Checks:
@@ -52,9 +25,10 @@ class Checks:
     """
 
     def __init__(self, bench: Bench) -> None:
-        self._bench, num_lanes = bench, bench.num_lanes
+        self._bench, self._second, num_lanes = bench, bench.second, bench.num_lanes
         lanes = tuple(dict.fromkeys((0, num_lanes // 2, num_lanes - 1)))
         self._findings = Findings(lanes, torch.zeros(len(lanes), num_lanes, dtype=torch.bool))
+        self._may_forget = False  # whether the second chunk shows too late what the first one left
         self._is_moved = True  # whether any input moves any output, as far as it is known
         self._own = torch.zeros_like(self._findings.influence)
         self._own[torch.arange(len(lanes)), list(lanes)] = True
@@ -97,7 +71,7 @@ class Checks:
         return differs_seeded
 
     def _look_at_lanes(self, is_brief: bool) -> None:
-        self._before = self._bench.outputs(self._bench.first, self._bench.second)
+        self._before = self._bench.outputs(self._bench.first, self._second)
         found = self._findings.found
         if not is_brief:
             found["rows are mixed"] = bool((self._move_within() & ~self._own).any())
@@ -109,13 +83,17 @@ class Checks:
 
     def _is_dropped(self, is_moved_later: bool) -> bool:
         """Whether the state is dropped; where the outputs could not show it, that is said instead."""
-        if is_moved_later or (self._is_moved and not self._bench.can_miss):
+        if is_moved_later or (self._is_moved and not self._bench.can_miss and not self._may_forget):
             return not is_moved_later
-        why = (
-            "the outputs are whole numbers, and no change of the inputs moved them; let `call` return the logits"
-            if self._bench.can_miss
-            else "no input moves the outputs, not even those of its own step; let `call` return what comes before them"
-        )
+        if self._bench.can_miss:
+            why = "the outputs are whole numbers, and no change of the inputs moved them; let `call` return the logits"
+        elif self._may_forget:
+            why = f"the one output comes after {self._bench.num_steps} steps, and may have forgotten what was before; "
+            why += "a chunk of one step raises, so give a smaller `num_steps`"
+        else:
+            why = (
+                "no input moves the outputs, not even those of its own chunk; let `call` return what comes before them"
+            )
         self._say(f"whether the state is carried: {why}")
         return False
 
@@ -139,7 +117,23 @@ class Checks:
         return torch.stack(rows)
 
     def _move_across(self) -> Tensor:
-        """Which lanes the chunk before moves: its last step, and where that moves nothing, any."""
+        """Which lanes the chunk before moves, read with another second chunk where this one may have forgotten it."""
+        influence = self._move_next()
+        if bool((influence & self._own).any(dim=1).all()) or not self._bench.may_forget:
+            return influence
+        second = self._bench.one_step()
+        try:
+            self._before = self._bench.outputs(self._bench.first, second)
+        except ModelRaisedError:  # it does not read so few steps
+            self._may_forget = True
+            return influence
+        self._second = second
+        changed = self._bench.outputs(self._bench.first, self._bench.inputs.change(second, 0))
+        self._is_moved |= bool(differs(changed, self._before).any())
+        return influence | self._move_next()
+
+    def _move_next(self) -> Tensor:
+        """Which lanes the last step of the chunk before moves, and where that moves nothing, any step."""
         rows = []
         for lane in self._findings.lanes:
             moved = self._moved_by(lane, -1)
@@ -147,7 +141,7 @@ class Checks:
         return torch.stack(rows)
 
     def _moved_by(self, lane: int, step: int | None) -> Tensor:
-        outputs = self._bench.outputs(self._bench.inputs.change(self._bench.first, lane, step), self._bench.second)
+        outputs = self._bench.outputs(self._bench.inputs.change(self._bench.first, lane, step), self._second)
         return differs(outputs, self._before).flatten(1).any(dim=1).cpu()
 
     def _look_at_the_reset(self, lanes: tuple[int, ...]) -> None:
@@ -174,8 +168,8 @@ class Checks:
         for lane in lanes:
             starts = self._bench.no_starts()
             starts[lane] = True
-            before = self._bench.outputs(self._bench.first, self._bench.second, starts)
-            after = self._bench.outputs(self._bench.inputs.change(self._bench.first, lane), self._bench.second, starts)
+            before = self._bench.outputs(self._bench.first, self._second, starts)
+            after = self._bench.outputs(self._bench.inputs.change(self._bench.first, lane), self._second, starts)
             incomplete |= bool(differs(after[lane], before[lane]).any())
             hits_others |= bool(differs(before, self._before)[~starts].any())
         return incomplete, hits_others
@@ -193,14 +187,12 @@ class Checks:
         """Whether the module's own reset forgets all that was read."""
         if place.reset is None:
             return
-        found = []
-        for first in (self._bench.first, self._bench.inputs.change(self._bench.first, 0)):
-            self._bench.reader.again()
-            self._bench.reader.step(first, self._bench.reader.begin(self._bench.num_lanes), self._bench.shapes)
-            outputs, _ = self._bench.reader.step(
-                self._bench.second, self._bench.reader.begin(self._bench.num_lanes), self._bench.shapes
-            )
-            found.append(self._bench.arranged(outputs))
+        bench, found = self._bench, []
+        for first in (bench.first, bench.inputs.change(bench.first, 0)):
+            bench.reader.again()
+            for chunk in (first, self._second):
+                outputs, _ = bench.reader.step(chunk, bench.reader.begin(bench.num_lanes), bench.inputs.in_words(chunk))
+            found.append(bench.arranged(outputs))
         self._findings.found["reset is incomplete"] = bool(differs(*found).any())
 
     def _without_lanes(self) -> None:
@@ -234,19 +226,16 @@ class Checks:
 
     def _with_gradient(self) -> tuple[Tensor, list[Tensor]]:
         """Outputs of the second chunk, and the tensors with a gradient in the state that the first one left."""
-        reader, chunks = (
-            self._bench.reader,
-            [self._bench.inputs.with_gradient(part) for part in (self._bench.first, self._bench.second)],
-        )
+        bench, reader = self._bench, self._bench.reader
+        first, second = (bench.inputs.with_gradient(part) for part in (bench.first, self._second))
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # cuDNN has no gradient in eval mode
             reader.again()
-            begun = reader.begin(self._bench.num_lanes)
-            begun = None if begun is None else self._bench.inputs.with_gradient(begun)
-            _, state = reader.step(chunks[0], begun, self._bench.shapes)
+            begun = reader.begin(bench.num_lanes)
+            begun = None if begun is None else bench.inputs.with_gradient(begun)
+            _, state = reader.step(first, begun, bench.shapes)
             left = [leaf for leaf in _leaves_or_none(state) if isinstance(leaf, Tensor) and leaf.requires_grad]
-            handed = reader.hand_over(state, self._bench.no_starts())
-            outputs, _ = reader.step(chunks[1], handed, self._bench.shapes)
-            return self._bench.arranged(outputs), left
+            outputs, _ = reader.step(second, reader.hand_over(state, bench.no_starts()), bench.inputs.in_words(second))
+            return bench.arranged(outputs), left
 
     def _look_at_the_whole(self) -> None:
         """Whether two chunks give what the same steps give as one."""

@@ -129,9 +129,12 @@ class Inputs:
         try:
             leaves = leaves_of(made)
         except RuleError as error:
-            rule = "$inputs must give a tensor, or tuples, lists and dicts of tensors, None and numbers"
-            raise RuleError("inputs", rule, error.got, way_out="make anything else of them in $call") from None
-        return with_leaves(made, [leaf.to(self._device) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
+            raise _no_tensors(error) from None
+        try:
+            return with_leaves(made, [leaf.to(self._device) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
+        except (RuntimeError, AssertionError) as error:  # which PyTorch raises where there is no such device
+            rule = f"$device must be one that takes the inputs, and PyTorch says: {plain(str(error).splitlines()[0])}"
+            raise RuleError("device", rule, plain(repr(str(self._device)))) from error
 
     def _which_change(self, leaves: list[Any]) -> list[int]:
         """The places of the tensors that are changed: no masks, unless there is nothing else."""
@@ -175,7 +178,26 @@ def like_example(example: Any, *, is_time_first: bool) -> Callable[[int, int], A
         is_time_first: Whether the steps stand first.
 
     Returns:
-        (lanes, steps) -> inputs, values drawn between the least and the greatest of the example, masks as most of it.
+        (lanes, steps) -> inputs, values drawn between the least and the greatest of the example, masks as most of it,
+        lengths as long as the steps.
+
+    Raises:
+        RuleError: If there is no tensor with two axes.
+    """
+    sizes, leaves = example_sizes(example, is_time_first=is_time_first), leaves_of(example)
+
+    def make(num_lanes: int, num_steps: int) -> Any:
+        return with_leaves(example, [_like(leaf, sizes, (num_lanes, num_steps), is_time_first) for leaf in leaves])
+
+    return make
+
+
+def example_sizes(example: Any, *, is_time_first: bool) -> tuple[int, int]:
+    """(lanes, steps) of a batch that there is.
+
+    Args:
+        example: As of `like_example`.
+        is_time_first: As of `like_example`.
 
     Raises:
         RuleError: If there is no tensor with two axes.
@@ -183,27 +205,31 @@ def like_example(example: Any, *, is_time_first: bool) -> Callable[[int, int], A
     try:
         leaves = leaves_of(example)
     except RuleError as error:
-        leaves, got = [], error.got
-    else:
-        got = _shapes(example)
+        if any(isinstance(part, Tensor) for part in _parts_of(example)):
+            raise _no_tensors(error) from None
+        leaves = []
     ranked = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim >= 2]
     main = next((leaf for leaf in ranked if leaf.dtype != torch.bool), next(iter(ranked), None))
     if main is None:
-        rule = (
-            "$inputs must be a function (lanes, steps) -> inputs, or a batch with an axis for lanes and one for steps"
-        )
-        raise RuleError(
-            "inputs",
-            rule,
-            got if leaves and isinstance(leaves[0], Tensor) else shorten(example),
-            way_out=f"give {EXAMPLE}",
-        )
-    sizes = (main.shape[1], main.shape[0]) if is_time_first else (main.shape[0], main.shape[1])
+        got = _shapes(example) if leaves and isinstance(leaves[0], Tensor) else _in_short(example)
+        rule = "$inputs must be a function (lanes, steps) -> inputs, or a batch with an axis for lanes and one for "
+        raise RuleError("inputs", f"{rule}steps", got, way_out=f"give {EXAMPLE}")
+    return (main.shape[1], main.shape[0]) if is_time_first else (main.shape[0], main.shape[1])
 
-    def make(num_lanes: int, num_steps: int) -> Any:
-        return with_leaves(example, [_like(leaf, sizes, (num_lanes, num_steps), is_time_first) for leaf in leaves])
 
-    return make
+def _parts_of(example: Any) -> list[Any]:
+    if isinstance(example, dict):
+        return list(example.values())
+    return list(example) if isinstance(example, (tuple, list)) else []
+
+
+def _in_short(example: Any) -> str:
+    return f"{type(example).__name__} of shape {example.shape}" if hasattr(example, "shape") else shorten(example)
+
+
+def _no_tensors(error: RuleError) -> RuleError:
+    rule = "$inputs must give a tensor, or tuples, lists and dicts of tensors, None and numbers"
+    return RuleError("inputs", rule, error.got, way_out="leave anything else out, or make it in $call")
 
 
 def _like(leaf: Any, sizes: tuple[int, int], wanted: tuple[int, int], is_time_first: bool) -> Any:
@@ -221,6 +247,8 @@ def _like(leaf: Any, sizes: tuple[int, int], wanted: tuple[int, int], is_time_fi
         return torch.full(shape, bool(leaf.float().mean() > 0.5), device=leaf.device)
     if leaf.is_complex():
         return torch.randn(shape, dtype=leaf.dtype, device=leaf.device)
+    if leaf.shape == (sizes[0],) and not leaf.is_floating_point() and int(leaf.max()) == sizes[1]:
+        return torch.full(shape, wanted[1], dtype=leaf.dtype, device=leaf.device)  # lengths
     low, high = (leaf.min().item(), leaf.max().item()) if leaf.numel() else (0, 1)
     if leaf.is_floating_point():
         return (torch.rand(shape, device=leaf.device) * (high - low) + low).to(leaf.dtype)

@@ -6,6 +6,8 @@ import random
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from echo_torch.errors import RuleError
 from echo_torch.models.state import leaves_of
 
 _MOST_LANES, _MOST_SIZES = 256, 6  # of the tensors on a module
+FUNCTIONS = (FunctionType, MethodType, partial)
+_UNNAMED = "?"  # instead of a name: it stands in no attribute, but in what a function reads
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
@@ -31,7 +35,7 @@ def model_kept(model: Any) -> Iterator[ModelKept]:
     (True, False)
 
     Args:
-        model: A module, or an object whose attributes are modules.
+        model: A module, an object whose attributes are modules, or a method or a function that calls such.
 
     Yields:
         What is kept, so that it can be put back in between.
@@ -57,6 +61,17 @@ def model_kept(model: Any) -> Iterator[ModelKept]:
             weight.grad = gradient
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread inside: at sizes this small threads wait for one another longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class ModelKept:
     """What a model holds, remembered: weights, buffers, other attributes, generators.
 
@@ -67,7 +82,7 @@ class ModelKept:
     def __init__(self, model: Any) -> None:
         self.modules: list[nn.Module] = []
         self._owners: list[tuple[str, Any]] = []
-        self._attributes: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._attributes: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
         self._tensors: dict[int, _KeptTensor] = {}
         self._containers: dict[int, tuple[Any, Any]] = {}
         self._generators: list[tuple[Any, Any]] = []
@@ -81,7 +96,7 @@ class ModelKept:
         Args:
             generators: Whether the generators that the model holds go back too.
         """
-        for place, before in self._attributes:
+        for _, place, before in self._attributes:
             for name in [name for name in place if name not in before and name not in _OF_EVERY_MODULE]:
                 del place[name]
             place.update(before)
@@ -101,6 +116,16 @@ class ModelKept:
             and (name not in self._leaves or not _are_alike(leaves, self._leaves[name]))
         ]
 
+    def replaced(self) -> list[str]:
+        """The dotted names of attributes that hold another object than before, one with attributes itself."""
+        return [
+            name + key
+            for name, place, before in self._attributes
+            for key, value in place.items()
+            if key not in _OF_EVERY_MODULE and value is not before.get(key)
+            if hasattr(value, "__dict__") and not isinstance(value, Tensor)
+        ]
+
     def sizes(self) -> list[int]:
         """How long the axes are of tensors that are no weights, those that could count lanes."""
         tensors = [leaf for leaves in self._leaves.values() for leaf in leaves if isinstance(leaf, Tensor)]
@@ -108,9 +133,16 @@ class ModelKept:
         return sorted(found)[:_MOST_SIZES]
 
     def _add(self, owner: Any, name: str) -> None:
-        if id(owner) in self._seen or not hasattr(owner, "__dict__"):
+        if id(owner) in self._seen:
             return
         self._seen.add(id(owner))
+        for part, value in _behind(owner):
+            if part or isinstance(value, FUNCTIONS):
+                self._add(value, f"{name}{part or _UNNAMED}.")
+            else:
+                self._keep(value, _UNNAMED)
+        if not hasattr(owner, "__dict__"):
+            return
         self._owners.append((name, owner))
         places = [vars(owner)]
         if isinstance(owner, nn.Module):
@@ -124,7 +156,7 @@ class ModelKept:
                 self._add(module, f"{name}{part}.")
         for place in places:
             before = {key: value for key, value in place.items() if key not in _OF_EVERY_MODULE}
-            self._attributes.append((place, before))
+            self._attributes.append((name, place, before))
             for key, value in before.items():
                 self._keep(value, f"{name}{key}.")
 
@@ -135,6 +167,9 @@ class ModelKept:
         elif isinstance(value, (UninitializedBuffer, UninitializedParameter)):
             rule = "$model must have its weights, because its first call makes them"
             raise RuleError("model", rule, f"{name[:-1]} without a shape", way_out="call it once before")
+        elif isinstance(value, nn.Parameter) and value.is_meta:
+            rule = "$model must have its weights, and on the device `meta` there are none"
+            raise RuleError("model", rule, name[:-1], way_out="build it on a device that computes, such as the CPU")
         elif isinstance(value, Tensor):
             if id(value) not in self._tensors and value.layout == torch.strided and not value.is_meta:
                 self._tensors[id(value)] = _KeptTensor(value)
@@ -152,7 +187,7 @@ class ModelKept:
     def _states(self) -> Iterator[tuple[str, list[Any]]]:
         """Each attribute that is nested as a state is, with what is in it."""
         for name, owner in self._owners:
-            if isinstance(owner, torch.jit.ScriptModule):
+            if isinstance(owner, torch.jit.ScriptModule) or _UNNAMED in name:
                 continue
             buffers = owner._buffers if isinstance(owner, nn.Module) else {}
             for key, value in [*vars(owner).items(), *buffers.items()]:
@@ -185,6 +220,32 @@ class _KeptTensor:
         with torch.inference_mode(tensor.is_inference()), torch.no_grad():
             self._memory.copy_(self.copy)
         self._version = _version_of(tensor)
+
+
+def _behind(owner: Any) -> Iterator[tuple[str, Any]]:
+    """What a method, a function or an object with slots works on; with a name where it is an attribute of it."""
+    if isinstance(owner, MethodType):
+        yield "__self__", owner.__self__
+    elif isinstance(owner, partial):
+        yield "func", owner.func
+        yield from (("", value) for value in (*owner.args, *owner.keywords.values()))
+    elif isinstance(owner, FunctionType):
+        known = {name: owner.__globals__.get(name) for name in owner.__code__.co_names}
+        yield from (("", value) for value in known.values() if isinstance(value, nn.Module))
+        yield from (("", cell.cell_contents) for cell in owner.__closure__ or () if _is_filled(cell))
+    for kind in type(owner).__mro__:
+        slots = vars(kind).get("__slots__", ()) if kind.__module__ != "builtins" else ()
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if isinstance(value := getattr(owner, name, None), nn.Module):
+                yield name, value
+
+
+def _is_filled(cell: CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:  # the name is not set yet
+        return False
+    return True
 
 
 def _version_of(tensor: Tensor) -> int | None:

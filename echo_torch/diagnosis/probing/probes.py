@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from echo_torch.diagnosis.probing.bench import Bench
 from echo_torch.diagnosis.probing.calling import ModelRaisedError
-from echo_torch.diagnosis.probing.checks import Checks, Findings
-from echo_torch.diagnosis.probing.keeping import model_kept
+from echo_torch.diagnosis.probing.checks import Checks
+from echo_torch.diagnosis.probing.findings import Findings
+from echo_torch.diagnosis.probing.keeping import model_kept, one_thread
 from echo_torch.diagnosis.probing.outputs import tensors_in
 from echo_torch.diagnosis.probing.states import HandedState, num_features
 from echo_torch.diagnosis.probing.understanding import Asked, Understood, understand
-from echo_torch.errors import RuleError, plain
+from echo_torch.errors import RuleError, plain, shorten
 from echo_torch.models.state import StateForm, detach_state, leaves_of, reset_state
 from echo_torch.randomness import seeded
 
@@ -38,6 +39,7 @@ FAULTS = {
     "fields are exchanged, scaled or dropped when the state is handed on",
     "failed": "the model cannot be read",
 }
+_EVAL = "mode: eval, whatever the modes of the modules are; they are put back"
 _SMALL = (4, 4)  # as many lanes as steps: there a wrong batch_first raises no error
 _MOST_NUMBERS = 4_000_000  # in the outputs of one chunk
 _MOST_PRODUCTS = 1_000_000_000  # weights times lanes
@@ -95,7 +97,8 @@ def probe(
 
     Two chunks are read in eval mode, the state of the first handed to the second. The default sizes are those at which
     a mask or an axis in the wrong place raises no error: as many lanes as the state has features, and as many steps
-    as lanes. The model and all random states are afterwards as they were.
+    as lanes. One thread reads, because the sizes are small. The model, all random states and the number of threads are
+    afterwards as they were.
 
     >>> from echo_torch import EchoLSTM
     >>> probe(EchoLSTM(10, 4)).faults
@@ -110,7 +113,9 @@ def probe(
         vocabulary_size: Symbols 0..n-1 are drawn, at least 2; None: as the first embedding or an attribute says, and
             floats as the first recurrent layer reads them where there is neither.
         inputs: (lanes, steps) -> what the model reads, a tensor or any nesting of tuples, lists and dicts; or a batch
-            like it, lanes first, steps first where the first recurrent layer is not batch_first.
+            like it, lanes first, steps first where the first recurrent layer is not batch_first. Where the model
+            raises, the first part of the batch and the other order are tried. Resets inside a chunk hide the chunk
+            before, so make masks and `done` such that there is none.
         call: (model, inputs, state) -> (outputs, state), or outputs alone where the module keeps its state.
         state: number of lanes -> the first state; or the dotted name of the attribute in which the module keeps it.
             None: `model.initial_state`, `model.init_hidden`, or as the model begins without one.
@@ -128,14 +133,17 @@ def probe(
         RuleError: If a number is too small to tell anything, or it cannot be worked out how the model is read.
     """
     _check(model, vocabulary_size, num_lanes, num_steps)
+    _check_functions(call, state, carry)
+    model = _module_of(model)
     asked = Asked(vocabulary_size, inputs, call, state, carry, device)
     sizes = [(3, 5), (num_lanes or _SMALL[0], num_steps or _SMALL[1]), _SMALL]
-    with torch.inference_mode(False), seeded(0), model_kept(model) as kept:
-        took = ["mode: eval, whatever the modes of the modules are; they are put back"]
+    with torch.inference_mode(False), one_thread(), seeded(0), model_kept(model) as kept:
+        took = [_EVAL if kept.modules else "mode: as it is, because no module was found behind `model`"]
         try:
             with torch.no_grad():
                 understood = understand(model, kept, asked, sizes)
                 num_lanes = understood.sizes[0] if understood.is_fixed else num_lanes
+                num_steps = understood.sizes[1] if understood.has_fixed_steps else num_steps
                 benches, unknown = _sizes_of(model, understood, num_lanes, num_steps)
         except ModelRaisedError as error:
             return _failed(str(error), took)
@@ -151,6 +159,12 @@ def probe(
             if found and found[0].is_hopeless:
                 break
     return _merged(found, errors, took, unknown)
+
+
+def _module_of(model: Any) -> Any:
+    """The module whose `forward` this is; else what it is."""
+    owner = getattr(model, "__self__", None)
+    return owner if isinstance(owner, nn.Module) and getattr(model, "__name__", "") == "forward" else model
 
 
 def _check(model: Any, vocabulary_size: int | None, num_lanes: int | None, num_steps: int | None) -> None:
@@ -169,6 +183,19 @@ def _check(model: Any, vocabulary_size: int | None, num_lanes: int | None, num_s
         raise RuleError("num_lanes", "$num_lanes must be at least 2, or there is no other lane to touch", num_lanes)
     if num_steps is not None and num_steps < 1:
         raise RuleError("num_steps", "$num_steps must be at least 1", num_steps)
+
+
+def _check_functions(call: Any, state: Any, carry: Any) -> None:
+    kinds = {
+        "call": (call, "(model, inputs, state) -> (outputs, state)"),
+        "state": (state, "number of lanes -> the first state, or the name of an attribute"),
+        "carry": (carry, "(state, starts) -> state"),
+    }
+    for name, (value, kind) in kinds.items():
+        if value is None or callable(value) or (name == "state" and isinstance(value, str)):
+            continue
+        way_out = "write `state=lambda lanes: torch.zeros(1, lanes, 64)`, with its shapes" if name == "state" else ""
+        raise RuleError(name, f"${name} must be a function {kind}", plain(shorten(value)), way_out=way_out)
 
 
 def _sizes_of(

@@ -99,9 +99,12 @@ class Reader:
             return None
         try:
             _ = self.place.form.lane_axes
-        except RuleError as error:
+        except (RuleError, ModelRaisedError) as error:
             if bool(starts.any()):
-                raise ResetUnknownError(str(error)) from error
+                why = str(error)
+                if isinstance(error, ModelRaisedError):
+                    why = f"2 and 3 lanes would tell where they stand in the state, and {why}; give `carry`"
+                raise ResetUnknownError(why) from error
             return detach_state(state)
         try:
             return self.place.form.reset(detach_state(state), starts)
@@ -115,13 +118,13 @@ def _copied(nested: Any) -> Any:
     return with_leaves(nested, [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves])
 
 
-def left_by(reader: Callable[[], Reader], inputs: Inputs) -> Callable[[int], Any]:
+def left_by(reader: Callable[[], Reader], inputs: Inputs, num_steps: int) -> Callable[[int], Any]:
     """A function: number of lanes -> the state after a chunk from no state; each number is read once."""
     known: dict[int, Any] = {}
 
     def left(num_lanes: int) -> Any:
         if num_lanes not in known:
-            chunk = inputs.make(num_lanes, 2)
+            chunk = inputs.make(num_lanes, num_steps)
             with torch.no_grad():
                 _, known[num_lanes] = reader().step(chunk, reader().begin(num_lanes), inputs.in_words(chunk))
         return known[num_lanes]

@@ -15,20 +15,20 @@ from echo_torch.diagnosis.probing.calling import (
     Signature,
     call_alone,
     call_of,
-    first_module,
     signature_of,
     users_call,
-    vocabulary_of,
 )
-from echo_torch.diagnosis.probing.inputs import EXAMPLE, Inputs, like_example
-from echo_torch.diagnosis.probing.keeping import ModelKept
+from echo_torch.diagnosis.probing.candidates import Candidate, candidates_of
+from echo_torch.diagnosis.probing.inputs import Inputs
+from echo_torch.diagnosis.probing.keeping import FUNCTIONS, ModelKept
 from echo_torch.diagnosis.probing.outputs import OutputForm, differs, flattened_order, form_by_sizes, tensors_in
 from echo_torch.diagnosis.probing.reading import Reader, left_by
 from echo_torch.diagnosis.probing.states import HandedState, HeldState, fresh_of
 from echo_torch.errors import RuleError, plain
 from echo_torch.models.state import leaves_of
 
-_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+_EXAMPLE_STEPS, _EXAMPLE = (3, 0), (0, 0)  # sizes of the example, where there is 0
+_ANY_LANES = (nn.RNNBase, nn.RNNCellBase)
 
 
 @dataclass
@@ -53,6 +53,7 @@ class Understood:
         form: Where lanes and steps stand in its outputs; None: to be told by the sizes of each bench.
         sizes: (lanes, steps) at which it was tried.
         is_fixed: Whether it reads no other number of lanes, as far as was tried.
+        has_fixed_steps: Whether it reads no other number of steps than the example has, as far as was tried.
         took: What was taken, in sentences.
     """
 
@@ -61,6 +62,7 @@ class Understood:
     form: OutputForm | None
     sizes: tuple[int, int]
     is_fixed: bool
+    has_fixed_steps: bool = False
     took: list[str] = field(default_factory=list)
 
 
@@ -78,75 +80,52 @@ def understand(model: Any, kept: ModelKept, asked: Asked, sizes: list[tuple[int,
         RuleError: If it makes no sense of the model, or of an argument.
     """
     signature = Signature(is_open=True) if asked.call is not None else signature_of(model)
-    candidates, error = _inputs_of(model, asked), None
+    candidates, error = candidates_of(model, asked.inputs, asked.vocabulary_size, asked.device), None
     own_sizes = [(size, 5) for size in kept.sizes() if size not in (lanes for lanes, _ in sizes)]
-    for num_lanes, num_steps in [*sizes, *own_sizes]:
-        for inputs, words in candidates:
-            tried = (num_lanes, num_steps if inputs.has_steps else 1)
+    for wanted in [*sizes, *own_sizes, _EXAMPLE_STEPS, _EXAMPLE]:
+        for candidate in candidates:
+            tried = _sizes_at(wanted, candidate)
+            if tried is None:
+                continue
             try:
-                reader, state_words = _reader_of(model, kept, asked, signature, inputs, tried)
+                reader, state_words = _reader_of(model, kept, asked, signature, candidate.inputs, tried)
             except ModelRaisedError as found:
                 error = error or found
                 continue
-            form = _form_of(reader, inputs)
-            is_fixed = (num_lanes, num_steps) in own_sizes
-            took = [words, state_words, *([] if form is None else [form.in_words()])]
-            took += [f"lanes: {num_lanes}, as something on the module has, because 3 and 4 raise"] if is_fixed else []
-            return Understood(reader, inputs, form, tried, is_fixed, took)
-    tried_words = " or ".join(words.removeprefix("inputs: ").split(", because")[0] for _, words in candidates)
-    raise ModelRaisedError(
-        f"{error}; inputs that were tried: {tried_words}; give `inputs` or `call` if it reads others"
-    )
+            form = _form_of(reader, candidate.inputs)
+            is_fixed = wanted in own_sizes or wanted == _EXAMPLE
+            has_fixed_steps = wanted in (_EXAMPLE_STEPS, _EXAMPLE)
+            took = [candidate.words, state_words, *([] if form is None else [form.in_words()])]
+            took += (
+                [f"lanes: {tried[0]}, as something on the module has, because 3 and 4 raise"]
+                if wanted in own_sizes
+                else []
+            )
+            took += [f"steps: {tried[1]}, as the example has, because 4 and 5 raise"] if has_fixed_steps else []
+            return Understood(reader, candidate.inputs, form, tried, is_fixed, has_fixed_steps, took)
+    raise ModelRaisedError(_why_unread(model, asked, signature, candidates, error))
 
 
-def _inputs_of(model: Any, asked: Asked) -> list[tuple[Inputs, str]]:
-    """The inputs that are tried, the likeliest first, each with a sentence."""
-    name, layer = first_module(model, _RECURRENT)
-    is_time_first = layer is not None and not getattr(layer, "batch_first", True)
-    is_time_first &= not callable(getattr(model, "initial_state", None))  # whose inputs are (lanes, steps)
-    why = f", as `{name}` is not batch_first" if is_time_first else ""
-    device = _device_of(model) if asked.device is None else asked.device
-    size = asked.vocabulary_size
-    if callable(asked.inputs) and not isinstance(asked.inputs, nn.Module):
-        return [(Inputs(asked.inputs, device, size), "inputs: as `inputs` makes them")]
-    if asked.inputs is not None:
-        make = like_example(asked.inputs, is_time_first=is_time_first)
-        order = "steps first" + why if is_time_first else "lanes first"
-        return [
-            (Inputs(make, device, size), f"inputs: drawn between the least and the greatest of the example, {order}")
-        ]
-    if isinstance(layer, nn.RNNCellBase) and layer is model:
-        make = _floats(layer.input_size, _dtype_of(model), False)
-        return [
-            (Inputs(lambda lanes, steps: make(lanes, 1)[:, 0], device), f"inputs: floats (lanes, {layer.input_size})")
-        ]
-    found = []
-    for steps_first in (True, False) if is_time_first else (False, True):
-        order = f"(steps, lanes){why}" if steps_first else "(lanes, steps)"
-        if steps_first != is_time_first:
-            order += ", because the model raises at the other order"
-        found.append((steps_first, order))
-    if callable(getattr(model, "initial_state", None)):
-        found = found[:1]
-    return [_made_inputs(model, size, device, *one) for one in found]
+def _sizes_at(wanted: tuple[int, int], candidate: Candidate) -> tuple[int, int] | None:
+    """(lanes, steps) at which these inputs are tried; None where they are like no example that says them."""
+    if 0 not in wanted:
+        return wanted[0], wanted[1] if candidate.inputs.has_steps else 1
+    if candidate.sizes is None or candidate.sizes[0] < 2:
+        return None
+    return wanted[0] or candidate.sizes[0], candidate.sizes[1]
 
 
-def _made_inputs(
-    model: Any, vocabulary_size: int | None, device: torch.device | str, steps_first: bool, order: str
-) -> tuple[Inputs, str]:
-    number, where = (vocabulary_size, "`vocabulary_size`") if vocabulary_size is not None else vocabulary_of(model)
-    if number is not None:
-        return Inputs(
-            _integers(number, steps_first), device, number
-        ), f"inputs: integers below {number}, {where}, {order}"
-    name, layer = first_module(model, _RECURRENT)
-    if layer is None:
-        rule = "$inputs must say what the model reads: it has no embedding and no recurrent layer that would tell"
-        raise RuleError(
-            "inputs", rule, type(model).__name__, way_out=f"give $vocabulary_size for symbols, else {EXAMPLE}"
-        )
-    make = _floats(layer.input_size, _dtype_of(model), steps_first)
-    return Inputs(make, device), f"inputs: floats, {layer.input_size} for each step, as `{name}` reads them, {order}"
+def _why_unread(
+    model: Any, asked: Asked, signature: Signature, candidates: list[Candidate], error: ModelRaisedError | None
+) -> str:
+    """What was tried, and what may be given."""
+    tried = " or ".join(one.words.removeprefix("inputs: ").split(", because")[0] for one in candidates)
+    ways = ["`inputs` or `call` if it reads others"]
+    if signature.state and not signature.may_omit and asked.state is None and fresh_of(model)[0] is None:
+        ways.append(f"`state=lambda lanes: ...` if `{signature.state}` must not be None")
+    if not isinstance(model, _ANY_LANES):
+        ways.append("`num_lanes` and `num_steps` if it reads no others")
+    return f"{error}; inputs that were tried: {tried}; give {', '.join(ways)}"
 
 
 def _reader_of(
@@ -159,7 +138,7 @@ def _reader_of(
     fresh, name = (asked.state, "`state`") if asked.state is not None else fresh_of(model)
     name = f"`{name}`" if name and asked.state is None else name
     readers: list[Reader] = []
-    place = HandedState(fresh, left_by(lambda: readers[0], inputs))
+    place = HandedState(fresh, left_by(lambda: readers[0], inputs, sizes[1]))
     if asked.state is not None and not signature.state and not signature.is_open:
         rule = f"$call must say where the state goes, because forward of {plain(type(model).__name__)} takes none"
         line = f"call=lambda model, {signature.inputs}, state: ..."
@@ -171,17 +150,17 @@ def _reader_of(
     reader.again()
     try:
         outputs, state = reader.step(chunk, reader.begin(sizes[0]), inputs.in_words(chunk))
-    except NoStateError:
+    except NoStateError as error:
         names = kept.changed()
         if not names:
-            raise _no_state(model, asked, signature) from None
+            raise _no_state(model, kept, asked, signature, str(error)) from None
         return _holding(model, kept, asked, names, chunk, inputs, sizes[0])
     if not signature.is_open and not signature.is_sure and (first is None or not signature.state):
         names = kept.changed()  # it returns several outputs, and its state is its own
         if names:
             return _holding(model, kept, asked, names, chunk, inputs, sizes[0])
         if not signature.state:
-            raise _no_state(model, asked, signature)
+            raise _no_state(model, kept, asked, signature, "results of which none is handed in,")
     tensors_in(outputs)
     _check_state(state)
     taken = f"handed to `{signature.state}`" if signature.state else "handed in and out"
@@ -258,29 +237,22 @@ def _check_state(state: Any) -> None:
     raise RuleError("call", rule, plain(got), way_out=way_out)
 
 
-def _no_state(model: Any, asked: Asked, signature: Signature) -> RuleError:
-    name = type(model).__name__
-    rule = f"$model must hand a state on, and {plain(name)} gives outputs alone and changes no attribute of its own"
-    line = f"call=lambda model, {signature.inputs}, state: model({signature.inputs}, state)"
-    where = "returns (outputs, state)" if asked.call is None else "returns the state too"
-    return RuleError("model", rule, way_out=f"give a $call that {where}, such as `{line}`, or its attribute as $state")
-
-
-def _integers(number: int, steps_first: bool) -> Callable[[int, int], Tensor]:
-    return lambda lanes, steps: torch.randint(number, (steps, lanes) if steps_first else (lanes, steps))
-
-
-def _floats(size: int, dtype: torch.dtype, steps_first: bool) -> Callable[[int, int], Tensor]:
-    return lambda lanes, steps: torch.randn(*((steps, lanes) if steps_first else (lanes, steps)), size, dtype=dtype)
-
-
-def _device_of(model: Any) -> torch.device | str:
-    parameters = getattr(model, "parameters", None)
-    weight = next(iter(parameters()), None) if callable(parameters) else None
-    return "cpu" if weight is None else weight.device
-
-
-def _dtype_of(model: Any) -> torch.dtype:
-    return next(
-        (weight.dtype for weight in model.parameters() if weight.is_floating_point()), torch.get_default_dtype()
-    )
+def _no_state(model: Any, kept: ModelKept, asked: Asked, signature: Signature, returned: str) -> RuleError:
+    name, said = type(model).__name__, f"gives {returned} and changes no attribute of its own in eval mode"
+    rule = f"$model must hand a state on, and {plain(name)} {plain(said)}"
+    if objects := kept.replaced():
+        rule += f", in which tensors are seen: {plain(', '.join(objects))} holds an object of another kind"
+        way_out = "keep the tensors in a tuple or a dict, or give a $call that returns (outputs, state)"
+    elif isinstance(model, FUNCTIONS) and asked.call is None:
+        way_out = "give the module itself, whose attributes are seen, or a function that returns (outputs, state)"
+    elif asked.call is not None:
+        way_out = (
+            "give a $call that returns the state too, such as `call=lambda model, inputs, state: (outputs, state)`"
+        )
+    elif signature.state or signature.is_open:
+        handed = f"{signature.state}=state" if signature.state else "state"
+        line = f"call=lambda model, {signature.inputs}, state: model({signature.inputs}, {handed})"
+        way_out = f"give a $call that returns (outputs, state), such as `{line}`, or its attribute as $state"
+    else:
+        way_out = "let `forward` take the state and return it, or give a $call that does, or its attribute as $state"
+    return RuleError("model", rule, way_out=way_out)
