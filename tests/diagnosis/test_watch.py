@@ -151,6 +151,20 @@ def test_the_second_backward_pass_that_raises_is_seen():
     assert kinds(seen) == [("not-detached", "core", 1, 1)]
 
 
+def test_a_layer_that_leaves_the_same_hides_nothing():
+    """A copy of the model, with the same weights, is read after it."""
+    model = Model()
+    follower, state = copy.deepcopy(model), None
+    with watch() as seen:
+        for batch in chunks():
+            before = state
+            output, state = model(batch, before)
+            with torch.no_grad():
+                follower(batch, before)
+            output.mean().backward(retain_graph=True)
+    assert kinds(seen) == [("not-detached", "LSTM", 5, 5)]
+
+
 @pytest.mark.parametrize(
     ("hand_on", "expected"),
     [
@@ -328,7 +342,44 @@ def learned_first_state(model):
         optimizer.step()
 
 
+def two_backward_passes_an_update(model):
+    """The second goes through the state into the graph of the first."""
+    optimizer, state = torch.optim.SGD(model.parameters(), lr=0.1), None
+    for one, other in chunks().view(3, 2, 4, 2, 3):
+        optimizer.zero_grad()
+        first, state = model(one, state)
+        first.square().mean().backward(retain_graph=True)
+        second, state = model(other, state)
+        second.square().mean().backward()
+        optimizer.step()
+        state = detached(state)
+
+
+def burn_in(model):
+    """The first step of each chunk warms the state up."""
+
+    class Warm(Stepped):
+        def forward(self, inputs, state):
+            for number, step in enumerate(inputs):
+                state = self.cell(step, detached(state) if number == 1 else state)
+            return self.head(state[0]), state
+
+    train(Warm(), chunks(steps=2), state=(torch.zeros(2, 5), torch.zeros(2, 5)))
+
+
+def streams_of_which_one_is_evaluated(model):
+    """A row of the state comes from an evaluation of that stream, the other from its training."""
+    state = train(model, chunks())
+    model.eval()
+    with torch.no_grad():
+        _, left = model(chunks()[0], state)
+    model.train()
+    rows = tuple(torch.cat([new[:, :1], old[:, 1:]], dim=1) for new, old in zip(left, state, strict=True))
+    train(model, chunks(), state=rows)
+
+
 HEALTHY = [
+    two_backward_passes_an_update, burn_in, streams_of_which_one_is_evaluated,
     two_chunks_a_graph, accumulation, recomputed, beam_search, packed_both_ways, streams_with_a_state_each,
     copy_that_follows, evaluation_between, several_losses_from_one_graph, learned_first_state,
 ]  # fmt: skip
@@ -393,6 +444,17 @@ def test_a_model_can_be_copied_and_saved_meanwhile():
         other = copy.deepcopy(model)
         train(other, chunks(), state=state)
     assert not model.core._forward_hooks
+
+
+def test_no_hook_is_left_on_a_tensor():
+    model = Model()
+    with watch(model):
+        _, state = model(chunks()[0])
+        output, _ = model(chunks()[1], state)
+        output.mean().backward(retain_graph=True)
+        _, later = model(chunks()[2], state)
+        assert all(field._backward_hooks for field in state)
+    assert not any(field._backward_hooks for field in (*state, *later))
 
 
 # --- how much is watched, and what is said ----------------------------------------------------------------------

@@ -53,7 +53,8 @@ class Call:
         num_rows: Rows of its input; 0 where it has none.
         entering: What enters it.
         reached: How many optimiser steps had been made when a gradient first came back to it; None: none has yet.
-        reaches_back: Whether a gradient has gone through the state that enters it into an earlier update.
+        reaches_back: Of each gradient that has gone through the state that enters it to a call that had one before: the
+            optimiser steps that had been made when that call had its first, and now.
     """
 
     number: int
@@ -65,7 +66,7 @@ class Call:
     num_rows: int
     entering: Entering
     reached: int | None = None
-    reaches_back: bool = False
+    reaches_back: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass
@@ -206,10 +207,7 @@ class Calls:
         before = {origin.call for origin in call.entering.known() if self.calls[origin.call].reached is not None}
 
         def reach_back(gradient: Tensor) -> None:
-            # Without an optimiser it is not known what an update is: then each backward pass is one.
-            call.reaches_back |= any(
-                self.update == 0 or (self.calls[number].reached or 0) < self.update for number in before
-            )
+            call.reaches_back += [(self.calls[number].reached or 0, self.update) for number in before]
 
         for tensor in _with_graph(given) if before else ():
             self._hook(tensor, reach_back)

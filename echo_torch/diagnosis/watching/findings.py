@@ -100,9 +100,10 @@ def _validation_leak(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, i
 
 def _not_detached(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
     has_updates = any(call.update for call in calls)  # without an optimiser each call of the whole model is one
-    carrying = {call.update if has_updates else call.root for call in own if call.trains and call.entering.known()}
-    reaching = {call.update if has_updates else call.root for call in own if call.reaches_back}
-    return len(reaching), len(carrying | reaching)
+    carrying = [call for call in own if call.trains and call.entering.known()]
+    reaching = [call for call in own if any(not has_updates or first < last for first, last in call.reaches_back)]
+    updates = [{call.update if has_updates else call.root for call in some} for some in (reaching, carrying + reaching)]
+    return len(updates[0]), len(updates[1])
 
 
 def _cut_inside(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
