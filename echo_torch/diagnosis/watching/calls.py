@@ -209,7 +209,7 @@ class Calls:
         def reach_back(gradient: Tensor) -> None:
             call.reaches_back += [(self.calls[number].reached or 0, self.update) for number in before]
 
-        for tensor in _with_graph(given) if before else ():
+        for tensor in _with_graph(given) if before and torch.is_grad_enabled() else ():
             self._hook(tensor, reach_back)
 
     def _hook(self, tensor: Tensor, notice: Callable[[Tensor], None]) -> None:
