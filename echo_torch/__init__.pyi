@@ -15,6 +15,7 @@ from .diagnosis import explain as explain
 from .diagnosis import probe as probe
 from .diagnosis import reach as reach
 from .diagnosis import reach_of as reach_of
+from .diagnosis import watch as watch
 from .errors import UserError as UserError
 from .experiments import EXPERIMENTS as EXPERIMENTS
 from .experiments import Configuration as Configuration

@@ -21,7 +21,7 @@ NAMES = [
     "RandomSymbols", "RunDirectory", "SeriesLayout", "Stamps", "StateAudit", "StreamData", "UserError",
     "WindowLayout", "collate_chunk", "configure", "detach_state", "evaluate", "explain", "frame_windows",
     "generate_sequence", "one_hot_decode", "one_hot_encode", "probe", "reach", "reach_of", "replace", "reset_state",
-    "run_comparison", "run_lags", "run_map", "train",
+    "run_comparison", "run_lags", "run_map", "train", "watch",
 ]  # fmt: skip
 
 

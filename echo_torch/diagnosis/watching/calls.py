@@ -1,0 +1,235 @@
+"""The calls of recurrent layers, as they come: what enters each, what it leaves, and which gradients come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from echo_torch.diagnosis.watching.lanes import Lanes, Origin, fields_of, is_empty, rows_of
+
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+_MOST_CALLS = 5_000  # that are recorded: of a cell that is stepped, a few updates hold as many
+
+
+@dataclass
+class Entering:
+    """What enters a call, lane by lane.
+
+    Attributes:
+        is_given: Whether a state is handed in at all.
+        num_lanes: How many lanes the state has; 0 without one.
+        is_filled: Whether any lane is other than zero.
+        origins: Of each field and lane, where it comes from; None where no call has left it, or it is zero.
+        has_graph: Whether a gradient would go back through it.
+    """
+
+    is_given: bool = False
+    num_lanes: int = 0
+    is_filled: bool = False
+    origins: list[list[Origin | None]] = field(default_factory=list)
+    has_graph: bool = False
+
+    def known(self) -> list[Origin]:
+        """Where lanes come from, as far as it is known."""
+        return [origin for lanes in self.origins for origin in lanes if origin is not None]
+
+
+@dataclass
+class Call:
+    """One call of a recurrent layer.
+
+    Attributes:
+        number: Of all calls.
+        layer: The layer's number among those that were called.
+        root: The number of the outermost call of a module in which it is.
+        update: How many optimiser steps had been made.
+        trains: Whether the layer is in training mode and gradients are recorded.
+        is_training: Whether the layer is in training mode.
+        num_rows: Rows of its input; 0 where it has none.
+        entering: What enters it.
+        reached: How many optimiser steps had been made when a gradient first came back to it; None: none has yet.
+        reaches_back: Of each gradient that has gone through the state that enters it to a call that had one before: the
+            optimiser steps that had been made when that call had its first, and now.
+    """
+
+    number: int
+    layer: int
+    root: int
+    update: int
+    trains: bool
+    is_training: bool
+    num_rows: int
+    entering: Entering
+    reached: int | None = None
+    reaches_back: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass
+class _Skipped:
+    """The last call of a layer that was not recorded."""
+
+    is_training: bool
+    given: Any
+    fields: list[Tensor]
+    num_rows: int
+
+
+class Calls:
+    """Records the calls of the first updates, and later those around each change between training and evaluation.
+
+    Args:
+        most_updates: How many optimiser steps are watched; without an optimiser as many calls of the whole model.
+
+    Attributes:
+        calls: All that were recorded.
+        layers: The recurrent layers that were called, in the order of their first call.
+        update: Optimiser steps so far.
+    """
+
+    def __init__(self, most_updates: int) -> None:
+        self.calls: list[Call] = []
+        self.layers: list[nn.Module] = []
+        self.update = 0
+        self._most_updates = most_updates
+        self._numbers: dict[int, int] = {}
+        self._lanes = Lanes()
+        self._depth = self._root = 0
+        self._skipped: dict[int, _Skipped] = {}
+        self._handles: list[Any] = []  # of tensors
+
+    def enter(self) -> None:
+        """A module is called."""
+        self._root += self._depth == 0
+        self._depth += 1
+
+    def leave_other(self) -> None:
+        """A module that is not looked at has returned."""
+        self._depth = max(0, self._depth - 1)
+
+    def leave(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        """A module has returned, or raised: then there is no output."""
+        self.leave_other()
+        if not isinstance(module, RECURRENT) or torch.compiler.is_compiling():
+            return
+        given = inputs[1] if len(inputs) > 1 else named.get("hx")
+        num_rows = _num_rows(module, inputs[0] if inputs else named.get("input"))
+        state = output[1] if isinstance(module, nn.RNNBase) and output is not None else output
+        fields = fields_of(state)
+        layer = self._number(module)
+        skipped = self._skipped.pop(layer, None)
+        if not self._is_watched() and (skipped is None or skipped.is_training == module.training):
+            fields = [tensor.detach() for tensor in fields]
+            self._skipped[layer] = _Skipped(module.training, given, fields, num_rows)
+            return
+        if skipped is not None:  # what it left may enter now
+            self._record(module, layer, skipped.given, skipped.fields, skipped.num_rows, skipped.is_training)
+        call = self._record(module, layer, given, fields, num_rows, module.training)
+        features = output[0] if isinstance(module, nn.RNNBase) and output is not None else None
+        features = features.data if isinstance(features, PackedSequence) else features
+        self._listen(call, given, [*fields, features])
+
+    def step(self) -> None:
+        """An optimiser has made a step."""
+        self.update += 1
+
+    def release(self) -> None:
+        """Take all hooks from tensors."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._skipped.clear()
+
+    def _is_watched(self) -> bool:
+        return max(self.update, self._root * (self.update == 0)) < self._most_updates and len(self.calls) < _MOST_CALLS
+
+    def _number(self, layer: nn.Module) -> int:
+        number = self._numbers.setdefault(id(layer), len(self._numbers))
+        if number == len(self.layers):
+            self.layers.append(layer)  # kept alive, so that no other gets its id
+        return number
+
+    def _record(
+        self, module: nn.Module, layer: int, given: Any, left: list[Tensor], num_rows: int, is_training: bool
+    ) -> Call:
+        axis = _lane_axis(module)
+        call = Call(
+            number=len(self.calls),
+            layer=layer,
+            root=self._root,
+            update=self.update,
+            trains=is_training and torch.is_grad_enabled(),
+            is_training=is_training,
+            num_rows=num_rows,
+            entering=self._entering(layer, given, axis),
+        )
+        self.calls.append(call)
+        self._lanes.leave(call.number, [rows_of(tensor, axis) for tensor in left if tensor.ndim == axis + 2])
+        return call
+
+    def _entering(self, layer: int, given: Any, axis: int) -> Entering:
+        fields = [tensor for tensor in fields_of(given) if tensor.ndim == axis + 2]
+        rows = [rows_of(tensor, axis) for tensor in fields]
+        origins = [
+            [None if is_empty(row) else self._origin(layer, row, number, lane) for lane, row in enumerate(lanes)]
+            for number, lanes in enumerate(rows)
+        ]
+        return Entering(
+            is_given=given is not None,
+            num_lanes=max((len(lanes) for lanes in rows), default=0),
+            is_filled=any(not is_empty(row) for lanes in rows for row in lanes),
+            origins=origins,
+            has_graph=any(tensor.grad_fn is not None for tensor in fields),
+        )
+
+    def _origin(self, layer: int, row: bytes, number: int, lane: int) -> Origin | None:
+        """The call that left these bytes, if possible of the same layer, field and lane, and the latest of these."""
+
+        def likeness(origin: Origin) -> tuple[bool, bool, bool, int]:
+            is_same_layer = self.calls[origin.call].layer == layer
+            return is_same_layer, origin.field == number, origin.lane == lane, origin.call
+
+        return max(self._lanes.origins(row), key=likeness, default=None)
+
+    def _listen(self, call: Call, given: Any, left: list[Any]) -> None:
+        """Notice gradients: those that come back to the call, and those that go through the state that enters it."""
+
+        def reach(gradient: Tensor) -> None:
+            call.reached = self.update if call.reached is None else call.reached
+
+        for tensor in left:
+            if isinstance(tensor, Tensor) and tensor.requires_grad:
+                self._hook(tensor, reach)
+        before = {origin.call for origin in call.entering.known() if self.calls[origin.call].reached is not None}
+
+        def reach_back(gradient: Tensor) -> None:
+            call.reaches_back += [(self.calls[number].reached or 0, self.update) for number in before]
+
+        for tensor in _with_graph(given) if before and torch.is_grad_enabled() else ():
+            self._hook(tensor, reach_back)
+
+    def _hook(self, tensor: Tensor, notice: Callable[[Tensor], None]) -> None:
+        self._handles.append(tensor.register_hook(notice))  # type: ignore[no-untyped-call]
+
+
+def _with_graph(given: Any) -> Iterator[Tensor]:
+    return (tensor for tensor in fields_of(given) if tensor.grad_fn is not None)
+
+
+def _lane_axis(layer: nn.Module) -> int:
+    return 0 if isinstance(layer, nn.RNNCellBase) else 1
+
+
+def _num_rows(layer: nn.Module, read: Any) -> int:
+    """Rows of a layer's input; 0 where it has none."""
+    if isinstance(read, PackedSequence):
+        return int(read.batch_sizes[0])
+    if not isinstance(read, Tensor):
+        return 0
+    if isinstance(layer, nn.RNNCellBase):
+        return read.shape[0] if read.ndim == 2 else 0
+    return read.shape[0 if getattr(layer, "batch_first", False) else 1] if read.ndim == 3 else 0

@@ -1,0 +1,131 @@
+"""What the calls of recurrent layers show: faults by kind, in numbers and sentences."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from echo_torch.diagnosis.watching.calls import Call
+
+_NEARLY_ALL = 0.9  # of the steps inside a chunk: a truncation by plan cuts fewer
+
+KINDS = {
+    "rows-changed": "In {count} of {of} calls the state has another number of rows than the input. Give a batch that "
+    "is shorter a state of its own, or leave its last rows unused.",
+    "fields-swapped": "In {count} of {of} calls the hidden state enters where the cells belong, or the cells where the "
+    "hidden state does. Hand them on in the order in which they came, (h, c).",
+    "validation-leak": "At {count} of {of} changes from evaluation to training the training goes on with the state "
+    "that the evaluation left. Keep a state for each, or put the training's back afterwards.",
+    "not-detached": "In {count} of {of} updates a gradient goes through the state into an earlier update: the state is "
+    "handed on with its graph. Detach every tensor of it, and use the result: "
+    "state = tuple(field.detach() for field in state).",
+    "cut-inside": "At {count} of {of} steps inside a chunk the state is detached before it goes on, so the gradient "
+    "gets one step back. Detach once, where one chunk ends and the next begins.",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fault that was seen.
+
+    Attributes:
+        kind: A key of `KINDS`.
+        module: The dotted name of the layer.
+        count: How often it was seen.
+        of: Out of how many that could have shown it.
+        sentence: What it is, and how it is usually mended.
+    """
+
+    kind: str
+    module: str
+    count: int
+    of: int
+    sentence: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        return asdict(self)
+
+
+def findings_of(calls: Sequence[Call], names: Sequence[str]) -> list[Finding]:
+    """The faults that calls show.
+
+    Args:
+        calls: All calls, as they came.
+        names: Of the layers, by their numbers.
+    """
+    found = []
+    for number, name in enumerate(names):
+        own = [call for call in calls if call.layer == number]
+        for kind, look in _LOOKS.items():
+            count, of = look(own, calls)
+            if count:
+                found.append(Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of)))
+    return found
+
+
+def _rows_changed(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
+    """Mostly the last call of all, because torch raises there."""
+    given = [call.entering.num_lanes != call.num_rows for call in own if call.entering.num_lanes and call.num_rows]
+    return sum(given), len(given)
+
+
+def _fields_swapped(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
+    of = count = 0
+    for call in own:
+        moves = [
+            (origin.field, number)
+            for number, lanes in enumerate(call.entering.origins)
+            for origin in lanes
+            if origin is not None and calls[origin.call].layer == call.layer
+        ]
+        if len(call.entering.origins) == 2 and moves:
+            of += 1
+            count += any(left != enters for left, enters in moves)
+    return count, of
+
+
+def _validation_leak(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
+    """All that enters the training is what the very last evaluating call left."""
+    of = count = 0
+    for before, call in itertools.pairwise(own):
+        if call.trains and not before.is_training:
+            of += 1
+            known = call.entering.known()
+            count += bool(known) and all(origin.call == before.number for origin in known)
+    return count, of
+
+
+def _not_detached(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
+    has_updates = any(call.update for call in calls)  # without an optimiser each call of the whole model is one
+    carrying = [call for call in own if call.trains and call.entering.known()]
+    reaching = [call for call in own if any(not has_updates or first < last for first, last in call.reaches_back)]
+    updates = [{call.update if has_updates else call.root for call in some} for some in (reaching, carrying + reaching)]
+    return len(updates[0]), len(updates[1])
+
+
+def _cut_inside(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
+    """Of the steps that one call of the whole model makes, and one backward pass reaches."""
+    cuts = [not call.entering.has_graph for call in _steps_inside(own, calls)]
+    is_fault = sum(cuts) > 1 and sum(cuts) >= _NEARLY_ALL * len(cuts)
+    return sum(cuts) if is_fault else 0, len(cuts)
+
+
+def _steps_inside(own: Sequence[Call], calls: Sequence[Call]) -> Iterator[Call]:
+    for call in own:
+        before = [calls[origin.call] for origin in call.entering.known()]
+        if call.trains and call.reached is not None and before:
+            last = max(before, key=lambda one: one.number)
+            if (last.layer, last.root, last.trains, last.reached) == (call.layer, call.root, True, call.reached):
+                yield call
+
+
+_LOOKS: dict[str, Callable[[Sequence[Call], Sequence[Call]], tuple[int, int]]] = {
+    "rows-changed": _rows_changed,
+    "fields-swapped": _fields_swapped,
+    "validation-leak": _validation_leak,
+    "not-detached": _not_detached,
+    "cut-inside": _cut_inside,
+}

@@ -1,0 +1,533 @@
+"""`watch`: what a training does with the states of its recurrent layers, seen without a word about the data."""
+
+import copy
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from structures import (
+    awd_lstm,
+    packed_classifier,
+    recurrent_ppo,
+    seq2seq,
+    session_streams,
+    tbptt_by_hand,
+    word_language_model,
+)
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+from torch.utils.checkpoint import checkpoint
+
+from echo_torch import watch
+from echo_torch.diagnosis.watching import calls as calls_module
+from echo_torch.diagnosis.watching import lanes as lanes_module
+from echo_torch.diagnosis.watching.findings import KINDS
+from echo_torch.diagnosis.watching.lanes import is_empty
+
+STRUCTURES = {
+    module.__name__.split(".")[-1]: module
+    for module in (
+        awd_lstm, packed_classifier, recurrent_ppo, seq2seq, session_streams, tbptt_by_hand, word_language_model,
+    )
+}  # fmt: skip
+
+
+class Model(nn.Module):
+    """A layer or a cell, with a head."""
+
+    def __init__(self, kind=nn.LSTM, **options):
+        super().__init__()
+        torch.manual_seed(0)
+        self.core, self.head = kind(3, 5, **options), nn.Linear(5, 2)
+
+    def forward(self, inputs, state=None):
+        output, state = self.core(inputs, state)
+        return self.head(output), state
+
+
+class Stepped(nn.Module):
+    """A cell that is stepped inside one call; `hand_on` stands between two steps."""
+
+    def __init__(self, hand_on=lambda state: state):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cell, self.head, self.hand_on = nn.LSTMCell(3, 5), nn.Linear(5, 2), hand_on
+
+    def forward(self, inputs, state):
+        outputs = []
+        for step in inputs:
+            state = self.cell(step, state)
+            outputs.append(self.head(state[0]))
+            state = self.hand_on(state)
+        return torch.stack(outputs), state
+
+
+def detached(state):
+    return tuple(field.detach() for field in state)
+
+
+def chunks(number=6, steps=4, rows=2):
+    return torch.randn(number, steps, rows, 3, generator=torch.Generator().manual_seed(1))
+
+
+def train(model, batches, hand_on=detached, state=None):
+    """A plain loop; `hand_on` stands between two chunks."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for batch in batches:
+        optimizer.zero_grad()
+        output, state = model(batch, state)
+        output.square().mean().backward()
+        optimizer.step()
+        state = hand_on(state)
+    return state
+
+
+def train_by_hand(model, batches, hand_on):
+    """Without an optimiser, the graph kept as one does to silence the error of a second backward pass."""
+    state = None
+    for batch in batches:
+        model.zero_grad()
+        output, state = model(batch, state)
+        output.square().mean().backward(retain_graph=True)
+        for weight in model.parameters():
+            weight.data -= 0.1 * weight.grad
+        state = hand_on(state)
+
+
+def kinds(seen):
+    return [(finding.kind, finding.module, finding.count, finding.of) for finding in seen.findings]
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_healthy_trainings(name):
+    model = STRUCTURES[name].make_model()
+    with watch(model) as seen:
+        STRUCTURES[name].train(model)
+    assert seen.findings == []
+    assert "No fault was seen." in seen.lines()
+    assert not any("none that a call has left" in text for text in seen.unknown)
+
+
+# --- each kind, as people make it, and mended -------------------------------------------------------------------
+
+
+def swapped(state):
+    return detached(state)[::-1]
+
+
+def hidden_twice(state):
+    return state[0].detach(), state[0].detach()
+
+
+def forgets_the_cells(state):
+    state[0].detach(), state[1].detach()  # the result is dropped
+    return state
+
+
+@pytest.mark.parametrize(
+    ("hand_on", "expected"),
+    [
+        (detached, []),
+        (swapped, [("fields-swapped", "core", 5, 5)]),
+        (hidden_twice, [("fields-swapped", "core", 5, 5)]),
+        (forgets_the_cells, [("not-detached", "core", 5, 5)]),
+        (lambda state: (state[0].detach(), state[1]), [("not-detached", "core", 5, 5)]),
+        (lambda state: None, []),
+        (lambda state: tuple(torch.zeros_like(field) for field in state), []),
+    ],
+)
+def test_what_stands_between_two_chunks(hand_on, expected):
+    model = Model()
+    with watch(model) as seen:
+        train_by_hand(model, chunks(), hand_on)
+    assert kinds(seen) == expected
+
+
+def test_the_second_backward_pass_that_raises_is_seen():
+    model = Model()
+    with watch(model) as seen, pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        train(model, chunks(), hand_on=lambda state: state)
+    assert kinds(seen) == [("not-detached", "core", 1, 1)]
+
+
+def test_a_layer_that_leaves_the_same_hides_nothing():
+    """A copy of the model, with the same weights, is read after it."""
+    model = Model()
+    follower, state = copy.deepcopy(model), None
+    with watch() as seen:
+        for batch in chunks():
+            before = state
+            output, state = model(batch, before)
+            with torch.no_grad():
+                follower(batch, before)
+            output.mean().backward(retain_graph=True)
+    assert kinds(seen) == [("not-detached", "LSTM", 5, 5)]
+
+
+@pytest.mark.parametrize(
+    ("hand_on", "expected"),
+    [
+        (lambda state: state, []),
+        (detached, [("cut-inside", "cell", 18, 18)]),
+        (lambda state: (state[0].detach(), state[1]), []),  # the cells bring the gradient
+    ],
+)
+def test_what_stands_between_two_steps(hand_on, expected):
+    """Of four steps three have one before."""
+    model = Stepped(hand_on)
+    with watch(model) as seen:
+        train(model, chunks(), state=(torch.zeros(2, 5), torch.zeros(2, 5)))
+    assert kinds(seen) == expected
+
+
+def test_a_truncation_by_plan_inside_a_call_is_none():
+    class Every(Stepped):
+        def forward(self, inputs, state):
+            outputs = []
+            for number, step in enumerate(inputs):
+                state = detached(state) if number % 2 == 0 else state
+                state = self.cell(step, state)
+                outputs.append(self.head(state[0]))
+            return torch.stack(outputs), state
+
+    model = Every()
+    with watch(model) as seen:
+        train(model, chunks(), state=(torch.zeros(2, 5), torch.zeros(2, 5)))
+    assert seen.findings == []
+
+
+def test_another_number_of_rows():
+    model = Model()
+    with watch(model) as seen, pytest.raises(RuntimeError, match="Expected hidden"):
+        train(model, [*chunks(3), *chunks(1, rows=1)])
+    assert kinds(seen) == [("rows-changed", "core", 1, 3)]
+    by_name = Model()
+    by_name.forward = lambda inputs, state=None: by_name.core(inputs, hx=state)
+    with watch(by_name) as seen:
+        train(by_name, chunks(), hand_on=swapped)
+    assert kinds(seen) == [("fields-swapped", "core", 5, 5)]
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_the_state_of_a_validation(is_kept):
+    model = Model()
+    with watch(model) as seen:
+        state = train(model, chunks())
+        model.eval()
+        with torch.no_grad():
+            _, left = model(chunks()[0], state)
+        model.train()
+        train(model, chunks(), state=state if is_kept else left)
+    assert kinds(seen) == ([] if is_kept else [("validation-leak", "core", 1, 1)])
+
+
+def test_every_kind_has_a_test():
+    text = Path(__file__).read_text()
+    assert all(f'"{kind}"' in text for kind in KINDS)
+
+
+# --- loops that look dangerous and are none ---------------------------------------------------------------------
+
+
+def two_chunks_a_graph(model):
+    optimizer, state = torch.optim.SGD(model.parameters(), lr=0.1), None
+    for one, other in chunks().view(3, 2, 4, 2, 3):
+        optimizer.zero_grad()
+        first, state = model(one, state)
+        second, state = model(other, state)
+        (first.square().mean() + second.square().mean()).backward()
+        optimizer.step()
+        state = detached(state)
+
+
+def accumulation(model):
+    optimizer, state = torch.optim.SGD(model.parameters(), lr=0.1), None
+    for number, batch in enumerate(chunks(8)):
+        output, state = model(batch, state)
+        output.square().mean().backward()
+        state = detached(state)
+        if number % 4 == 3:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def recomputed(model):
+    optimizer, state = torch.optim.SGD(model.parameters(), lr=0.1), (torch.zeros(1, 2, 5), torch.zeros(1, 2, 5))
+    for batch in chunks():
+        optimizer.zero_grad()
+        output, state = checkpoint(model, batch, state, use_reentrant=False)
+        output.square().mean().backward()
+        optimizer.step()
+        state = detached(state)
+
+
+def beam_search(model):
+    train(model, chunks())
+    model.eval()
+    with torch.no_grad():
+        state = None
+        for step in chunks(5, steps=1, rows=3):
+            _, state = model(step, state)
+            state = tuple(field[:, torch.tensor([2, 0, 0])] for field in state)
+    model.train()
+    train(model, chunks())
+
+
+def packed_both_ways(model):
+    both = nn.GRU(3, 5, bidirectional=True)
+    optimizer = torch.optim.SGD(both.parameters(), lr=0.1)
+    for batch in chunks():
+        optimizer.zero_grad()
+        _, last = both(pack_padded_sequence(batch, torch.tensor([4, 2])))
+        last.square().mean().backward()
+        optimizer.step()
+
+
+def streams_with_a_state_each(model):
+    optimizer, states = torch.optim.SGD(model.parameters(), lr=0.1), [None] * 3
+    for number, batch in enumerate(chunks(9)):
+        optimizer.zero_grad()
+        output, state = model(batch, states[number % 3])
+        output.square().mean().backward()
+        optimizer.step()
+        states[number % 3] = detached(state)
+
+
+def copy_that_follows(model):
+    follower, state = copy.deepcopy(model).eval(), None
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for batch in chunks():
+        optimizer.zero_grad()
+        before = state
+        output, state = model(batch, state)
+        with torch.no_grad():
+            target, _ = follower(batch, before)
+        (output - target).square().mean().backward()
+        optimizer.step()
+        state = detached(state)
+
+
+def evaluation_between(model):
+    state = None
+    for batch in chunks():
+        state = train(model, [batch], state=state)
+        model.eval()
+        with torch.no_grad():
+            own = None
+            for held_out in chunks(2):
+                _, own = model(held_out, own)
+        model.train()
+
+
+def several_losses_from_one_graph(model):
+    """A graph that is walked twice for one update."""
+    optimizer, state = torch.optim.SGD(model.parameters(), lr=0.1), None
+    for batch in chunks():
+        optimizer.zero_grad()
+        output, state = model(batch, state)
+        output.square().mean().backward(retain_graph=True)
+        output.abs().mean().backward()
+        optimizer.step()
+        state = detached(state)
+
+
+def learned_first_state(model):
+    first = nn.Parameter(torch.randn(1, 1, 5))
+    optimizer = torch.optim.SGD([*model.parameters(), first], lr=0.1)
+    for batch in chunks():
+        optimizer.zero_grad()
+        output, _ = model(batch, (first.expand(1, 2, 5).contiguous(), torch.zeros(1, 2, 5)))
+        output.square().mean().backward()
+        optimizer.step()
+
+
+def two_backward_passes_an_update(model):
+    """The second goes through the state into the graph of the first."""
+    optimizer, state = torch.optim.SGD(model.parameters(), lr=0.1), None
+    for one, other in chunks().view(3, 2, 4, 2, 3):
+        optimizer.zero_grad()
+        first, state = model(one, state)
+        first.square().mean().backward(retain_graph=True)
+        second, state = model(other, state)
+        second.square().mean().backward()
+        optimizer.step()
+        state = detached(state)
+
+
+def burn_in(model):
+    """The first step of each chunk warms the state up."""
+
+    class Warm(Stepped):
+        def forward(self, inputs, state):
+            for number, step in enumerate(inputs):
+                state = self.cell(step, detached(state) if number == 1 else state)
+            return self.head(state[0]), state
+
+    train(Warm(), chunks(steps=2), state=(torch.zeros(2, 5), torch.zeros(2, 5)))
+
+
+def streams_of_which_one_is_evaluated(model):
+    """A row of the state comes from an evaluation of that stream, the other from its training."""
+    state = train(model, chunks())
+    model.eval()
+    with torch.no_grad():
+        _, left = model(chunks()[0], state)
+    model.train()
+    rows = tuple(torch.cat([new[:, :1], old[:, 1:]], dim=1) for new, old in zip(left, state, strict=True))
+    train(model, chunks(), state=rows)
+
+
+HEALTHY = [
+    two_backward_passes_an_update, burn_in, streams_of_which_one_is_evaluated,
+    two_chunks_a_graph, accumulation, recomputed, beam_search, packed_both_ways, streams_with_a_state_each,
+    copy_that_follows, evaluation_between, several_losses_from_one_graph, learned_first_state,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("loop", HEALTHY, ids=lambda loop: loop.__name__)
+def test_loops_that_look_dangerous(loop):
+    with watch() as seen:
+        loop(Model())
+    assert seen.findings == []
+    assert len(seen._calls.calls) >= 6
+
+
+# --- it changes nothing -----------------------------------------------------------------------------------------
+
+
+def hooks_of_torch():
+    module = torch.nn.modules.module
+    from torch.optim import optimizer
+
+    names = ("_global_forward_hooks", "_global_forward_pre_hooks")
+    return [len(getattr(module, name)) for name in names] + [len(optimizer._global_optimizer_post_hooks)]
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_training_is_the_same_to_the_bit(kind):
+    def weights(*, is_watched):
+        model = Model(kind, num_layers=2, dropout=0.5)
+        hand_on = detached if kind is nn.LSTM else torch.Tensor.detach
+        torch.manual_seed(4)
+        if is_watched:
+            with watch(model) as seen:
+                train(model, chunks(), hand_on)
+            assert seen.findings == []
+        else:
+            train(model, chunks(), hand_on)
+        return [*model.state_dict().values(), torch.get_rng_state()]
+
+    before = hooks_of_torch()
+    assert all(map(torch.equal, weights(is_watched=True), weights(is_watched=False)))
+    assert hooks_of_torch() == before
+
+
+def test_nothing_is_left_behind_by_an_exception():
+    before, model = hooks_of_torch(), Model()
+
+    def stop(state):
+        raise KeyError("stop")
+
+    with pytest.raises(KeyError), watch(model) as seen:
+        train(model, chunks(), hand_on=stop)
+    assert hooks_of_torch() == before
+    assert len(seen._calls._handles) == 0
+    assert seen.lines()[0] == "core begins 1 times in training: 1 without a state."
+
+
+def test_a_model_can_be_copied_and_saved_meanwhile():
+    model = Model()
+    with watch(model):
+        state = train(model, chunks())
+        torch.save(model.state_dict(), io.BytesIO())
+        other = copy.deepcopy(model)
+        train(other, chunks(), state=state)
+    assert not model.core._forward_hooks
+
+
+def test_no_hook_is_left_on_a_tensor():
+    model = Model()
+    with watch(model):
+        _, state = model(chunks()[0])
+        output, _ = model(chunks()[1], state)
+        output.mean().backward(retain_graph=True)
+        _, later = model(chunks()[2], state)
+        assert all(field._backward_hooks for field in state)
+    assert not any(field._backward_hooks for field in (*state, *later))
+
+
+# --- how much is watched, and what is said ----------------------------------------------------------------------
+
+
+def test_the_first_updates_and_the_calls_around_a_change_of_mode():
+    model = Model()
+    with watch(model, updates=4) as seen:
+        state = train(model, chunks(20))
+        assert len(seen._calls.calls) == 4
+        model.eval()
+        with torch.no_grad():
+            for batch in chunks(10):
+                _, state = model(batch, state)
+        model.train()
+        train(model, chunks(20), state=state)
+    assert kinds(seen) == [("validation-leak", "core", 1, 1)]
+    assert len(seen._calls.calls) == 4 + 2 * 2
+
+
+def test_the_memory_is_bounded(monkeypatch):
+    monkeypatch.setattr(calls_module, "_MOST_CALLS", 30)
+    monkeypatch.setattr(lanes_module, "_MOST_CALLS", 5)
+    model = Stepped()
+    with watch(model, updates=1000) as seen:
+        train(model, chunks(40), state=(torch.zeros(2, 5), torch.zeros(2, 5)))
+    assert len(seen._calls.calls) == 30
+    assert len(seen._calls._lanes._calls) == 5
+    assert len(seen._calls._lanes._origins) <= 5 * 2 * 2
+
+
+def test_it_says_what_each_layer_begins_with():
+    model = Model(nn.GRU)
+    noise = torch.rand(1, 2, 5)
+    with watch(model) as seen:
+        state = train(model, chunks(4), torch.Tensor.detach)
+        train(model, chunks(1), torch.Tensor.detach, state=noise)
+        train(model, chunks(1), torch.Tensor.detach, state=torch.zeros(1, 2, 5))
+    assert state is not None
+    assert seen.lines() == [
+        "core begins 6 times in training: 3 with what an earlier call left, 2 without a state, 1 with one that no call "
+        "has left.",
+        "No fault was seen.",
+        f"unknown: {seen.unknown[0]}",
+        "unknown: core: at 1 of 6 beginnings the state is none that a call has left.",
+    ]
+    assert seen.to_dict() == {"findings": [], "unknown": seen.unknown}
+
+
+def test_names_and_layers_that_are_not_asked_about():
+    model, other = Model(nn.GRU), Model(nn.GRU)
+    with watch(model) as seen:
+        train(other, chunks(), torch.Tensor.detach)
+    assert seen.lines() == ["No fault was seen.", f"unknown: {seen.unknown[0]}"]
+    assert seen.unknown == ["No recurrent layer of torch.nn was called, so nothing is known of any state."]
+    with watch() as seen:
+        train_by_hand(model, chunks(), lambda state: state)
+    assert kinds(seen) == [("not-detached", "GRU", 5, 5)]
+    assert seen.to_dict()["findings"][0]["sentence"].startswith("In 5 of 5 updates a gradient goes through the state")
+
+
+def test_zeros_are_no_state():
+    for value, is_zero in ((0.0, True), (-0.0, True), (1e-45, False), (-1.0, False), (float("nan"), False)):
+        for dtype in (torch.float32, torch.float64, torch.bfloat16):
+            row = torch.tensor([0.0, value], dtype=dtype)
+            expected = is_zero or bool((row == 0).all())
+            assert is_empty(row.view(torch.uint8).numpy().tobytes()) == expected, (value, dtype)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"model": 3}, "`model` must be a torch.nn.Module, or None.*Got int"), ({"updates": 0}, "`updates` must be at")],
+)
+def test_bad_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        watch(**options)
