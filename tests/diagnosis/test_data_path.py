@@ -138,7 +138,7 @@ def test_aligned_lanes(chunk, share):
     assert found.in_horizon_share == pytest.approx(share, abs=0.01)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(
     st.integers(2, 40), st.integers(1, 6), st.integers(0, 8), st.integers(1, 8),
     st.sampled_from([("keep", "chunk"), ("keep", "sequence"), ("reset", "chunk")]),
@@ -152,7 +152,7 @@ def test_windows_against_the_brute_force(length, window, lag, batch_size, state)
     check(list(itertools.islice(Plan(c).training(), 30)), lag)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(
     st.integers(1, 6), st.integers(1, 6), st.integers(0, 8), st.one_of(st.none(), st.integers(1, 20)), st.booleans(),
     st.sampled_from(["keep", "reset"]),
@@ -192,7 +192,7 @@ def any_chunks(draw):
     return chunks
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(any_chunks(), st.integers(0, 30))
 def test_any_chunks_against_the_brute_force(chunks, lag):
     check(chunks, lag)
@@ -230,7 +230,7 @@ def any_stamps(draw):
     return batches
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=250)
 @given(any_stamps(), st.integers(0, 8))
 def test_any_stamps_against_the_brute_force(batches, lag):
     has_answers = batches[0].answers is not None
@@ -261,7 +261,7 @@ def test_a_stream_by_the_block_is_read_as_its_chunks_are(in_small_parts, mode):
     assert found == dataclasses.replace(expected, is_whole=False, seam=None)
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(any_stamps(), st.integers(0, 8))
 def test_any_stamps_in_small_parts_against_the_brute_force(in_small_parts, batches, lag):
     check_stamps(batches, None if batches[0].answers is not None else lag)

@@ -151,7 +151,7 @@ UNKNOWN = {
     "the gradient: the outputs have none": Frozen,
     "the reset of single lanes: the model begins with something else than zeros": lambda: OwnStart(3, 4),
     "the reset of single lanes: its state cannot be handed on": Growing,
-    "a state transposed, or a mask over its features, with 3000 lanes": lambda: nn.GRU(2, 3000),
+    "a state transposed, or a mask over its features, with 3000 lanes": lambda: nn.RNN(2, 3000),
 }
 
 
