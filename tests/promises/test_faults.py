@@ -61,12 +61,10 @@ def test_a_twin_differs_in_a_few_lines_and_says_why(file):
 SAMPLE = "04_fixed_batch_size_state.py"  # the case ends in an error
 
 
-@pytest.mark.parametrize(
-    "file", [SAMPLE, *(pytest.param(file, marks=pytest.mark.slow) for file in FAULTY if file != SAMPLE)]
-)
-def test_a_twin_runs(file, tmp_path):
+def test_a_twin_runs_by_itself(tmp_path):
+    """test_mended_faults.py runs each of them."""
     found = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", str(FAULTS / "mended" / file)],
+        [sys.executable, "-W", "error", str(FAULTS / "mended" / SAMPLE)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -74,7 +72,7 @@ def test_a_twin_runs(file, tmp_path):
         timeout=120,
     )
     assert found.returncode == 0, found.stderr
-    assert re.search(r"^last loss -?\d", found.stdout, flags=re.MULTILINE)
+    assert found.stdout.startswith("last loss ")
 
 
 def findings(*kinds):
