@@ -3,6 +3,7 @@ import torch
 
 from echo_torch import waiting
 
+collect_ignore = ["reference/cases"]  # programs, no tests
 torch.set_num_threads(1)
 waiting.PATIENCE_SECONDS = 3600.0  # how long something takes here is the machine's business
 
