@@ -1,0 +1,57 @@
+"""`watch` beside the programs with public faults and their mended twins: the kinds that it knows, and no other."""
+
+import contextlib
+import io
+import json
+import runpy
+import warnings
+
+import pytest
+import torch
+from score import CASES, FAULTS
+
+from echo_torch import watch
+from echo_torch.diagnosis.watching.findings import KINDS
+
+EXPECTED = json.loads((CASES / "expected.json").read_text())
+TWINS = sorted(path.name for path in (FAULTS / "mended").glob("*.py"))
+SHOWN = {  # what a state alone can show; of the others one must know where rows stand
+    "03_hidden_on_self_graph.py": "not-detached",
+    "04_fixed_batch_size_state.py": "rows-changed",
+    "09_tuple_not_detached.py": "not-detached",
+    "17_c_becomes_h.py": "fields-swapped",
+    "23_detached_at_every_step.py": "cut-inside",
+    "24_cached_hidden_validation.py": "validation-leak",
+    "26_detach_result_dropped.py": "not-detached",
+}
+QUICK = ["04_fixed_batch_size_state.py", "17_c_becomes_h.py", "26_detach_result_dropped.py"]
+
+
+def kinds_in(path):
+    """The program runs as it is; three of them end in the error that their fault raises."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), watch() as seen:
+        warnings.simplefilter("ignore")
+        with contextlib.suppress(RuntimeError), torch.random.fork_rng():
+            runpy.run_path(str(path), run_name="__main__")
+    return {finding.kind for finding in seen.findings}
+
+
+def slow_but(quick, names):
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+def test_the_kinds_are_those_of_the_benchmark():
+    assert all(kind in EXPECTED[name]["right"] for name, kind in SHOWN.items())
+    assert set(SHOWN.values()) == set(KINDS)
+
+
+@pytest.mark.parametrize("name", slow_but(QUICK, EXPECTED))
+def test_a_case(name):
+    found = kinds_in(CASES / name)
+    assert found <= {*EXPECTED[name]["right"], *EXPECTED[name]["also"]}
+    assert found & set(EXPECTED[name]["right"]) == ({SHOWN[name]} if name in SHOWN else set())
+
+
+@pytest.mark.parametrize("name", slow_but(QUICK, TWINS))
+def test_a_mended_twin(name):
+    assert kinds_in(FAULTS / "mended" / name) == set()
