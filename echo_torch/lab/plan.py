@@ -13,7 +13,8 @@ from echo_torch.data.layout import Layout
 from echo_torch.data.own_symbols import OwnNumbers
 from echo_torch.data.random_symbols import Missing
 from echo_torch.data.stream import EchoStream
-from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_CHUNKS, DEFAULT_MAX_LAG, Reach, reach
+from echo_torch.diagnosis.data_path.batches import DEFAULT_MAX_CHUNKS
+from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach, reach
 from echo_torch.experiments.configuration import Configuration, memory_length
 from echo_torch.experiments.model_options import read_model_options
 from echo_torch.experiments.options import is_own_model

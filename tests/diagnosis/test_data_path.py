@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from echo_torch import EXPERIMENTS, Chunk, EchoStream, LaneLayout, RandomSymbols, UserError, configure
-from echo_torch.diagnosis.data_path import first_reads, following, reaching
+from echo_torch.diagnosis.data_path import batches, first_reads, following
 from echo_torch.diagnosis.data_path.explaining import reach_lines
 from echo_torch.diagnosis.data_path.reaching import OTHER, reach
 from echo_torch.diagnosis.stamps import Stamps, checked_stamps, stamps_of_chunk
@@ -242,7 +242,7 @@ def in_small_parts(monkeypatch):
     """Everything that long chunks meet: parts that are closed, blocks, lags by correlation."""
     monkeypatch.setattr(following, "_COLUMNS_AT_ONCE", 8)
     monkeypatch.setattr(first_reads, "_MANY_LOOKUPS", 1)
-    monkeypatch.setattr(reaching, "_COLUMNS_PER_BLOCK", 12)
+    monkeypatch.setattr(batches, "_COLUMNS_PER_BLOCK", 12)
 
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -293,7 +293,7 @@ def test_what_was_read_is_kept_in_parts_of_a_size(monkeypatch):
     found = reach(batches, 15_000, stamps=lambda stamps: stamps)
     assert found.reachable_share == (20_000 - 15_000) / 20_000
     assert found.before_start == 4 * 15_000
-    assert max(sizes) <= reaching._COLUMNS_PER_BLOCK + 1000
+    assert max(sizes) <= batches._COLUMNS_PER_BLOCK + 1000
     assert len(sizes) > 3
     assert max(spans) == 4
 
@@ -369,6 +369,22 @@ def test_batches_that_nobody_can_count_are_read_to_their_end():
     assert (found.chunks, found.is_whole, found.seam) == (500, True, {-1000: 1})
 
 
+def test_a_second_pass_is_begun_once():
+    """The iterator of a loader with workers starts processes."""
+    begun = []
+
+    class Loader:
+        def __iter__(self):
+            begun.append(1)
+            return iter([np.arange(4)[None]])
+
+        def __len__(self):
+            return 1
+
+    assert look(Loader()).seam == {-4: 1}
+    assert len(begun) == 2
+
+
 def test_the_order_is_that_of_the_training():
     """A loader that shuffles draws from the global generator, which is left as it was."""
     data = torch.utils.data.TensorDataset(torch.arange(40).view(8, 5))
@@ -386,6 +402,7 @@ def test_rows_that_change_and_batches_that_are_empty():
     assert (found.row_changes, found.first_row_change) == (2, 1)
     assert found.empty_chunks == [2, 4]
     assert "rows-changed" in found.faults
+    assert look([rows[:, :0], rows, rows[:0], rows[:2]]).first_row_change == 3
     reset = [Stamps(rows, starts=[True] * 4), Stamps(rows[:2], starts=[True] * 2)]
     assert (look(reset).row_changes, look(reset).faults) == (0, ())
 

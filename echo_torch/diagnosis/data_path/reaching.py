@@ -10,27 +10,21 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 
-from echo_torch.data.stream import EchoStream, num_chunks_of
+from echo_torch.data.stream import EchoStream
+from echo_torch.diagnosis.data_path.batches import Batches, draws_given_back
 from echo_torch.diagnosis.data_path.following import Followed
-from echo_torch.diagnosis.first_contact import missing_stamps
-from echo_torch.diagnosis.stamps import CheckedStamps, Stamps, as_array, checked_stamps, stamps_of_chunk, whole_number
+from echo_torch.diagnosis.stamps import CheckedStamps, Stamps, stamps_of_chunk, whole_number
 from echo_torch.errors import RuleError, shorten
-from echo_torch.randomness import random_state_kept
 from echo_torch.waiting import Progress, Waiting
 
 OTHER = "other"  # the gap of a hand-over into another sequence
 DEFAULT_MAX_LAG = 24
-DEFAULT_MAX_CHUNKS = 200  # of a stream without end
-_MOST_CHUNKS = 10_000  # of batches that nobody can count before
-_COLUMNS_PER_BLOCK = 2**14
 _MANY_SIZES = 4  # of gaps, among which none is usual, for which chunks count as shuffled
 
 
@@ -170,23 +164,14 @@ def reach(
         RuleError: If a number is out of range, there are no chunks, or stamps have the wrong shape.
         RuleError: If stamps are not integers and booleans.
     """
-    for name, number, low in (("lag", lag, 0), ("max_lag", max_lag, 0), ("max_chunks", max_chunks, 1)):
-        whole = whole_number(number)
-        if (whole is None or whole < low) and (number is not None or name == "max_lag"):
-            raise RuleError(name, f"${name} must be a whole number of at least {low}", shorten(repr(number)))
+    _check(chunks, stamps, lag=lag, max_lag=max_lag, max_chunks=max_chunks)
     lag, max_lag, max_chunks = whole_number(lag), operator.index(max_lag), whole_number(max_chunks)
-    if not callable(stamps):
-        way_out = "hand over a function: lambda batch: Stamps(step=batch[0])"
-        raise RuleError("stamps", "$stamps must be a function of a batch", shorten(repr(stamps)), way_out=way_out)
-    if not isinstance(chunks, Iterable):
-        rule = "$chunks must be batches that can be iterated"
-        raise RuleError("chunks", rule, type(chunks).__name__, way_out="hand over the loader of the training")
     is_own_stream = isinstance(chunks, EchoStream)
     followed = Followed(lag, max_lag)
-    read = _Reading(chunks, stamps, max_chunks)
+    read = Batches(chunks, stamps, max_chunks)
     # A loader that shuffles draws its order from the global generators, and the training must draw the same one.
     with (
-        nullcontext() if is_own_stream else _draws_given_back(chunks),
+        nullcontext() if is_own_stream else draws_given_back(chunks),
         Waiting("Following what each row reads", read.total, "chunks", progress=progress) as waiting,
     ):
         for block in read.blocks():
@@ -200,22 +185,20 @@ def reach(
     return _found(followed, read, vocabulary_size, seam)
 
 
-@contextmanager
-def _draws_given_back(loader: Any) -> Iterator[None]:
-    """The global random states and a loader's own generators are afterwards as they were."""
-    batches = getattr(loader, "batch_sampler", None)
-    owners = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
-    generators = [getattr(owner, "generator", None) for owner in owners]
-    before = [(each, each.get_state()) for each in generators if isinstance(each, torch.Generator)]
-    try:
-        with random_state_kept():
-            yield
-    finally:
-        for generator, state in before:
-            generator.set_state(state)
+def _check(chunks: Any, stamps: Any, **numbers: Any) -> None:
+    for name, number in numbers.items():
+        whole, low = whole_number(number), int(name == "max_chunks")
+        if (whole is None or whole < low) and (number is not None or name == "max_lag"):
+            raise RuleError(name, f"${name} must be a whole number of at least {low}", shorten(repr(number)))
+    if not callable(stamps):
+        way_out = "hand over a function: lambda batch: Stamps(step=batch[0])"
+        raise RuleError("stamps", "$stamps must be a function of a batch", shorten(repr(stamps)), way_out=way_out)
+    if not isinstance(chunks, Iterable):
+        rule = "$chunks must be batches that can be iterated"
+        raise RuleError("chunks", rule, type(chunks).__name__, way_out="hand over the loader of the training")
 
 
-def _found(followed: Followed, read: _Reading, vocabulary_size: int | None, seam: Followed | None) -> Reach:
+def _found(followed: Followed, read: Batches, vocabulary_size: int | None, seam: Followed | None) -> Reach:
     asked = followed.asked
     is_known = bool(asked) and followed.knows_answers
     share = followed.read_before / asked if is_known else None
@@ -235,11 +218,18 @@ def _found(followed: Followed, read: _Reading, vocabulary_size: int | None, seam
         seam=None if seam is None else _gaps(seam.borders, seam.num_other_at_borders),
         rows=dict(sorted(followed.rows.items())),
         row_changes=len(followed.row_changes),
-        first_row_change=followed.row_changes[0] if followed.row_changes else None,
+        first_row_change=_with_empty_ones(followed.row_changes[0], read.empty) if followed.row_changes else None,
         before_start=followed.before_start,
         empty_chunks=read.empty,
         is_whole=read.is_whole,
     )
+
+
+def _with_empty_ones(number: int, empty: list[int]) -> int:
+    """The number of a chunk among all, where the empty ones were not counted."""
+    for one in empty:
+        number += one <= number
+    return number
 
 
 def _gaps(counts: Counter[int], num_other: int) -> dict[int | str, int]:
@@ -249,105 +239,11 @@ def _gaps(counts: Counter[int], num_other: int) -> dict[int | str, int]:
     return gaps
 
 
-class _Reading:
-    """Chunks on their way to be followed.
-
-    Attributes:
-        total: How many are looked at, where that is known before.
-        empty: The numbers of those that hold nothing.
-        last: The last one that holds something, with one axis more, the chunks, before the others.
-        is_whole: Whether it is known that there are no more.
-    """
-
-    def __init__(self, chunks: Iterable[Any], stamps: Callable[[Any], Stamps], max_chunks: int | None) -> None:
-        self._chunks, self._stamps = chunks, stamps
-        self._number = num_chunks_of(chunks)
-        is_endless = isinstance(chunks, EchoStream) and self._number is None
-        unless_given = DEFAULT_MAX_CHUNKS if is_endless else _MOST_CHUNKS if self._number is None else self._number
-        self._most = unless_given if max_chunks is None else max_chunks
-        self.total = self._most if is_endless else None if self._number is None else min(self._most, self._number)
-        self.empty: list[int] = []
-        self.last: CheckedStamps | None = None
-        self.is_whole = self._number is not None and self._most >= self._number
-
-    def blocks(self) -> Iterator[CheckedStamps]:
-        """Chunks of one shape together, because a call of numpy costs as much as a thousand columns."""
-        chunks = self._chunks
-        is_plain = isinstance(chunks, EchoStream) and type(chunks).__iter__ is EchoStream.__iter__
-        blocks = self._of_stream() if is_plain and self._stamps is stamps_of_chunk else self._stacked()
-        for block in blocks:
-            self.last = CheckedStamps._make(field[-1:] for field in block)
-            yield block
-
-    def _of_stream(self) -> Iterator[CheckedStamps]:
-        assert isinstance(self._chunks, EchoStream)
-        left = self._most
-        for block in self._chunks.blocks():
-            yield _checked_block(stamps_of_chunk(block), left)
-            left -= len(block.step)
-            if left <= 0:
-                return
-
-    def _stacked(self) -> Iterator[CheckedStamps]:
-        held: list[CheckedStamps] = []
-        for fields in self._one_by_one():
-            is_alike = held and all(old.shape == new.shape for old, new in zip(held[0], fields, strict=True))
-            if held and (not is_alike or len(held) * fields.step.size >= _COLUMNS_PER_BLOCK):
-                yield _stack(held)
-                held = []
-            held.append(fields)
-        if held:
-            yield _stack(held)
-
-    def _one_by_one(self) -> Iterator[CheckedStamps]:
-        number = -1
-        for number, chunk in enumerate(islice(self._chunks, self._most)):
-            stamps = self._stamps_of(chunk)
-            if isinstance(stamps, Stamps) and 0 in as_array(stamps.step).shape:
-                self.empty.append(number)
-            else:
-                yield _checked(stamps, number)
-        self.is_whole |= number + 1 < self._most
-
-    def _stamps_of(self, chunk: Any) -> Stamps:
-        if self._stamps is not stamps_of_chunk:
-            return self._stamps(chunk)
-        try:
-            return stamps_of_chunk(chunk)
-        except AttributeError:
-            how = "reach(loader, stamps=lambda batch: {stamps})"
-            shorter = "a loader that is made over an array needs nothing of it: write `reach_of(make_loader, length)`"
-            raise missing_stamps(chunk, how, shorter) from None
-
-
-def _checked(stamps: Stamps, number: int) -> CheckedStamps:
-    try:
-        return checked_stamps(stamps)
-    except RuleError as error:
-        got = f"{error.got} in chunk {number}"
-        raise RuleError(error.name, error.message, got, reason=error.reason, way_out=error.way_out) from None
-
-
-def _checked_block(stamps: Stamps, most: int) -> CheckedStamps:
-    """The stamps of a block of a stream, which need no check."""
-    step, sequence, starts, is_read, is_asked = (as_array(field)[:most] for field in stamps[:5])
-    nothing = np.zeros((*step.shape, 0), np.int64)
-    restored = np.full((*sequence.shape, 1), -1)
-    is_place = step >= 0
-    return CheckedStamps(
-        step, sequence[..., None], starts[..., None], is_read & is_place, is_asked & is_place, nothing, restored
-    )
-
-
-def _stack(held: list[CheckedStamps]) -> CheckedStamps:
-    return CheckedStamps._make(np.stack(field) for field in zip(*held, strict=True))
-
-
 def _seam(chunks: Iterable[Any], stamps: Callable[[Any], Stamps], last: CheckedStamps | None) -> Followed | None:
     """What the hand-overs into a second pass are like; None where there is none, or another number of rows."""
-    if last is None or iter(chunks) is chunks:
+    if last is None or isinstance(chunks, Iterator):
         return None
-    first = next(iter(_Reading(chunks, stamps, 1).blocks()), None)
+    first = next(iter(Batches(chunks, stamps, 1).blocks()), None)
     if first is None or first.step.shape[1] != last.step.shape[1]:
         return None
     followed = Followed(None, 0)
