@@ -1,4 +1,4 @@
-"""A plain loop under `watch`: what does it do with its state? Nothing is told of the data, and the loop is not changed."""
+"""A plain loop under `watch`: what does it do with its state? Of the data nothing is told, and the loop stays as it is."""
 
 import torch
 from torch import nn
