@@ -1,4 +1,4 @@
-"""A plain loop under `watch`: what does it do with its state? Of the data nothing is told, and the loop stays as it is."""
+"""A plain loop under `watch`: what does it do with its state? It is not changed, and nothing is told of the data."""
 
 import torch
 from torch import nn
