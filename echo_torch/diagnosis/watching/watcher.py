@@ -38,6 +38,7 @@ class Watch:
         from torch.optim.optimizer import register_optimizer_step_post_hook  # a second, spent by who trains anyway
 
         calls = self._calls
+        calls.places.__enter__()
         self._handles = [
             register_module_forward_pre_hook(lambda module, inputs: calls.enter()),
             register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
@@ -49,6 +50,7 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Watch no more; nothing is left behind in torch or in the model."""
+        self._calls.places.__exit__(kind, error, traceback)
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -57,7 +59,7 @@ class Watch:
     @property
     def findings(self) -> list[Finding]:
         """The faults that were seen."""
-        return findings_of(self._calls.calls, self._names())
+        return findings_of(self._calls, self._names())
 
     @property
     def unknown(self) -> list[str]:
