@@ -230,7 +230,7 @@ def test_so_is_one_that_does_not_suffice_for_anything_else(capsys, monkeypatch):
     def fail(*given, **options):
         raise MemoryError("Unable to allocate 5 GiB")
 
-    monkeypatch.setattr("echo_torch.diagnosis.data_path.Followed.add", fail)
+    monkeypatch.setattr("echo_torch.diagnosis.data_path.reaching.Followed.add", fail)
     assert main(["reach"]) == 2
     assert capsys.readouterr().err.startswith("The memory does not suffice for 100 symbols")
     monkeypatch.setattr("echo_torch.lab.run_directory.RunDirectory.read_config", fail)
@@ -244,7 +244,7 @@ def test_an_error_of_this_program_is_no_want_of_memory(monkeypatch):
     def fail(*given, **options):
         raise RuntimeError("shapes do not fit")
 
-    monkeypatch.setattr("echo_torch.diagnosis.data_path.Followed.add", fail)
+    monkeypatch.setattr("echo_torch.diagnosis.data_path.reaching.Followed.add", fail)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         main(["reach"])
 

@@ -61,6 +61,7 @@ def test_a_twin_differs_in_a_few_lines_and_says_why(file):
 SAMPLE = "04_fixed_batch_size_state.py"  # the case ends in an error
 
 
+@pytest.mark.slow
 def test_a_twin_runs_by_itself(tmp_path):
     """test_mended_faults.py runs each of them."""
     found = subprocess.run(
