@@ -106,7 +106,8 @@ class Calls:
         self.update = 0
         self.places = Places()
         self.lasting: set[int] = set()
-        self._read: dict[int, int] = {}  # the root in which an array was read last
+        # Of each array the root that read it last, the places that were read first, and whether others were read later.
+        self._read: dict[int, tuple[int, set[int], bool]] = {}
         self._most_updates = most_updates
         self._numbers: dict[int, int] = {}
         self._lanes = Lanes()
@@ -122,6 +123,11 @@ class Calls:
     def leave_other(self) -> None:
         """A module that is not looked at has returned."""
         self._depth = max(0, self._depth - 1)
+
+    def rest(self) -> None:
+        """What follows when a module has returned, if it is the outermost."""
+        if self._depth == 0:
+            self.places.forget_what_was_made()
 
     def leave(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         """A module has returned, or raised: then there is no output."""
@@ -150,20 +156,31 @@ class Calls:
         self._listen(call, given, [*fields, features])
 
     def _note_arrays(self, call: Call) -> None:
-        """An array lasts if it is there some calls after it was read, or is gone back to after another one."""
-        now = {array_of(place) for place in call.standing.first} if call.standing is not None else set()
-        for array, root in list(self._read.items()):
-            if array in now:
-                is_back = root < self._root - 1
-            else:
-                is_back = root < self._root - _A_WHILE and self.places.is_alive(array)
-            if is_back:
+        """An array lasts if other places of it are read later, and it is there when no batch would be any more."""
+        now: dict[int, set[int]] = {}
+        for place in call.standing.first if call.standing is not None else ():
+            now.setdefault(array_of(place), set()).add(place)
+        for array, (root, first, has_moved) in self._read.items():
+            places = now.get(array, first)
+            has_moved |= not (places <= first or first <= places)
+            is_back = array in now and root < self._root - 1
+            is_left = array not in now and root < self._root - _A_WHILE and self.places.is_alive(array)
+            if has_moved and (is_back or is_left):
                 self.lasting.add(array)
-        self._read.update(dict.fromkeys(now, self._root))
+            self._read[array] = self._root if array in now else root, first, has_moved
+        for array in now.keys() - self._read.keys():
+            self._read[array] = self._root, now[array], False
 
-    def step(self) -> None:
+    def begin_step(self) -> None:
+        """An optimiser begins a step: what it does to weights is no way of data."""
+        self.places.is_paused = True
+
+    def end_step(self) -> None:
         """An optimiser has made a step."""
         self.update += 1
+        self.places.is_paused = False
+        if not self._is_watched():
+            self.places.end(is_forced=False)
 
     def release(self) -> None:
         """Take all hooks from tensors."""

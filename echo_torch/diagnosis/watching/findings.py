@@ -15,15 +15,16 @@ _NEARLY_ALL = 0.9  # of the steps inside a chunk: a truncation by plan cuts fewe
 _FEW = 5  # rows that go on by chance
 
 KINDS = {
-    "other-sequence": "In {count} of {of} hand-overs a row's state goes on into another sequence. Reset the state of a "
-    "row where its sequence ends, or keep a state for each sequence.",
-    "shuffled": "In {count} of {of} hand-overs a row goes on elsewhere than its state stopped, by {sizes} different gaps: "
-    "the data are shuffled. Read them in order, or carry no state.",
-    "rows-skip": "In {count} of {of} hand-overs a row goes on behind the place where its state stopped, mostly {gap} steps "
-    "on. Lay the data out so that row i of a batch goes on where row i of the batch before stopped.",
-    "rows-reread": "In {count} of {of} hand-overs a row goes back and reads again what its state has read, mostly {back} "
-    "steps. Reset the state where the data begin anew, or lay them out so that each row goes on where it stopped.",
-    "state-lost": "{count} of {of} rows go on exactly where the call before stopped, but without its state. Hand the "
+    "other-sequence": "At {count} of {of} hand-overs a row's state goes on into another sequence. Reset the state of "
+    "a row where its sequence ends, or keep a state for each sequence.",
+    "shuffled": "At {count} of {of} hand-overs a row goes on elsewhere than its state stopped, by {sizes} different "
+    "gaps: the data are shuffled. Read them in order, or carry no state.",
+    "rows-skip": "At {count} of {of} hand-overs a row goes on behind the place where its state stopped, mostly {gap} "
+    "steps on. Lay the data out so that row i of a batch goes on where row i of the batch before stopped.",
+    "rows-reread": "At {count} of {of} hand-overs a row goes back and reads again what its state has read, mostly "
+    "{back} steps. Reset the state where the data begin anew, or lay them out so that each row goes on where it "
+    "stopped.",
+    "state-lost": "At {count} of {of} places where a row goes on exactly where it stopped, its state is gone. Hand the "
     "state that comes out of a call to the next one.",
     "rows-changed": "In {count} of {of} calls the state has another number of rows than the input. Give a batch that "
     "is shorter a state of its own, or leave its last rows unused.",
