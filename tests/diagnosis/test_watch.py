@@ -225,6 +225,12 @@ def by_row(number, rows=2):
 
 
 SERIES = torch.randn(160, 3, generator=torch.Generator().manual_seed(2))
+# Stretches in another order: four sizes of gaps, but most hand-overs have none.
+BLOCKS = [
+    window
+    for first, last in ((0, 3), (10, 12), (4, 9), (17, 19), (13, 15), (16, 16))
+    for window in by_row(40)[2 * first : 2 * last + 2]
+]
 SHUFFLED = torch.randperm(40, generator=torch.Generator().manual_seed(3)).tolist()
 
 
@@ -235,6 +241,7 @@ SHUFFLED = torch.randperm(40, generator=torch.Generator().manual_seed(3)).tolist
         (range(40), [("rows-skip", "core", 38, 38)]),
         (SHUFFLED, [("shuffled", "core", 36, 38)]),
         ([*by_row(40)[:20], *by_row(40)[22:]], [("rows-skip", "core", 2, 36)]),
+        (BLOCKS, [("rows-skip", "core", 4, 38), ("rows-reread", "core", 4, 38)]),
         ([*by_row(40)[:20], *by_row(40)[16:]], [("rows-reread", "core", 2, 42)]),
     ],
 )
@@ -601,6 +608,22 @@ def test_the_first_updates_and_the_calls_around_a_change_of_mode():
         train(model, chunks(20), state=state)
     assert kinds(seen) == [("validation-leak", "core", 1, 1)]
     assert len(seen._calls.calls) == 4 + 2 * 2
+
+
+def test_what_an_optimiser_does_is_no_way_of_data():
+    class Noting(torch.optim.SGD):
+        def step(self, closure=None):
+            noted.append(seen._calls.places.is_paused)
+            return super().step(closure)
+
+    model, noted = Model(), []
+    with watch(model) as seen:
+        optimizer = Noting(model.parameters(), lr=0.1)
+        for batch in chunks(3):
+            model(batch)[0].mean().backward()
+            optimizer.step()
+            noted.append(seen._calls.places.is_paused)
+    assert noted == [True, False] * 3
 
 
 @pytest.mark.parametrize("is_nested", [False, True])

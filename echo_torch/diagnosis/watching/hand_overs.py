@@ -76,7 +76,6 @@ def _usual_stride(own: Sequence[Call], seen: Calls) -> int | None:
             left = seen.calls[origin.call]
             if left.layer == call.layer and left.root == call.root and left.standing is not None:
                 counts[call.standing.first[lane] - left.standing.last[origin.lane]] += 1
-    del counts[0]  # the model reads what it has made of the same step
     return counts.most_common(1)[0][0] if counts else None
 
 

@@ -134,9 +134,7 @@ class Places(TorchFunctionMode):
 
     def _follow(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         name = getattr(func, "__name__", "")
-        if name == "__iter__":
-            self.of(args[0])  # its parts tell where they stand by themselves, if it is known what they are parts of
-        elif name in _MOVES:
+        if name in _MOVES:
             if isinstance(result, (Tensor, tuple, list)):
                 swapped, swapped_by_name = self._swapped(args, kwargs)
                 self._keep(result, func(*swapped, **swapped_by_name))
