@@ -1,5 +1,6 @@
 """`watch`: what a training does with the states of its recurrent layers, seen without a word about the data."""
 
+import contextlib
 import copy
 import io
 from pathlib import Path
@@ -16,8 +17,10 @@ from structures import (
     word_language_model,
 )
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch._C import _len_torch_function_stack
+from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, TensorDataset
 
 from echo_torch import watch
 from echo_torch.diagnosis.watching import calls as calls_module
@@ -133,8 +136,8 @@ def forgets_the_cells(state):
         (hidden_twice, [("fields-swapped", "core", 5, 5)]),
         (forgets_the_cells, [("not-detached", "core", 5, 5)]),
         (lambda state: (state[0].detach(), state[1]), [("not-detached", "core", 5, 5)]),
-        (lambda state: None, []),
-        (lambda state: tuple(torch.zeros_like(field) for field in state), []),
+        (lambda state: None, [("state-lost", "core", 10, 10)]),
+        (lambda state: tuple(torch.zeros_like(field) for field in state), [("state-lost", "core", 10, 10)]),
     ],
 )
 def test_what_stands_between_two_chunks(hand_on, expected):
@@ -209,6 +212,134 @@ def test_another_number_of_rows():
     assert kinds(seen) == [("fields-swapped", "core", 5, 5)]
 
 
+def windows(series, order, *, rows=2, steps=4):
+    """Batches of consecutive windows, by a loader."""
+    data = TensorDataset(series.view(-1, steps, 3))
+    loader = DataLoader(data, batch_size=rows, sampler=order)
+    return [batch.transpose(0, 1) for (batch,) in loader]
+
+
+def by_row(number, rows=2):
+    """Row i of each batch goes on where row i of the batch before stopped."""
+    return [row * (number // rows) + place for place in range(number // rows) for row in range(rows)]
+
+
+SERIES = torch.randn(160, 3, generator=torch.Generator().manual_seed(2))
+# Stretches in another order: four sizes of gaps, but most hand-overs have none.
+BLOCKS = [
+    window
+    for first, last in ((0, 3), (10, 12), (4, 9), (17, 19), (13, 15), (16, 16))
+    for window in by_row(40)[2 * first : 2 * last + 2]
+]
+SHUFFLED = torch.randperm(40, generator=torch.Generator().manual_seed(3)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        (by_row(40), []),
+        (range(40), [("rows-skip", "core", 38, 38)]),
+        (SHUFFLED, [("shuffled", "core", 36, 38)]),
+        ([*by_row(40)[:20], *by_row(40)[22:]], [("rows-skip", "core", 2, 36)]),
+        (BLOCKS, [("rows-skip", "core", 4, 38), ("rows-reread", "core", 4, 38)]),
+        ([*by_row(40)[:20], *by_row(40)[16:]], [("rows-reread", "core", 2, 42)]),
+    ],
+)
+@pytest.mark.parametrize("prepare", [lambda batch: batch, lambda batch: (batch.double() / 2).float()])
+def test_where_rows_go_on(order, expected, prepare):
+    """The loader makes copies, and a preparation copies them again."""
+    model = Model()
+    with watch(model) as seen:
+        train(model, map(prepare, windows(SERIES, order)))
+    assert kinds(seen) == expected
+    assert seen.unknown == []
+    rows = [window * 4 for window in order]
+    gaps = [b - a - 4 for a, b in zip(rows, rows[2:], strict=False)]
+    assert sum(gap != 0 for gap in gaps) == sum(count for _, _, count, _ in expected)
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_sequences_one_after_another(is_reset):
+    model, sequences = Model(), [torch.randn(12, 2, 3) for _ in range(5)]
+
+    def read():
+        state = None
+        for sequence in sequences:
+            state = train(model, sequence.split(4), state=None if is_reset else state)
+
+    with watch(model) as seen:
+        read()
+        read()
+    expected = [] if is_reset else [("other-sequence", "core", 2 * 8, 2 * 28)]
+    assert kinds(seen)[:1] == expected
+
+
+def test_batches_made_on_the_way_stand_nowhere():
+    """Each is an array of its own, and gone when the next one comes."""
+    model = Model()
+    with watch(model) as seen:
+        train(model, (torch.randn(4, 2, 3) for _ in range(20)))
+    assert seen.findings == []
+
+
+def test_single_steps_of_many_rows():
+    """A step of an array (steps, rows, features) is all of its rows."""
+    model, frames = Model(), torch.randn(30, 2, 3)
+    with watch(model) as seen:
+        train(model, frames.split(1))
+    assert seen.findings == []
+    with watch(model) as seen:
+        train(model, frames[::3].split(1))
+    assert kinds(seen) == [("rows-skip", "core", 18, 18)]
+
+
+def test_symbols_through_an_embedding_and_two_layers():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.drop = nn.Embedding(9, 3), nn.Dropout(0.2)
+            self.lower, self.core = nn.GRU(3, 3), Model()
+
+        def forward(self, words, state):
+            return self.core(self.lower(self.drop(self.embedding(words)))[0], state)
+
+    model, text = Words(), torch.randint(9, (60, 2))
+    with watch(model) as seen:
+        train(model, text.split(4)[::2])
+    assert ("rows-skip", "core.core", 2 * 7, 2 * 7) in kinds(seen)
+    assert all(module != "lower" or kind == "state-lost" for kind, module, *_ in kinds(seen))
+
+
+def test_places_are_followed():
+    series = torch.arange(24).view(4, 6)
+    with watch() as seen:
+        places = seen._calls.places
+        found = {
+            "slice": series[1, 2:4],
+            "copy": torch.stack([series[2], series[0]])[:, 1],
+            "cat": torch.cat([series[:, :1], series[:, 3:4]], dim=1)[1],
+            "index": series.t()[torch.tensor([5, 0]), 1],
+            "cast": series[3].float().clone()[2:4],
+            "pad": pad_sequence([series[0, :2], series[1, :1]], batch_first=True)[0],
+        }
+        stand = {name: (places.of(tensor) % 2**40).tolist() for name, tensor in found.items()}
+        made = nn.Linear(6, 2)(series.float())
+        assert places.of(made) is None
+    assert stand == {name: tensor.long().tolist() for name, tensor in found.items()}
+    assert len(places._places) == 0
+
+
+def test_nothing_is_kept_alive():
+    with watch() as seen:
+        places = seen._calls.places
+        for _ in range(20):
+            batch = torch.stack([torch.randn(5), torch.randn(5)]) / 2
+        assert batch is not None
+        assert len(places._places) <= 2
+        del batch
+        assert len(places._places) == 0
+
+
 @pytest.mark.parametrize("is_kept", [False, True])
 def test_the_state_of_a_validation(is_kept):
     model = Model()
@@ -266,10 +397,11 @@ def beam_search(model):
     train(model, chunks())
     model.eval()
     with torch.no_grad():
-        state = None
-        for step in chunks(5, steps=1, rows=3):
-            _, state = model(step, state)
+        state, step = None, torch.randn(1, 3, 3)
+        for _ in range(5):
+            output, state = model(step, state)
             state = tuple(field[:, torch.tensor([2, 0, 0])] for field in state)
+            step = torch.cat([output, output[..., :1]], dim=2)
     model.train()
     train(model, chunks())
 
@@ -286,7 +418,9 @@ def packed_both_ways(model):
 
 def streams_with_a_state_each(model):
     optimizer, states = torch.optim.SGD(model.parameters(), lr=0.1), [None] * 3
-    for number, batch in enumerate(chunks(9)):
+    streams = [chunks() for _ in range(3)]
+    for number in range(18):
+        batch = streams[number % 3][number // 3]
         optimizer.zero_grad()
         output, state = model(batch, states[number % 3])
         output.square().mean().backward()
@@ -401,7 +535,8 @@ def hooks_of_torch():
     from torch.optim import optimizer
 
     names = ("_global_forward_hooks", "_global_forward_pre_hooks")
-    return [len(getattr(module, name)) for name in names] + [len(optimizer._global_optimizer_post_hooks)]
+    ours = [len(optimizer._global_optimizer_post_hooks), len(optimizer._global_optimizer_pre_hooks)]
+    return [*(len(getattr(module, name)) for name in names), *ours, _len_torch_function_stack()]
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
@@ -475,6 +610,40 @@ def test_the_first_updates_and_the_calls_around_a_change_of_mode():
     assert len(seen._calls.calls) == 4 + 2 * 2
 
 
+def test_what_an_optimiser_does_is_no_way_of_data():
+    class Noting(torch.optim.SGD):
+        def step(self, closure=None):
+            noted.append(seen._calls.places.is_paused)
+            return super().step(closure)
+
+    model, noted = Model(), []
+    with watch(model) as seen:
+        optimizer = Noting(model.parameters(), lr=0.1)
+        for batch in chunks(3):
+            model(batch)[0].mean().backward()
+            optimizer.step()
+            noted.append(seen._calls.places.is_paused)
+    assert noted == [True, False] * 3
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_when_all_is_watched_nothing_is_followed(is_nested):
+    """A mode that was begun meanwhile must end first."""
+    model = Model()
+    with watch(model, updates=4) as seen:
+        places = seen._calls.places
+        with torch.device("cpu") if is_nested else contextlib.nullcontext():
+            before = _len_torch_function_stack()
+            state = train(model, chunks(3))
+            assert not places.is_paused
+            train(model, chunks(3), state=state)
+            assert places.is_paused
+            assert _len_torch_function_stack() == before - (not is_nested)
+            torch.stack([chunks()[0]])
+            assert not places._places
+    assert _len_torch_function_stack() == 0
+
+
 def test_the_memory_is_bounded(monkeypatch):
     monkeypatch.setattr(calls_module, "_MOST_CALLS", 30)
     monkeypatch.setattr(lanes_module, "_MOST_CALLS", 5)
@@ -498,7 +667,6 @@ def test_it_says_what_each_layer_begins_with():
         "core begins 6 times in training: 3 with what an earlier call left, 2 without a state, 1 with one that no call "
         "has left.",
         "No fault was seen.",
-        f"unknown: {seen.unknown[0]}",
         "unknown: core: at 1 of 6 beginnings the state is none that a call has left.",
     ]
     assert seen.to_dict() == {"findings": [], "unknown": seen.unknown}

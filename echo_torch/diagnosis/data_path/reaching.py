@@ -83,18 +83,14 @@ class Reach:
         "rows-skip" and "rows-reread".
         """
         jumps = _jumps(self.gaps)
-        is_shuffled = (
-            len(jumps) >= _MANY_SIZES
-            and min(jumps) < 0 < max(jumps)
-            and 2 * max(jumps.values()) < sum(jumps.values())
-            and (_is_usual(jumps, self.gaps) or _is_usual(_jumps(self.borders), self.borders))
-        )
+        is_usual = _is_usual(jumps, self.gaps) or _is_usual(_jumps(self.borders), self.borders)
+        jumps_at_random = is_shuffled(jumps) and is_usual
         found = {
             "rows-changed": bool(self.row_changes),
             "other-sequence": OTHER in self.gaps,
-            "shuffled": is_shuffled,
-            "rows-skip": not is_shuffled and any(gap > 0 for gap in jumps),
-            "rows-reread": not is_shuffled and any(gap < 0 for gap in jumps),
+            "shuffled": jumps_at_random,
+            "rows-skip": not jumps_at_random and any(gap > 0 for gap in jumps),
+            "rows-reread": not jumps_at_random and any(gap < 0 for gap in jumps),
         }
         return tuple(name for name, is_found in found.items() if is_found)
 
@@ -103,6 +99,16 @@ class Reach:
         seam = None if self.seam is None else _with_text_keys(self.seam)
         tables = {name: _with_text_keys(getattr(self, name)) for name in ("gaps", "borders", "rows")}
         return {**asdict(self), **tables, "seam": seam, "faults": list(self.faults)}
+
+
+def is_shuffled(jumps: Mapping[int, int]) -> bool:
+    """Whether gaps other than 0 are of many sizes, forward and back, none of them usual.
+
+    Args:
+        jumps: How often each occurs.
+    """
+    is_both_ways = len(jumps) >= _MANY_SIZES and min(jumps) < 0 < max(jumps)
+    return is_both_ways and 2 * max(jumps.values()) < sum(jumps.values())
 
 
 def _jumps(gaps: Mapping[int | str, int]) -> dict[int, int]:

@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from echo_torch.diagnosis.watching.lanes import Lanes, Origin, fields_of, is_empty, rows_of
+from echo_torch.diagnosis.watching.places import Places
+from echo_torch.diagnosis.watching.standing import Standing, array_of, standing_of
 
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+_A_WHILE = 3  # calls of the whole model after which a batch is gone
 _MOST_CALLS = 5_000  # that are recorded: of a cell that is stepped, a few updates hold as many
 
 
@@ -25,6 +28,7 @@ class Entering:
         num_lanes: How many lanes the state has; 0 without one.
         is_filled: Whether any lane is other than zero.
         origins: Of each field and lane, where it comes from; None where no call has left it, or it is zero.
+        empty_lanes: Lanes that are zero in all fields.
         has_graph: Whether a gradient would go back through it.
     """
 
@@ -32,6 +36,7 @@ class Entering:
     num_lanes: int = 0
     is_filled: bool = False
     origins: list[list[Origin | None]] = field(default_factory=list)
+    empty_lanes: list[int] = field(default_factory=list)
     has_graph: bool = False
 
     def known(self) -> list[Origin]:
@@ -52,6 +57,7 @@ class Call:
         is_training: Whether the layer is in training mode.
         num_rows: Rows of its input; 0 where it has none.
         entering: What enters it.
+        standing: Where its rows stand; None: unknown.
         reached: How many optimiser steps had been made when a gradient first came back to it; None: none has yet.
         reaches_back: Of each gradient that has gone through the state that enters it to a call that had one before: the
             optimiser steps that had been made when that call had its first, and now.
@@ -65,6 +71,7 @@ class Call:
     is_training: bool
     num_rows: int
     entering: Entering
+    standing: Standing | None = None
     reached: int | None = None
     reaches_back: list[tuple[int, int]] = field(default_factory=list)
 
@@ -89,12 +96,18 @@ class Calls:
         calls: All that were recorded.
         layers: The recurrent layers that were called, in the order of their first call.
         update: Optimiser steps so far.
+        places: Where values stand.
+        lasting: The numbers of arrays that are there for longer than a batch.
     """
 
     def __init__(self, most_updates: int) -> None:
         self.calls: list[Call] = []
         self.layers: list[nn.Module] = []
         self.update = 0
+        self.places = Places()
+        self.lasting: set[int] = set()
+        # Of each array the root that read it last, the places that were read first, and whether others were read later.
+        self._read: dict[int, tuple[int, set[int], bool]] = {}
         self._most_updates = most_updates
         self._numbers: dict[int, int] = {}
         self._lanes = Lanes()
@@ -110,6 +123,11 @@ class Calls:
     def leave_other(self) -> None:
         """A module that is not looked at has returned."""
         self._depth = max(0, self._depth - 1)
+
+    def rest(self) -> None:
+        """What follows when a module has returned, if it is the outermost."""
+        if self._depth == 0:
+            self.places.forget_what_was_made()
 
     def leave(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         """A module has returned, or raised: then there is no output."""
@@ -129,13 +147,40 @@ class Calls:
         if skipped is not None:  # what it left may enter now
             self._record(module, layer, skipped.given, skipped.fields, skipped.num_rows, skipped.is_training)
         call = self._record(module, layer, given, fields, num_rows, module.training)
+        read = inputs[0] if inputs else named.get("input")
+        if isinstance(read, Tensor):
+            call.standing = standing_of(module, read, self.places)
+            self._note_arrays(call)
         features = output[0] if isinstance(module, nn.RNNBase) and output is not None else None
         features = features.data if isinstance(features, PackedSequence) else features
         self._listen(call, given, [*fields, features])
 
-    def step(self) -> None:
+    def _note_arrays(self, call: Call) -> None:
+        """An array lasts if other places of it are read later, and it is there when no batch would be any more."""
+        now: dict[int, set[int]] = {}
+        for place in call.standing.first if call.standing is not None else ():
+            now.setdefault(array_of(place), set()).add(place)
+        for array, (root, first, has_moved) in self._read.items():
+            places = now.get(array, first)
+            has_moved |= not (places <= first or first <= places)
+            is_back = array in now and root < self._root - 1
+            is_left = array not in now and root < self._root - _A_WHILE and self.places.is_alive(array)
+            if has_moved and (is_back or is_left):
+                self.lasting.add(array)
+            self._read[array] = self._root if array in now else root, first, has_moved
+        for array in now.keys() - self._read.keys():
+            self._read[array] = self._root, now[array], False
+
+    def begin_step(self) -> None:
+        """An optimiser begins a step: what it does to weights is no way of data."""
+        self.places.is_paused = True
+
+    def end_step(self) -> None:
         """An optimiser has made a step."""
         self.update += 1
+        self.places.is_paused = False
+        if not self._is_watched():
+            self.places.end(is_forced=False)
 
     def release(self) -> None:
         """Take all hooks from tensors."""
@@ -183,6 +228,7 @@ class Calls:
             num_lanes=max((len(lanes) for lanes in rows), default=0),
             is_filled=any(not is_empty(row) for lanes in rows for row in lanes),
             origins=origins,
+            empty_lanes=[lane for lane, parts in enumerate(zip(*rows, strict=False)) if all(map(is_empty, parts))],
             has_graph=any(tensor.grad_fn is not None for tensor in fields),
         )
 

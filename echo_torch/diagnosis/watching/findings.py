@@ -7,11 +7,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from echo_torch.diagnosis.watching.calls import Call
+from echo_torch.diagnosis.data_path.reaching import is_shuffled
+from echo_torch.diagnosis.watching.calls import Call, Calls
+from echo_torch.diagnosis.watching.hand_overs import OTHER, HandOvers
 
-_NEARLY_ALL = 0.9  # of the steps inside a chunk: a truncation by plan cuts fewer
+_NEARLY_ALL = 0.9  # of the steps inside a chunk: a truncation by plan cuts fewer; of rows: some begin anew
+_FEW = 5  # rows that go on by chance
 
 KINDS = {
+    "other-sequence": "At {count} of {of} hand-overs a row's state goes on into another sequence. Reset the state of "
+    "a row where its sequence ends, or keep a state for each sequence.",
+    "shuffled": "At {count} of {of} hand-overs a row goes on elsewhere than its state stopped, by {sizes} different "
+    "gaps: the data are shuffled. Read them in order, or carry no state.",
+    "rows-skip": "At {count} of {of} hand-overs a row goes on behind the place where its state stopped, mostly {gap} "
+    "steps on. Lay the data out so that row i of a batch goes on where row i of the batch before stopped.",
+    "rows-reread": "At {count} of {of} hand-overs a row goes back and reads again what its state has read, mostly "
+    "{back} steps. Reset the state where the data begin anew, or lay them out so that each row goes on where it "
+    "stopped.",
+    "state-lost": "At {count} of {of} places where a row goes on exactly where it stopped, its state is gone. Hand the "
+    "state that comes out of a call to the next one.",
     "rows-changed": "In {count} of {of} calls the state has another number of rows than the input. Give a batch that "
     "is shorter a state of its own, or leave its last rows unused.",
     "fields-swapped": "In {count} of {of} calls the hidden state enters where the cells belong, or the cells where the "
@@ -49,21 +63,44 @@ class Finding:
         return asdict(self)
 
 
-def findings_of(calls: Sequence[Call], names: Sequence[str]) -> list[Finding]:
-    """The faults that calls show.
+def findings_of(seen: Calls, names: Sequence[str]) -> list[Finding]:
+    """The faults that were seen.
 
     Args:
-        calls: All calls, as they came.
+        seen: All calls, as they came.
         names: Of the layers, by their numbers.
     """
-    found = []
+    found, calls = [], seen.calls
     for number, name in enumerate(names):
         own = [call for call in calls if call.layer == number]
+        found += _of_places(name, HandOvers(own, seen))
         for kind, look in _LOOKS.items():
             count, of = look(own, calls)
             if count:
                 found.append(Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of)))
     return found
+
+
+def _of_places(name: str, rows: HandOvers) -> list[Finding]:
+    """What is wrong with where rows go on."""
+    jumps = {gap: number for gap, number in rows.gaps.items() if isinstance(gap, int) and gap != 0}
+    counts = {"other-sequence": rows.gaps[OTHER]}
+    words = {"sizes": len(jumps), "gap": 0, "back": 0}
+    if is_shuffled(jumps) and 2 * sum(jumps.values()) >= rows.number:
+        counts["shuffled"] = sum(jumps.values())
+    else:
+        for kind, word, sign in (("rows-skip", "gap", 1), ("rows-reread", "back", -1)):
+            of_kind = {gap * sign: number for gap, number in jumps.items() if gap * sign > 0}
+            counts[kind] = sum(of_kind.values())
+            words[word] = max(of_kind, key=lambda gap: of_kind[gap], default=0)
+    going_on = rows.lost + rows.gaps[0]
+    if rows.lost >= _FEW and (rows.lost >= _NEARLY_ALL * going_on or counts["other-sequence"]):
+        counts["state-lost"] = rows.lost
+    return [
+        Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of, **words))
+        for kind, count in counts.items()
+        if count and (of := going_on if kind == "state-lost" else rows.number)
+    ]
 
 
 def _rows_changed(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:

@@ -35,13 +35,15 @@ class Watch:
 
     def __enter__(self) -> Self:
         """Begin to watch."""
-        from torch.optim.optimizer import register_optimizer_step_post_hook  # a second, spent by who trains anyway
+        from torch.optim import optimizer  # a second, spent by who trains anyway
 
         calls = self._calls
+        calls.places.begin()
         self._handles = [
             register_module_forward_pre_hook(lambda module, inputs: calls.enter()),
             register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
-            register_optimizer_step_post_hook(lambda *given: calls.step()),
+            optimizer.register_optimizer_step_pre_hook(lambda *given: calls.begin_step()),
+            optimizer.register_optimizer_step_post_hook(lambda *given: calls.end_step()),
         ]
         return self
 
@@ -49,6 +51,7 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Watch no more; nothing is left behind in torch or in the model."""
+        self._calls.places.end()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -57,16 +60,22 @@ class Watch:
     @property
     def findings(self) -> list[Finding]:
         """The faults that were seen."""
-        return findings_of(self._calls.calls, self._names())
+        return findings_of(self._calls, self._names())
 
     @property
     def unknown(self) -> list[str]:
         """What could not be seen, in sentences."""
         if not self._calls.layers:
             return ["No recurrent layer of torch.nn was called, so nothing is known of any state."]
-        found = ["Where rows stand in the data is not looked at here: `reach_of` and `StateAudit` tell."]
+        found = []
         for number, name in enumerate(self._names()):
             first = self._first_calls(number)
+            astray = sum(call.standing is None for call in first)
+            if astray:
+                found.append(
+                    f"{name}: at {astray} of {len(first)} beginnings it is not known where the rows stand in the data, "
+                    "nor whether they go on where their states stopped: `reach_of` and `StateAudit` tell."
+                )
             strange = [call for call in first if _kind_of(call) == "unknown"]
             if strange:
                 found.append(
@@ -91,6 +100,7 @@ class Watch:
             self._calls.leave(module, inputs, named, output)
         else:
             self._calls.leave_other()
+        self._calls.rest()
 
     def _names(self) -> list[str]:
         known = {id(part): name for name, part in self._model.named_modules()} if self._model is not None else {}
@@ -146,8 +156,9 @@ def watch(model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES) -> 
     LSTM begins 4 times in training: 3 with what an earlier call left, 1 without a state.
 
     Any loop may run inside, as long as it calls layers of torch.nn: nn.RNN, nn.LSTM, nn.GRU or their cells. Whatever
-    enters a layer is looked up among what the calls before it left, row by row. The training is not changed, and no
-    hook is left behind.
+    state enters a layer is looked up among what the calls before it left, row by row. Whatever is read is followed back
+    to the tensors that it comes from, through slices, batches and embeddings; not through loader workers, and not
+    through packed rows. The training is not changed, and no hook is left behind.
 
     Args:
         model: Whose layers; None: all that are called.
