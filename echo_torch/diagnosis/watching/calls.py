@@ -134,8 +134,9 @@ class Calls:
         self.leave_other()
         if not isinstance(module, RECURRENT) or torch.compiler.is_compiling():
             return
+        read = inputs[0] if inputs else named.get("input")
         given = inputs[1] if len(inputs) > 1 else named.get("hx")
-        num_rows = _num_rows(module, inputs[0] if inputs else named.get("input"))
+        num_rows = _num_rows(module, read)
         state = output[1] if isinstance(module, nn.RNNBase) and output is not None else output
         fields = fields_of(state)
         layer = self._number(module)
@@ -147,7 +148,6 @@ class Calls:
         if skipped is not None:  # what it left may enter now
             self._record(module, layer, skipped.given, skipped.fields, skipped.num_rows, skipped.is_training)
         call = self._record(module, layer, given, fields, num_rows, module.training)
-        read = inputs[0] if inputs else named.get("input")
         if isinstance(read, Tensor):
             call.standing = standing_of(module, read, self.places)
             self._note_arrays(call)
