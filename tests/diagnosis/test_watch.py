@@ -282,6 +282,23 @@ def test_batches_made_on_the_way_stand_nowhere():
     assert seen.findings == []
 
 
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        (slice(None), []),
+        (slice(None, None, 2), [("rows-skip", "core", 4, 4)]),
+        ([0, 1, 1, 2], [("rows-reread", "core", 2, 6)]),
+    ],
+)
+def test_an_array_of_chunks(order, expected):
+    """Its axes are chunks, rows and steps: a row goes on in the next chunk, though others stand in between."""
+    model, data = Model(batch_first=True), torch.randn(6, 2, 4, 3)
+    with watch(model) as seen:
+        train(model, [data[number] for number in torch.arange(6)[order].tolist()])
+    assert kinds(seen) == expected
+    assert all("mostly 4 steps" in finding.sentence for finding in seen.findings)
+
+
 def test_single_steps_of_many_rows():
     """A step of an array (steps, rows, features) is all of its rows."""
     model, frames = Model(), torch.randn(30, 2, 3)

@@ -101,13 +101,13 @@ class Places(TorchFunctionMode):
         """Whether anybody still holds an array."""
         return not self._storages[array - 1].expired()  # type: ignore[no-untyped-call]
 
-    def strides_of(self, array: int) -> list[int]:
-        """Values between neighbours along each axis of an array, the outermost first; none if it was not seen whole."""
-        strides, width = [], 1
+    def axes_of(self, array: int) -> list[tuple[int, int]]:
+        """Of each axis of an array its size and its stride, the outermost first; none if it was not seen whole."""
+        axes, width = [], 1
         for size in reversed(self._shapes.get(array, ())):
-            strides.append(width)
+            axes.append((size, width))
             width *= size
-        return strides[::-1]
+        return axes[::-1]
 
     def _by_storage(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

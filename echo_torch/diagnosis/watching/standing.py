@@ -56,8 +56,25 @@ def gap_between(last: int, first: int, stride: int | None, width: int, places: P
         width: As of `Standing`.
         places: Knows the array.
     """
-    distance = first - last
+    distance, axes = first - last, places.axes_of(array_of(last))
     if not stride:
-        axes = [each for each in places.strides_of(array_of(last)) if distance and distance % each == 0]
-        stride = max([*axes, width if distance % width == 0 else 1])
-    return distance // stride - 1 if distance % stride == 0 else None
+        wide = [each for _, each in axes if distance and distance % each == 0]
+        stride = max([*wide, width if distance % width == 0 else 1])
+    steps = _steps_in_chunks(last, first, stride, axes)
+    if steps is None and distance % stride == 0:
+        steps = distance // stride
+    return None if steps is None else steps - 1
+
+
+def _steps_in_chunks(last: int, first: int, stride: int, axes: list[tuple[int, int]]) -> int | None:
+    """Steps between two places of an array whose axes are chunks, rows and steps: a row goes on in the next chunk.
+
+    Returns:
+        None unless both differ along one axis outside of that of the steps, and along no other.
+    """
+    size_of_time = {width: size for size, width in axes if size > 1}.get(stride)
+    moves = {width: first % ARRAY // width % size - last % ARRAY // width % size for size, width in axes}
+    others = [width for width, move in moves.items() if move and width != stride]
+    if size_of_time is None or len(others) != 1 or others[0] < stride:
+        return None
+    return moves[others[0]] * size_of_time + moves[stride]
