@@ -48,7 +48,7 @@ def train(hand_on, steps=12, rows=4):
                 break
             optimizer.step()
             state = hand_on(state)
-    print(f"{hand_on.__name__}: " + "\n  ".join(seen.lines()[:-1]))
+    print(f"{hand_on.__name__}: " + "\n  ".join(seen.lines()))
 
 
 if __name__ == "__main__":

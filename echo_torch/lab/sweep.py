@@ -267,9 +267,10 @@ def _begin_worker(parent: int) -> None:
 
 def _end(pool: ProcessPoolExecutor) -> None:
     processes = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
         # Not terminate: that would end the update and save. Results are written whole, so nothing is lost.
         process.kill()
+    # It waits for its own thread too: at the end of the program that one would write into a pipe that is closed.
+    pool.shutdown(cancel_futures=True)
     for process in processes:
         process.join()
