@@ -31,7 +31,7 @@ def test_shapes_and_types():
     assert chunk.index == 0
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(
     st.integers(2, 60), st.integers(1, 6), st.integers(0, 9), st.integers(1, 8), st.sampled_from(["chunk", "sequence"])
 )

@@ -67,12 +67,13 @@ def own_name():
     return int(os.environ["RANK"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "error", "message"),
     [
-        pytest.param("user", UserError, r"^No\.$", marks=pytest.mark.slow),
-        pytest.param("both", UserError, r"^No\.$", marks=pytest.mark.slow),
-        pytest.param("bug", RuntimeError, "ZeroDivisionError: a bug", marks=pytest.mark.slow),
+        ("user", UserError, r"^No\.$"),
+        ("both", UserError, r"^No\.$"),
+        ("bug", RuntimeError, "ZeroDivisionError: a bug"),
         ("dies", KilledError, r"^Process 2 of 2 was killed by signal 9, perhaps for want of memory\.$"),
     ],
 )

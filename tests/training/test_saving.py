@@ -101,6 +101,7 @@ def test_a_training_that_ends_soon_says_nothing(capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_the_checkpoint_is_there_after_training_and_during_it(tmp_path):
     configuration = configure("lag", updates=505, accelerator="cpu")
     run = RunDirectory(tmp_path)
