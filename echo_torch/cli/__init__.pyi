@@ -1,2 +1,2 @@
+from .front import run as run
 from .program import main as main
-from .program import run as run

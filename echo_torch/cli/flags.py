@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from echo_torch.experiments.catalogue import EXPERIMENTS
@@ -13,25 +12,6 @@ from echo_torch.experiments.options import OPTIONS, Option
 from echo_torch.lab.yaml_files import check_said, names_own_model, read_options
 from echo_torch.ranks import launched_ranks
 from echo_torch.waiting import Progress
-
-# Python calls a number of steps *_length and a count num_*; a flag is shorter.
-_SHORT_NAMES = {"window_length": "window", "num_layers": "layers", "num_lanes": "lanes", "chunk_length": "chunk"}
-
-
-def words_of(flags: Sequence[str], words: Mapping[str, str]) -> Callable[[str], str]:
-    """What a command calls an argument: the word it has for it, or its flag, or, where it has none, the plain name.
-
-    Args:
-        flags: All flags of the command.
-        words: Its words for arguments that have no flag of their own name.
-    """
-
-    def say(name: str) -> str:
-        short = _SHORT_NAMES.get(name, name)
-        flag = "--" + short.replace("_", "-")
-        return words.get(name) or (flag if flag in flags else short.replace("_", " "))
-
-    return say
 
 
 def add_options(parser: argparse.ArgumentParser) -> dict[str, argparse._ArgumentGroup]:

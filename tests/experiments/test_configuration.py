@@ -6,7 +6,7 @@ import yaml
 
 from echo_torch import EXPERIMENTS, configure
 from echo_torch.cli import program as cli
-from echo_torch.cli.flags import words_of
+from echo_torch.cli.parser import words_of
 from echo_torch.experiments.configuration import OPTIONS, command_line, replace
 from echo_torch.lab.plan import Plan
 

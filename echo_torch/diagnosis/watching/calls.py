@@ -91,6 +91,7 @@ class Calls:
 
     Args:
         most_updates: How many optimiser steps are watched; without an optimiser as many calls of the whole model.
+        guarded: Makes a hook of a tensor one that cannot raise.
 
     Attributes:
         calls: All that were recorded.
@@ -100,7 +101,11 @@ class Calls:
         lasting: The numbers of arrays that are there for longer than a batch.
     """
 
-    def __init__(self, most_updates: int) -> None:
+    def __init__(
+        self,
+        most_updates: int,
+        guarded: Callable[[Callable[[Tensor], None]], Callable[[Tensor], None]] = lambda hook: hook,
+    ) -> None:
         self.calls: list[Call] = []
         self.layers: list[nn.Module] = []
         self.update = 0
@@ -109,6 +114,7 @@ class Calls:
         # Of each array the root that read it last, the places that were read first, and whether others were read later.
         self._read: dict[int, tuple[int, set[int], bool]] = {}
         self._most_updates = most_updates
+        self._guarded = guarded
         self._numbers: dict[int, int] = {}
         self._lanes = Lanes()
         self._depth = self._root = 0
@@ -189,6 +195,10 @@ class Calls:
         self._handles.clear()
         self._skipped.clear()
 
+    def is_over(self) -> bool:
+        """Whether all that was to be watched is over, and no module is at work."""
+        return self._depth == 0 and not self._is_watched()
+
     def _is_watched(self) -> bool:
         return max(self.update, self._root * (self.update == 0)) < self._most_updates and len(self.calls) < _MOST_CALLS
 
@@ -259,7 +269,7 @@ class Calls:
             self._hook(tensor, reach_back)
 
     def _hook(self, tensor: Tensor, notice: Callable[[Tensor], None]) -> None:
-        self._handles.append(tensor.register_hook(notice))  # type: ignore[no-untyped-call]
+        self._handles.append(tensor.register_hook(self._guarded(notice)))  # type: ignore[no-untyped-call]
 
 
 def _with_graph(given: Any) -> Iterator[Tensor]:

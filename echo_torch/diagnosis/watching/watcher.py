@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,6 +12,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from echo_torch.diagnosis.watching.calls import Call, Calls
 from echo_torch.diagnosis.watching.findings import Finding, findings_of
+from echo_torch.diagnosis.watching.kinds import check_kinds
 from echo_torch.errors import RuleError
 
 DEFAULT_UPDATES = 50
@@ -20,18 +23,30 @@ class Watch:
 
     Attributes:
         findings: The faults that were seen.
+        intended: What was seen of the kinds that are meant.
         unknown: What could not be seen, in sentences.
+        fault: What has gone wrong in the watch itself; it watches no more then, and the training goes on.
     """
 
-    def __init__(self, model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES) -> None:
+    def __init__(
+        self,
+        model: nn.Module | None = None,
+        *,
+        updates: int = DEFAULT_UPDATES,
+        intended: Sequence[str] = (),
+        when_over: Callable[[], None] | None = None,
+    ) -> None:
         if model is not None and not isinstance(model, nn.Module):
             raise RuleError("model", "$model must be a torch.nn.Module, or None for all modules", type(model).__name__)
         if updates < 1:
             raise RuleError("updates", "$updates must be at least 1", updates)
         self._model = model
         self._own = None if model is None else {id(module) for module in model.modules()}
-        self._calls = Calls(updates)
+        self._intended = check_kinds("intended", intended)
+        self._when_over = when_over
+        self._calls = Calls(updates, self._guarded)
         self._handles: list[Any] = []
+        self.fault: Exception | None = None
 
     def __enter__(self) -> Self:
         """Begin to watch."""
@@ -40,18 +55,30 @@ class Watch:
         calls = self._calls
         calls.places.begin()
         self._handles = [
-            register_module_forward_pre_hook(lambda module, inputs: calls.enter()),
-            register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
-            optimizer.register_optimizer_step_pre_hook(lambda *given: calls.begin_step()),
-            optimizer.register_optimizer_step_post_hook(lambda *given: calls.end_step()),
+            register_module_forward_pre_hook(self._guarded(lambda module, inputs: calls.enter())),
+            register_module_forward_hook(self._guarded(self._leave), with_kwargs=True, always_call=True),
+            optimizer.register_optimizer_step_pre_hook(self._guarded(lambda *given: calls.begin_step())),
+            optimizer.register_optimizer_step_post_hook(self._guarded(lambda *given: calls.end_step())),
         ]
+        if self._when_over is not None:
+            self._handles += [
+                register_module_forward_hook(lambda *given: self._ask_whether_over()),
+                optimizer.register_optimizer_step_post_hook(lambda *given: self._ask_whether_over()),
+            ]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Watch no more; nothing is left behind in torch or in the model."""
-        self._calls.places.end()
+        self._end()
+
+    def step_aside(self) -> None:
+        """Watch no more from the middle of a training on, as in a process that was forked from it."""
+        self._end(is_forced=False)
+
+    def _end(self, *, is_forced: bool = True) -> None:
+        self._calls.places.end(is_forced=is_forced)
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -60,14 +87,25 @@ class Watch:
     @property
     def findings(self) -> list[Finding]:
         """The faults that were seen."""
-        return findings_of(self._calls, self._names())
+        return [finding for finding in self._all_findings() if finding.kind not in self._intended]
+
+    @property
+    def intended(self) -> list[Finding]:
+        """What was seen of the kinds that are meant."""
+        return [finding for finding in self._all_findings() if finding.kind in self._intended]
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether a recurrent layer has been called."""
+        return bool(self._calls.layers)
 
     @property
     def unknown(self) -> list[str]:
         """What could not be seen, in sentences."""
+        fault = [] if self.fault is None else [f"The watch broke off, by a fault of its own: {_named(self.fault)}."]
         if not self._calls.layers:
-            return ["No recurrent layer of torch.nn was called, so nothing is known of any state."]
-        found = []
+            return fault or ["No recurrent layer of torch.nn was called, so nothing is known of any state."]
+        found = fault
         for number, name in enumerate(self._names()):
             first = self._first_calls(number)
             astray = sum(call.standing is None for call in first)
@@ -86,12 +124,42 @@ class Watch:
     def lines(self) -> list[str]:
         """All of it for people: what each layer's state does, the faults, and what could not be seen."""
         layers = [self._in_words(number, name) for number, name in enumerate(self._names())]
-        faults = [f"{finding.kind} in {finding.module}: {finding.sentence}" for finding in self.findings]
-        return [*layers, *(faults or ["No fault was seen."]), *(f"unknown: {text}" for text in self.unknown)]
+        found = self._all_findings()
+        said = [f"{finding.kind} in {finding.module}: {finding.sentence}" for finding in found]
+        is_meant = [finding.kind in self._intended for finding in found]
+        faults = [text for text, meant in zip(said, is_meant, strict=True) if not meant]
+        intended = [f"intended: {text}" for text, meant in zip(said, is_meant, strict=True) if meant]
+        unknown = [f"unknown: {text}" for text in self.unknown]
+        return [*layers, *(faults or ["No fault was seen."]), *intended, *unknown]
 
     def to_dict(self) -> dict[str, Any]:
-        """Findings and what is unknown, ready for JSON."""
-        return {"findings": [finding.to_dict() for finding in self.findings], "unknown": self.unknown}
+        """Findings and what is unknown, ready for JSON; what is intended too, where something may be."""
+        found: dict[str, Any] = {"findings": [finding.to_dict() for finding in self.findings], "unknown": self.unknown}
+        if self._intended:
+            found["intended"] = [finding.to_dict() for finding in self.intended]
+        return found
+
+    def _all_findings(self) -> list[Finding]:
+        return findings_of(self._calls, self._names())
+
+    def _guarded(self, notice: Callable[..., None]) -> Callable[..., None]:
+        """A hook that never gets in the way: its first error is a line on standard error, and no hook acts any more."""
+
+        def hook(*given: Any) -> None:
+            if self.fault is None:
+                try:
+                    notice(*given)
+                except Exception as error:
+                    self.fault = error
+                    self._calls.places.end(is_forced=False)
+                    if sys.stderr is not None:
+                        print(f"echo_torch watch broke off, by a fault of its own: {_named(error)}.", file=sys.stderr)
+
+        return hook
+
+    def _ask_whether_over(self) -> None:
+        if self._when_over is not None and self._calls.is_over():
+            self._when_over()
 
     def _leave(self, module: nn.Module, inputs: tuple[Any, ...], *named_and_output: Any) -> None:
         # Where a module has raised, torch leaves out the named arguments.
@@ -129,6 +197,10 @@ _BEGINNINGS = {
 }
 
 
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(".: ")
+
+
 def _kind_of(call: Call) -> str:
     """What a call begins with: a key of `_BEGINNINGS`."""
     if not call.entering.is_filled:
@@ -138,7 +210,7 @@ def _kind_of(call: Call) -> str:
     return "made" if call.entering.has_graph else "unknown"
 
 
-def watch(model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES) -> Watch:
+def watch(model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES, intended: Sequence[str] = ()) -> Watch:
     """Watch what a training does with the states of its recurrent layers, without a word about the data.
 
     >>> import torch
@@ -164,11 +236,13 @@ def watch(model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES) -> 
         model: Whose layers; None: all that are called.
         updates: So many optimiser steps are watched, later only the calls around each change between training and
             evaluation.
+        intended: Kinds of findings that are meant, such as "other-sequence" where a method carries the state of another
+            sequence. They are no faults, and stand in `intended` instead.
 
     Returns:
         A context; its `findings`, `unknown` and `lines()` tell what was seen, also while it is open.
 
     Raises:
-        RuleError: If the model is none, or `updates` is below 1.
+        RuleError: If the model is none, `updates` is below 1, or a kind is unknown.
     """
-    return Watch(model, updates=updates)
+    return Watch(model, updates=updates, intended=intended)
