@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from echo_torch.diagnosis.watching.lanes import Lanes, Origin, fields_of, is_empty, rows_of
 from echo_torch.diagnosis.watching.places import Places
-from echo_torch.diagnosis.watching.standing import Standing, array_of, standing_of
+from echo_torch.diagnosis.watching.standing import Standing, array_of, standing_of, steps_of
 
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _A_WHILE = 3  # calls of the whole model after which a batch is gone
@@ -154,8 +154,9 @@ class Calls:
         if skipped is not None:  # what it left may enter now
             self._record(module, layer, skipped.given, skipped.fields, skipped.num_rows, skipped.is_training)
         call = self._record(module, layer, given, fields, num_rows, module.training)
-        if isinstance(read, Tensor):
-            call.standing = standing_of(module, read, self.places)
+        if isinstance(read, (Tensor, PackedSequence)):
+            steps = steps_of(module, read, self.places)
+            call.standing = None if steps is None else standing_of(steps)
             self._note_arrays(call)
         features = output[0] if isinstance(module, nn.RNNBase) and output is not None else None
         features = features.data if isinstance(features, PackedSequence) else features

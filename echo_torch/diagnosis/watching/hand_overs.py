@@ -35,7 +35,9 @@ class HandOvers:
                 continue
             for lane, origin in _origins(call):
                 self._hand_over(call, call.standing, lane, origin)
-            if before is not None and before.standing is not None and before.root != call.root:
+            reads_back = getattr(seen.layers[call.layer], "bidirectional", False)  # then no state can go on in time
+            is_later = before is not None and before.root != call.root and not reads_back
+            if is_later and before is not None and before.standing is not None:
                 self.lost += sum(self._is_lost(before.standing, call.standing, lane) for lane in _empty_lanes(call))
             before = call
 

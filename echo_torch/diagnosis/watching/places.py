@@ -16,14 +16,15 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 ARRAY = 2**40  # a place is the number of its array times this, and the position in it
+FILLED = 0  # the place of what a function has filled in: it stands in no array
 _MOST_VALUES = 2**20  # of a tensor whose places are followed
 
 # The names of functions that move values about ...
 _MOVES = {
     "__get__", "__getitem__", "_pack_padded_sequence", "cat", "chunk", "concat", "expand", "expand_as", "flatten",
-    "flip", "gather", "hstack", "index_select", "movedim", "moveaxis", "narrow", "pad_sequence", "permute", "repeat",
-    "repeat_interleave", "reshape", "reshape_as", "roll", "select", "split", "split_with_sizes", "squeeze", "stack",
-    "swapaxes", "swapdims", "t", "tensor_split", "tile", "transpose", "unbind", "unflatten", "unfold", "unsqueeze",
+    "flip", "gather", "hstack", "index_select", "movedim", "moveaxis", "narrow", "pad", "pad_sequence", "permute",
+    "repeat", "repeat_interleave", "reshape", "reshape_as", "roll", "select", "split", "split_with_sizes", "squeeze",
+    "stack", "swapaxes", "swapdims", "t", "tensor_split", "tile", "transpose", "unbind", "unflatten", "unfold", "unsqueeze",
     "view", "view_as", "vstack",
 }  # fmt: skip
 # ... that make a vector of each value, ...
@@ -137,7 +138,14 @@ class Places(TorchFunctionMode):
         if name in _MOVES:
             if isinstance(result, (Tensor, tuple, list)):
                 swapped, swapped_by_name = self._swapped(args, kwargs)
-                self._keep(result, func(*swapped, **swapped_by_name))
+                if name == "pad_sequence":
+                    swapped[2:3] = [float(FILLED)]  # the value of the padding
+                elif name == "pad":
+                    swapped_by_name["value"] = float(FILLED)
+                found = func(*swapped, **swapped_by_name)
+                if name == "_pack_padded_sequence":  # the other result counts rows
+                    result, found = result[0], found[0]
+                self._keep(result, found)
                 if any(id(tensor) in self._made for tensor in _tensors_in([*args, *kwargs.values()])):
                     self._made.update(map(id, _tensors_in([result])))
         elif name in _LOOKUPS:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from echo_torch.diagnosis.watching.places import ARRAY, Places
 
@@ -25,19 +27,68 @@ class Standing(NamedTuple):
     width: int
 
 
-def standing_of(layer: nn.Module, read: Tensor, places: Places) -> Standing | None:
-    """Where the rows of a layer's input stand; None where that is unknown."""
-    found = places.of(read)
-    if found is None or not found.numel() or found.ndim != (2 if isinstance(layer, nn.RNNCellBase) else 3):
+class Steps(NamedTuple):
+    """The places of what a layer reads, a row of them for each row of the batch.
+
+    Attributes:
+        first: Of each row and step (rows, steps) the place of its first feature; below `ARRAY` where it was filled in,
+            or where a packed row has ended.
+        last: The same, of its last feature.
+    """
+
+    first: Tensor
+    last: Tensor
+
+
+def steps_of(layer: nn.Module, read: Any, places: Places) -> Steps | None:
+    """The places that a layer reads; None where they are unknown. Packed rows stand in the order of the batch."""
+    is_packed = isinstance(read, PackedSequence)
+    found = places.of(read.data if is_packed else read)
+    if found is None or not found.numel() or found.ndim != (2 if isinstance(layer, nn.RNNCellBase) or is_packed else 3):
         return None
+    if is_packed:
+        return Steps(*(_unpacked(found[:, feature], read) for feature in (0, -1)))
     if found.ndim == 2:
         found = found[:, None]
     elif not getattr(layer, "batch_first", False):
         found = found.transpose(0, 1)
-    steps = found[..., 0]
-    strides = set((steps[:, 1:] - steps[:, :-1]).flatten().tolist())
-    width = int((found[..., -1] - steps).max()) + 1
-    return Standing(steps[:, 0].tolist(), steps[:, -1].tolist(), strides.pop() if len(strides) == 1 else None, width)
+    return Steps(found[..., 0], found[..., -1])
+
+
+def _unpacked(values: Tensor, packed: PackedSequence) -> Tensor:
+    """(rows, steps) in the order of the batch, which the states have too; -1 behind the end of a row."""
+    sizes = packed.batch_sizes.tolist()
+    rows = values.new_full((sizes[0], len(sizes)), -1)
+    for step, part in enumerate(torch.split(values, sizes)):
+        rows[: len(part), step] = part
+    return rows if packed.unsorted_indices is None else rows[packed.unsorted_indices.cpu()]
+
+
+def standing_of(found: Steps) -> Standing | None:
+    """Where the rows of a call stand; None where a row holds nothing that is known.
+
+    A row begins with the first step that was not filled in, and ends with the last.
+    """
+    steps, lasts = found
+    if is_whole := int(steps.min()) >= ARRAY:
+        first, last = steps[:, 0], steps[:, -1]
+    else:
+        first, last = _ends(steps)
+        if int(first.min()) < ARRAY:
+            return None
+    moves = (steps[:, 1:] - steps[:, :-1]).flatten()
+    if not is_whole:
+        moves = moves[((steps[:, 1:] >= ARRAY) & (steps[:, :-1] >= ARRAY)).flatten()]
+    strides = set(moves.tolist())
+    width = int((lasts - steps).max()) + 1
+    return Standing(first.tolist(), last.tolist(), strides.pop() if len(strides) == 1 else None, width)
+
+
+def _ends(steps: Tensor) -> tuple[Tensor, Tensor]:
+    is_real = (steps >= ARRAY).int()
+    begin, end = is_real.argmax(dim=1), steps.shape[1] - 1 - is_real.flip(1).argmax(dim=1)
+    rows = torch.arange(len(steps))
+    return steps[rows, begin], steps[rows, end]
 
 
 def array_of(place: int) -> int:

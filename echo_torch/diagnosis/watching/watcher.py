@@ -229,8 +229,8 @@ def watch(model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES, int
 
     Any loop may run inside, as long as it calls layers of torch.nn: nn.RNN, nn.LSTM, nn.GRU or their cells. Whatever
     state enters a layer is looked up among what the calls before it left, row by row. Whatever is read is followed back
-    to the tensors that it comes from, through slices, batches and embeddings; not through loader workers, and not
-    through packed rows. The training is not changed, and no hook is left behind.
+    to the tensors that it comes from, through slices, batches, packed rows and embeddings; not through loader workers.
+    The training is not changed, and no hook is left behind.
 
     Args:
         model: Whose layers; None: all that are called.
