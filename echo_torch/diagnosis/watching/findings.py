@@ -15,6 +15,9 @@ _NEARLY_ALL = 0.9  # of the steps inside a chunk: a truncation by plan cuts fewe
 _FEW = 5  # rows that go on by chance
 
 KINDS = {
+    "lanes-moved": "At {count} of {of} hand-overs a row goes on where another row of the batch before stopped, but its "
+    "state is that of its own row: the sequences have moved to other rows and the states stayed. Keep each sequence in "
+    "its row, or move the rows of the state along: state.index_select(1, rows).",
     "other-sequence": "At {count} of {of} hand-overs a row's state goes on into another sequence. Reset the state of "
     "a row where its sequence ends, or keep a state for each sequence.",
     "shuffled": "At {count} of {of} hand-overs a row goes on elsewhere than its state stopped, by {sizes} different "
@@ -84,7 +87,7 @@ def findings_of(seen: Calls, names: Sequence[str]) -> list[Finding]:
 def _of_places(name: str, rows: HandOvers) -> list[Finding]:
     """What is wrong with where rows go on."""
     jumps = {gap: number for gap, number in rows.gaps.items() if isinstance(gap, int) and gap != 0}
-    counts = {"other-sequence": rows.gaps[OTHER]}
+    counts = {"lanes-moved": rows.moved, "other-sequence": rows.gaps[OTHER]}
     words = {"sizes": len(jumps), "gap": 0, "back": 0}
     if is_shuffled(jumps) and 2 * sum(jumps.values()) >= rows.number:
         counts["shuffled"] = sum(jumps.values())
@@ -99,7 +102,7 @@ def _of_places(name: str, rows: HandOvers) -> list[Finding]:
     return [
         Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of, **words))
         for kind, count in counts.items()
-        if count and (of := going_on if kind == "state-lost" else rows.number)
+        if count and (of := going_on if kind == "state-lost" else rows.number + rows.moved)
     ]
 
 

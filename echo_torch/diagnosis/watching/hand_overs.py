@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from echo_torch.diagnosis.watching.calls import Call, Calls
 from echo_torch.diagnosis.watching.lanes import Origin
+from echo_torch.diagnosis.watching.places import ARRAY
 from echo_torch.diagnosis.watching.standing import Standing, array_of, gap_between
 
 OTHER = "other"  # as of `reach`: into another array, or elsewhere in it than steps lead
@@ -22,13 +23,17 @@ class HandOvers:
     Attributes:
         gaps: How often each gap lies between where a state stopped and where its row goes on; of those that are known.
         lost: How many rows go on exactly where the call before stopped, but without its state.
+        moved: How many rows go on exactly where another row than that of their state stopped; not in `gaps`. None where
+            that is rare, as of the first of consecutive windows.
     """
 
     def __init__(self, own: Sequence[Call], seen: Calls) -> None:
         self._seen = seen
         self._stride = _usual_stride(own, seen)
         self.gaps: Counter[int | str] = Counter()
-        self.lost = 0
+        self.lost = self.moved = 0
+        self._of_moved: list[int | str | None] = []  # their gaps
+        self._beginnings = {tuple(call.standing.first) for call in own if call.standing and not call.entering.known()}
         before: Call | None = None
         for call in own:
             if call.standing is None:
@@ -40,6 +45,7 @@ class HandOvers:
             if is_later and before is not None and before.standing is not None:
                 self.lost += sum(self._is_lost(before.standing, call.standing, lane) for lane in _empty_lanes(call))
             before = call
+        self._judge_moves()
 
     @property
     def number(self) -> int:
@@ -51,8 +57,29 @@ class HandOvers:
         is_of_layer = left.layer == call.layer and left.root != call.root
         if is_of_layer and left.standing is not None and origin.lane < len(left.standing.last):
             gap = self._gap(left.standing.last[origin.lane], standing.first[lane], standing.width)
-            if gap is not None:
+            if gap != 0 and self._has_moved(left.standing, standing, lane):
+                self._of_moved.append(gap)
+            elif gap is not None:
                 self.gaps[gap] += 1
+
+    def _has_moved(self, left: Standing, standing: Standing, lane: int) -> bool:
+        """Whether a row goes on exactly where any row of a call stopped, and not because the data begin anew."""
+        first, width = standing.first[lane], standing.width
+        axes = self._seen.places.axes_of(array_of(first))
+        ways = {self._stride} if self._stride else {width, *(each for _, each in axes if each > width)}
+        for size, stride in axes:
+            if stride == self._stride and first % ARRAY // stride % size == 0:  # from another chunk, not from its side
+                ways = {each - (size - 1) * stride for _, each in axes if each > stride * size}
+        near = [last for last in left.last if first - last in ways]
+        is_beginning = tuple(standing.first) in self._beginnings
+        return not is_beginning and any(self._gap(last, first, width) == 0 for last in near)
+
+    def _judge_moves(self) -> None:
+        """Rows have moved if most rows go on somewhere in the batch before; else they meet by chance."""
+        if 2 * (len(self._of_moved) + self.gaps[0]) > len(self._of_moved) + self.number:
+            self.moved = len(self._of_moved)
+        else:
+            self.gaps.update(gap for gap in self._of_moved if gap is not None)
 
     def _is_lost(self, before: Standing, standing: Standing, lane: int) -> bool:
         both = lane < min(len(before.last), len(standing.first))
