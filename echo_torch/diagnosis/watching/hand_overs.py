@@ -33,10 +33,13 @@ class HandOvers:
         for call in own:
             if call.standing is None:
                 continue
-            for lane, origin in _origins(call):
+            for lane, origin in origins_of(call):
                 self._hand_over(call, call.standing, lane, origin)
             if before is not None and before.standing is not None and before.root != call.root:
-                self.lost += sum(self._is_lost(before.standing, call.standing, lane) for lane in _empty_lanes(call))
+                self.lost += sum(
+                    self._is_lost(before.standing, call.standing, lane) and not _is_told_to_start(call, lane)
+                    for lane in empty_lanes_of(call)
+                )
             before = call
 
     @property
@@ -48,15 +51,16 @@ class HandOvers:
         left = self._seen.calls[origin.call]
         is_of_layer = left.layer == call.layer and left.root != call.root
         if is_of_layer and left.standing is not None and origin.lane < len(left.standing.last):
-            gap = self._gap(left.standing.last[origin.lane], standing.first[lane], standing.width)
+            gap = self.gap(left.standing.last[origin.lane], standing.first[lane], standing.width)
             if gap is not None:
                 self.gaps[gap] += 1
 
     def _is_lost(self, before: Standing, standing: Standing, lane: int) -> bool:
         both = lane < min(len(before.last), len(standing.first))
-        return both and self._gap(before.last[lane], standing.first[lane], standing.width) == 0
+        return both and self.gap(before.last[lane], standing.first[lane], standing.width) == 0
 
-    def _gap(self, last: int, first: int, width: int) -> int | str | None:
+    def gap(self, last: int, first: int, width: int) -> int | str | None:
+        """Steps between two places, `OTHER` where none lead from one to the other; None where it is unknown."""
         arrays = {array_of(last), array_of(first)}
         if len(arrays) > 1:
             return OTHER if arrays <= self._seen.lasting else None
@@ -72,14 +76,15 @@ def _usual_stride(own: Sequence[Call], seen: Calls) -> int | None:
             continue
         if call.standing.stride is not None:
             counts[call.standing.stride] += 1
-        for lane, origin in _origins(call):
+        for lane, origin in origins_of(call):
             left = seen.calls[origin.call]
             if left.layer == call.layer and left.root == call.root and left.standing is not None:
                 counts[call.standing.first[lane] - left.standing.last[origin.lane]] += 1
     return counts.most_common(1)[0][0] if counts else None
 
 
-def _origins(call: Call) -> Iterator[tuple[int, Origin]]:
+def origins_of(call: Call) -> Iterator[tuple[int, Origin]]:
+    """Each lane of which it is known where its state comes from."""
     for lane in range(min(call.num_rows, call.entering.num_lanes)):
         for lanes in call.entering.origins:
             origin = lanes[lane] if lane < len(lanes) else None
@@ -88,5 +93,10 @@ def _origins(call: Call) -> Iterator[tuple[int, Origin]]:
                 break
 
 
-def _empty_lanes(call: Call) -> Sequence[int]:
+def empty_lanes_of(call: Call) -> Sequence[int]:
+    """The lanes that begin without a state, or with zeros."""
     return call.entering.empty_lanes if call.entering.is_filled else range(call.num_rows)
+
+
+def _is_told_to_start(call: Call, lane: int) -> bool:
+    return call.told is not None and len(call.told.starts) == call.num_rows and bool(call.told.starts[lane, 0])

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
+from echo_torch.data.random_symbols import Integers
 from echo_torch.diagnosis.watching.places import ARRAY, Places
 
 
@@ -17,12 +20,27 @@ class Standing(NamedTuple):
         last: Of each lane, the last place.
         stride: From one step to the next, where that is the same for all; None: other strides, or one step alone.
         width: From the first feature of a step to behind its last.
+        places: int64 (lanes, steps), of each step, where no stride tells them; None where one does.
     """
 
     first: list[int]
     last: list[int]
     stride: int | None
     width: int
+    places: Tensor | None = None
+
+    def of_all_steps(self) -> Integers:
+        """The place of each step, int64 (lanes, steps)."""
+        if self.places is not None:
+            return self.places.numpy()
+        return np.array(self.first)[:, None] + (self.stride or 0) * np.arange(self.num_steps)
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps each row has."""
+        if self.places is not None:
+            return self.places.shape[1]
+        return (self.last[0] - self.first[0]) // self.stride + 1 if self.stride else 1
 
 
 def standing_of(layer: nn.Module, read: Tensor, places: Places) -> Standing | None:
@@ -37,7 +55,20 @@ def standing_of(layer: nn.Module, read: Tensor, places: Places) -> Standing | No
     steps = found[..., 0]
     strides = set((steps[:, 1:] - steps[:, :-1]).flatten().tolist())
     width = int((found[..., -1] - steps).max()) + 1
-    return Standing(steps[:, 0].tolist(), steps[:, -1].tolist(), strides.pop() if len(strides) == 1 else None, width)
+    if (is_padding := steps < ARRAY).any() and places.is_named(array_of(int(steps.max()))):
+        first, last = _ends(steps, is_padding)
+        return Standing(first.tolist(), last.tolist(), None, width, steps.contiguous())
+    stride = strides.pop() if len(strides) == 1 else None
+    is_told = stride or steps.shape[1] == 1
+    return Standing(steps[:, 0].tolist(), steps[:, -1].tolist(), stride, width, None if is_told else steps.contiguous())
+
+
+def _ends(steps: Tensor, is_padding: Tensor) -> tuple[Tensor, Tensor]:
+    """The first and the last place of each lane that is no padding."""
+    order = torch.arange(1, steps.shape[1] + 1)
+    last = (order * ~is_padding).argmax(1, keepdim=True)
+    first = (order.flip(0) * ~is_padding).argmax(1, keepdim=True)
+    return steps.gather(1, first)[:, 0], steps.gather(1, last)[:, 0]
 
 
 def array_of(place: int) -> int:

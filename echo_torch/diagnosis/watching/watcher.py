@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
+from echo_torch.diagnosis.stamps import Stamps, checked_stamps
 from echo_torch.diagnosis.watching.calls import Call, Calls
-from echo_torch.diagnosis.watching.findings import Finding, findings_of
-from echo_torch.errors import RuleError
+from echo_torch.diagnosis.watching.findings import KINDS, Finding, findings_of
+from echo_torch.diagnosis.watching.observed import UnknownError
+from echo_torch.diagnosis.watching.reaches import number_of, reach_in_words, reach_seen
+from echo_torch.errors import RuleError, suggest
 
 DEFAULT_UPDATES = 50
 
@@ -20,14 +25,18 @@ class Watch:
 
     Attributes:
         findings: The faults that were seen.
+        intended: Findings of kinds that are meant to be so.
         unknown: What could not be seen, in sentences.
     """
 
-    def __init__(self, model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES) -> None:
+    def __init__(
+        self, model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES, intended: Iterable[str] = ()
+    ) -> None:
         if model is not None and not isinstance(model, nn.Module):
             raise RuleError("model", "$model must be a torch.nn.Module, or None for all modules", type(model).__name__)
         if updates < 1:
             raise RuleError("updates", "$updates must be at least 1", updates)
+        self._intended = checked_kinds(intended)
         self._model = model
         self._own = None if model is None else {id(module) for module in model.modules()}
         self._calls = Calls(updates)
@@ -42,7 +51,11 @@ class Watch:
         self._handles = [
             register_module_forward_pre_hook(lambda module, inputs: calls.enter()),
             register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
-            optimizer.register_optimizer_step_pre_hook(lambda *given: calls.begin_step()),
+            optimizer.register_optimizer_step_pre_hook(
+                lambda _, inputs, named: calls.begin_step(
+                    has_closure=any(map(callable, (*inputs[1:], *named.values())))
+                )
+            ),
             optimizer.register_optimizer_step_post_hook(lambda *given: calls.end_step()),
         ]
         return self
@@ -60,7 +73,12 @@ class Watch:
     @property
     def findings(self) -> list[Finding]:
         """The faults that were seen."""
-        return findings_of(self._calls, self._names())
+        return [finding for finding in self._all_findings() if finding.kind not in self._intended]
+
+    @property
+    def intended(self) -> list[Finding]:
+        """Findings of kinds that are meant to be so."""
+        return [finding for finding in self._all_findings() if finding.kind in self._intended]
 
     @property
     def unknown(self) -> list[str]:
@@ -86,12 +104,92 @@ class Watch:
     def lines(self) -> list[str]:
         """All of it for people: what each layer's state does, the faults, and what could not be seen."""
         layers = [self._in_words(number, name) for number, name in enumerate(self._names())]
-        faults = [f"{finding.kind} in {finding.module}: {finding.sentence}" for finding in self.findings]
-        return [*layers, *(faults or ["No fault was seen."]), *(f"unknown: {text}" for text in self.unknown)]
+        found = self._all_findings()
+        faults = [_said(finding) for finding in found if finding.kind not in self._intended]
+        intended = [f"intended: {_said(finding)}" for finding in found if finding.kind in self._intended]
+        unknown = [f"unknown: {text}" for text in self.unknown]
+        return [*layers, *self._reaches(), *(faults or ["No fault was seen."]), *intended, *unknown]
+
+    def place(self, tensor: Tensor, stamps: Stamps) -> None:
+        """Say where a tensor's rows stand, where this cannot be followed back, as of batches out of loader workers.
+
+        >>> import torch
+        >>> lstm, state = torch.nn.LSTM(2, 3, batch_first=True), None
+        >>> with watch(lstm) as seen:
+        ...     for begin in (0, 10, 20):  # two rows of four steps, of which each batch leaves out six
+        ...         batch = torch.randn(2, 4, 2)
+        ...         seen.place(batch, Stamps(step=torch.arange(begin, begin + 4).expand(2, 4), sequence=[0, 1]))
+        ...         output, state = lstm(batch, state)
+        >>> seen.reach().gaps
+        {0: 18, 6: 4}
+
+        Args:
+            tensor: (lanes, steps, ...), what the model reads, or what that is made of.
+            stamps: As of `reach`.
+
+        Raises:
+            RuleError: If the stamps do not fit the tensor, or as of `reach`.
+        """
+        checked = checked_stamps(stamps)
+        if tensor.shape[:2] != checked.step.shape:
+            rule = "$stamps must have a $step for each row and step of the tensor, (lanes, steps)"
+            raise RuleError("stamps", rule, f"shape {checked.step.shape} for a tensor of shape {tuple(tensor.shape)}")
+        self._calls.stand(tensor, checked)
+
+    def reach(
+        self,
+        layer: str | None = None,
+        lag: int | None = None,
+        *,
+        vocabulary_size: int | None = None,
+        max_lag: int = DEFAULT_MAX_LAG,
+    ) -> Reach | None:
+        """What the rows of a layer had read in training, as `reach` says it, from what was seen alone.
+
+        A row begins where its state was empty, made by the model or left by another layer, and goes on where it was
+        left by an earlier call, in whichever row. Steps count from where a row begins, unless stamps were given.
+
+        >>> import torch
+        >>> lstm, state = torch.nn.LSTM(2, 3), None
+        >>> series = torch.randn(40, 5, 2)
+        >>> with watch(lstm) as seen:
+        ...     for begin in (0, 10, 20):
+        ...         output, state = lstm(series[begin : begin + 4], state)
+        >>> seen.reach(lag=6).gaps, seen.reach(lag=6).reachable_share
+        ({0: 45, 6: 10}, 0.0)
+
+        Args:
+            layer: Its dotted name, as the findings have it; None: the only one.
+            lag: As of `reach`.
+            vocabulary_size: As of `reach`.
+            max_lag: As of `reach`.
+
+        Returns:
+            The reach over the calls that were watched; None where it is unknown.
+
+        Raises:
+            RuleError: If there is no such layer, or several and none is named, or as of `reach`.
+        """
+        own = self._calls_of(number_of(layer, self._names()))
+        try:
+            return reach_seen(own, self._calls, lag, vocabulary_size, max_lag)
+        except UnknownError:
+            return None
 
     def to_dict(self) -> dict[str, Any]:
         """Findings and what is unknown, ready for JSON."""
         return {"findings": [finding.to_dict() for finding in self.findings], "unknown": self.unknown}
+
+    def _all_findings(self) -> list[Finding]:
+        return findings_of(self._calls, self._names())
+
+    def _reaches(self) -> list[str]:
+        """For each layer a sentence on its reach and horizon, where they are known."""
+        names = enumerate(self._names())
+        return [words for number, name in names for words in reach_in_words(name, self._calls_of(number), self._calls)]
+
+    def _calls_of(self, layer: int) -> list[Call]:
+        return [call for call in self._calls.calls if call.layer == layer]
 
     def _leave(self, module: nn.Module, inputs: tuple[Any, ...], *named_and_output: Any) -> None:
         # Where a module has raised, torch leaves out the named arguments.
@@ -138,7 +236,29 @@ def _kind_of(call: Call) -> str:
     return "made" if call.entering.has_graph else "unknown"
 
 
-def watch(model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES) -> Watch:
+def _said(finding: Finding) -> str:
+    return f"{finding.kind} in {finding.module}: {finding.sentence}"
+
+
+def checked_kinds(intended: Iterable[str]) -> frozenset[str]:
+    """The kinds of findings that are meant to be so.
+
+    Raises:
+        RuleError: If one is no kind.
+    """
+    if isinstance(intended, str):
+        rule = "$intended must be a list of kinds"
+        raise RuleError("intended", rule, repr(intended), way_out=f"write [{intended!r}]")
+    kinds = list(intended)
+    for kind in kinds:
+        if kind not in KINDS:
+            rule = "$intended must hold kinds of findings"
+            way_out = f"they are {', '.join(KINDS)}{suggest(kind, KINDS)}"
+            raise RuleError("intended", rule, repr(kind), way_out=way_out)
+    return frozenset(kinds)
+
+
+def watch(model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES, intended: Iterable[str] = ()) -> Watch:
     """Watch what a training does with the states of its recurrent layers, without a word about the data.
 
     >>> import torch
@@ -164,11 +284,12 @@ def watch(model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES) -> 
         model: Whose layers; None: all that are called.
         updates: So many optimiser steps are watched, later only the calls around each change between training and
             evaluation.
+        intended: Kinds of findings that are meant to be so: they stand on lines of their own.
 
     Returns:
         A context; its `findings`, `unknown` and `lines()` tell what was seen, also while it is open.
 
     Raises:
-        RuleError: If the model is none, or `updates` is below 1.
+        RuleError: If the model is none, `updates` is below 1, or `intended` holds what is no kind.
     """
-    return Watch(model, updates=updates)
+    return Watch(model, updates=updates, intended=intended)
