@@ -10,8 +10,8 @@ from torch import Tensor
 
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
 from echo_torch.diagnosis.stamps import Stamps, stamps_of_chunk
-from echo_torch.diagnosis.watching.findings import Finding
-from echo_torch.diagnosis.watching.watcher import DEFAULT_UPDATES, Watch, checked_kinds
+from echo_torch.diagnosis.watching.findings import Finding, checked_kinds
+from echo_torch.diagnosis.watching.watcher import DEFAULT_UPDATES, Watch
 from echo_torch.errors import RuleError
 
 if TYPE_CHECKING:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from echo_torch.diagnosis.data_path.reaching import is_shuffled
 from echo_torch.diagnosis.watching.calls import Call, Calls
 from echo_torch.diagnosis.watching.hand_overs import OTHER, HandOvers
+from echo_torch.errors import RuleError, suggest
 
 _NEARLY_ALL = 0.9  # of the steps inside a chunk: a truncation by plan cuts fewer; of rows: some begin anew
 _FEW = 5  # rows that go on by chance
@@ -166,3 +167,21 @@ _LOOKS: dict[str, Callable[[Sequence[Call], Sequence[Call]], tuple[int, int]]] =
     "not-detached": _not_detached,
     "cut-inside": _cut_inside,
 }
+
+
+def checked_kinds(intended: Iterable[str]) -> frozenset[str]:
+    """The kinds of findings that are meant to be so.
+
+    Raises:
+        RuleError: If one is no kind.
+    """
+    if isinstance(intended, str):
+        rule = "$intended must be a list of kinds"
+        raise RuleError("intended", rule, repr(intended), way_out=f"write [{intended!r}]")
+    kinds = list(intended)
+    for kind in kinds:
+        if kind not in KINDS:
+            rule = "$intended must hold kinds of findings"
+            way_out = f"they are {', '.join(KINDS)}{suggest(kind, KINDS)}"
+            raise RuleError("intended", rule, repr(kind), way_out=way_out)
+    return frozenset(kinds)

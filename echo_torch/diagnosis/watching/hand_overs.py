@@ -21,6 +21,7 @@ class HandOvers:
 
     Attributes:
         gaps: How often each gap lies between where a state stopped and where its row goes on; of those that are known.
+        unknown: How many rows go on of which it is not known how far from where their state stopped.
         lost: How many rows go on exactly where the call before stopped, but without its state.
     """
 
@@ -28,7 +29,7 @@ class HandOvers:
         self._seen = seen
         self._stride = _usual_stride(own, seen)
         self.gaps: Counter[int | str] = Counter()
-        self.lost = 0
+        self.lost = self.unknown = 0
         before: Call | None = None
         for call in own:
             if call.standing is None:
@@ -52,7 +53,9 @@ class HandOvers:
         is_of_layer = left.layer == call.layer and left.root != call.root
         if is_of_layer and left.standing is not None and origin.lane < len(left.standing.last):
             gap = self.gap(left.standing.last[origin.lane], standing.first[lane], standing.width)
-            if gap is not None:
+            if gap is None:
+                self.unknown += 1
+            else:
                 self.gaps[gap] += 1
 
     def _is_lost(self, before: Standing, standing: Standing, lane: int) -> bool:

@@ -12,10 +12,11 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
 from echo_torch.diagnosis.stamps import Stamps, checked_stamps
 from echo_torch.diagnosis.watching.calls import Call, Calls
-from echo_torch.diagnosis.watching.findings import KINDS, Finding, findings_of
+from echo_torch.diagnosis.watching.findings import Finding, checked_kinds, findings_of
+from echo_torch.diagnosis.watching.hand_overs import HandOvers
 from echo_torch.diagnosis.watching.observed import UnknownError
 from echo_torch.diagnosis.watching.reaches import number_of, reach_in_words, reach_seen
-from echo_torch.errors import RuleError, suggest
+from echo_torch.errors import RuleError
 
 DEFAULT_UPDATES = 50
 
@@ -93,6 +94,13 @@ class Watch:
                 found.append(
                     f"{name}: at {astray} of {len(first)} beginnings it is not known where the rows stand in the data, "
                     "nor whether they go on where their states stopped: `reach_of` and `StateAudit` tell."
+                )
+            rows = HandOvers([call for call in self._calls_of(number) if call.trains], self._calls)
+            if rows.unknown:
+                found.append(
+                    f"{name}: at {rows.unknown:,} of {rows.unknown + rows.number:,} hand-overs a row goes on in "
+                    "another array than its state stopped in, and it is not known how the one goes on from the other: "
+                    "`reach_of` and `StateAudit` tell."
                 )
             strange = [call for call in first if _kind_of(call) == "unknown"]
             if strange:
@@ -238,24 +246,6 @@ def _kind_of(call: Call) -> str:
 
 def _said(finding: Finding) -> str:
     return f"{finding.kind} in {finding.module}: {finding.sentence}"
-
-
-def checked_kinds(intended: Iterable[str]) -> frozenset[str]:
-    """The kinds of findings that are meant to be so.
-
-    Raises:
-        RuleError: If one is no kind.
-    """
-    if isinstance(intended, str):
-        rule = "$intended must be a list of kinds"
-        raise RuleError("intended", rule, repr(intended), way_out=f"write [{intended!r}]")
-    kinds = list(intended)
-    for kind in kinds:
-        if kind not in KINDS:
-            rule = "$intended must hold kinds of findings"
-            way_out = f"they are {', '.join(KINDS)}{suggest(kind, KINDS)}"
-            raise RuleError("intended", rule, repr(kind), way_out=way_out)
-    return frozenset(kinds)
 
 
 def watch(model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES, intended: Iterable[str] = ()) -> Watch:
