@@ -11,6 +11,7 @@ from .data import frame_windows as frame_windows
 from .data import generate_sequence as generate_sequence
 from .diagnosis import Stamps as Stamps
 from .diagnosis import StateAudit as StateAudit
+from .diagnosis import StateWatch as StateWatch
 from .diagnosis import explain as explain
 from .diagnosis import probe as probe
 from .diagnosis import reach as reach

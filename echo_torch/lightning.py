@@ -1,7 +1,7 @@
 """The same parts for projects that `import lightning as L`: its Trainer refuses modules of `pytorch_lightning`.
 
     import lightning as L
-    from echo_torch.lightning import Carry, EchoModule, StateAudit, StreamData
+    from echo_torch.lightning import Carry, EchoModule, StateAudit, StateWatch, StreamData
 
 The bodies are those of `echo_torch`; the class beneath is another. `pip install 'echo-torch[lightning]'` brings it.
 """
@@ -9,6 +9,7 @@ The bodies are those of `echo_torch`; the class beneath is another. `pip install
 from __future__ import annotations
 
 from echo_torch.diagnosis.auditing.audit_body import StateAuditBody
+from echo_torch.diagnosis.state_watch_body import StateWatchBody
 from echo_torch.training.bodies import EchoModuleBody, StreamDataBody
 from echo_torch.training.carry import Carry
 
@@ -21,7 +22,7 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from None
 
-__all__ = ["Carry", "EchoModule", "StateAudit", "StreamData"]
+__all__ = ["Carry", "EchoModule", "StateAudit", "StateWatch", "StreamData"]
 
 
 # The bodies are typed as standing on pytorch_lightning, where they are the same but for the name.
@@ -35,3 +36,7 @@ class StreamData(StreamDataBody, LightningDataModule):  # type: ignore[misc]
 
 class StateAudit(StateAuditBody, Callback):  # type: ignore[misc]
     """As `echo_torch.StateAudit`, for a Trainer of `lightning`."""
+
+
+class StateWatch(StateWatchBody, Callback):  # type: ignore[misc]
+    """As `echo_torch.StateWatch`, for a Trainer of `lightning`."""

@@ -18,7 +18,7 @@ WINGS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 NAMES = [
     "Carry", "Chunk", "Configuration", "EXPERIMENTS", "EchoGRU", "EchoLSTM", "EchoMLP", "EchoModule", "EchoPredictor",
     "EchoRNN", "EchoStream", "Evaluation", "Frames", "LSTMState", "LaneLayout", "OnlineEcho", "OwnSeries",
-    "RandomSymbols", "RunDirectory", "SeriesLayout", "Stamps", "StateAudit", "StreamData", "UserError",
+    "RandomSymbols", "RunDirectory", "SeriesLayout", "Stamps", "StateAudit", "StateWatch", "StreamData", "UserError",
     "WindowLayout", "collate_chunk", "configure", "detach_state", "evaluate", "explain", "frame_windows",
     "generate_sequence", "one_hot_decode", "one_hot_encode", "probe", "reach", "reach_of", "replace", "reset_state",
     "run_comparison", "run_lags", "run_map", "train", "watch",

@@ -10,6 +10,7 @@ from .data_path.reaching import reach as reach
 from .probing.probes import Probe as Probe
 from .probing.probes import probe as probe
 from .stamps import Stamps as Stamps
+from .state_watch import StateWatch as StateWatch
 from .watching.findings import Finding as Finding
 from .watching.watcher import Watch as Watch
 from .watching.watcher import watch as watch

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from echo_torch.diagnosis.stamps import CheckedStamps
 from echo_torch.diagnosis.watching.lanes import Lanes, Origin, fields_of, is_empty, rows_of
 from echo_torch.diagnosis.watching.places import Places
 from echo_torch.diagnosis.watching.standing import Standing, array_of, standing_of, steps_of
@@ -58,6 +59,7 @@ class Call:
         num_rows: Rows of its input; 0 where it has none.
         entering: What enters it.
         standing: Where its rows stand; None: unknown.
+        told: What somebody has said last of where rows stand; None: nobody has.
         reached: How many optimiser steps had been made when a gradient first came back to it; None: none has yet.
         reaches_back: Of each gradient that has gone through the state that enters it to a call that had one before: the
             optimiser steps that had been made when that call had its first, and now.
@@ -72,6 +74,7 @@ class Call:
     num_rows: int
     entering: Entering
     standing: Standing | None = None
+    told: CheckedStamps | None = None
     reached: int | None = None
     reaches_back: list[tuple[int, int]] = field(default_factory=list)
 
@@ -99,6 +102,7 @@ class Calls:
         update: Optimiser steps so far.
         places: Where values stand.
         lasting: The numbers of arrays that are there for longer than a batch.
+        first_skipped: The number that the first call would have had that was not recorded; None: all were.
     """
 
     def __init__(
@@ -111,6 +115,8 @@ class Calls:
         self.update = 0
         self.places = Places()
         self.lasting: set[int] = set()
+        self.first_skipped: int | None = None
+        self._told: CheckedStamps | None = None
         # Of each array the root that read it last, the places that were read first, and whether others were read later.
         self._read: dict[int, tuple[int, set[int], bool]] = {}
         self._most_updates = most_updates
@@ -148,6 +154,7 @@ class Calls:
         layer = self._number(module)
         skipped = self._skipped.pop(layer, None)
         if not self._is_watched() and (skipped is None or skipped.is_training == module.training):
+            self.first_skipped = len(self.calls) if self.first_skipped is None else self.first_skipped
             fields = [tensor.detach() for tensor in fields]
             self._skipped[layer] = _Skipped(module.training, given, fields, num_rows)
             return
@@ -156,7 +163,7 @@ class Calls:
         call = self._record(module, layer, given, fields, num_rows, module.training)
         if isinstance(read, (Tensor, PackedSequence)):
             steps = steps_of(module, read, self.places)
-            call.standing = None if steps is None else standing_of(steps)
+            call.standing = None if steps is None else standing_of(steps, self.places)
             self._note_arrays(call)
         features = output[0] if isinstance(module, nn.RNNBase) and output is not None else None
         features = features.data if isinstance(features, PackedSequence) else features
@@ -178,16 +185,22 @@ class Calls:
         for array in now.keys() - self._read.keys():
             self._read[array] = self._root, now[array], False
 
-    def begin_step(self) -> None:
-        """An optimiser begins a step: what it does to weights is no way of data."""
-        self.places.is_paused = True
+    def begin_step(self, *, has_closure: bool = False) -> None:
+        """An optimiser begins a step: what it does to weights is no way of data, but its closure reads some."""
+        self.places.is_paused = not has_closure
+        self.places.is_in_step = True
 
     def end_step(self) -> None:
         """An optimiser has made a step."""
         self.update += 1
-        self.places.is_paused = False
+        self.places.is_paused = self.places.is_in_step = False
         if not self._is_watched():
             self.places.end(is_forced=False)
+
+    def stand(self, tensor: Tensor, stamps: CheckedStamps) -> None:
+        """Somebody says where a tensor's rows stand, (lanes, steps, ...)."""
+        self._told = stamps
+        self.lasting |= self.places.stand(tensor, stamps.sequence, stamps.step)
 
     def release(self) -> None:
         """Take all hooks from tensors."""
@@ -222,6 +235,7 @@ class Calls:
             is_training=is_training,
             num_rows=num_rows,
             entering=self._entering(layer, given, axis),
+            told=self._told,
         )
         self.calls.append(call)
         self._lanes.leave(call.number, [rows_of(tensor, axis) for tensor in left if tensor.ndim == axis + 2])

@@ -22,6 +22,7 @@ class HandOvers:
 
     Attributes:
         gaps: How often each gap lies between where a state stopped and where its row goes on; of those that are known.
+        unknown: How many rows go on of which it is not known how far from where their state stopped.
         lost: How many rows go on exactly where the call before stopped, but without its state.
         moved: How many rows go on exactly where another row than that of their state stopped; not in `gaps`. None where
             that is rare, as of the first of consecutive windows.
@@ -31,19 +32,22 @@ class HandOvers:
         self._seen = seen
         self._stride = _usual_stride(own, seen)
         self.gaps: Counter[int | str] = Counter()
-        self.lost = self.moved = 0
+        self.lost = self.unknown = self.moved = 0
         self._of_moved: list[int | str | None] = []  # their gaps
         self._beginnings = {tuple(call.standing.first) for call in own if call.standing and not call.entering.known()}
         before: Call | None = None
         for call in own:
             if call.standing is None:
                 continue
-            for lane, origin in _origins(call):
+            for lane, origin in origins_of(call):
                 self._hand_over(call, call.standing, lane, origin)
             reads_back = getattr(seen.layers[call.layer], "bidirectional", False)  # then no state can go on in time
             is_later = before is not None and before.root != call.root and not reads_back
             if is_later and before is not None and before.standing is not None:
-                self.lost += sum(self._is_lost(before.standing, call.standing, lane) for lane in _empty_lanes(call))
+                self.lost += sum(
+                    self._is_lost(before.standing, call.standing, lane) and not _is_told_to_start(call, lane)
+                    for lane in empty_lanes_of(call)
+                )
             before = call
         self._judge_moves()
 
@@ -56,10 +60,12 @@ class HandOvers:
         left = self._seen.calls[origin.call]
         is_of_layer = left.layer == call.layer and left.root != call.root
         if is_of_layer and left.standing is not None and origin.lane < len(left.standing.last):
-            gap = self._gap(left.standing.last[origin.lane], standing.first[lane], standing.width)
+            gap = self.gap(left.standing.last[origin.lane], standing.first[lane], standing.width)
             if gap != 0 and self._has_moved(left.standing, standing, lane):
                 self._of_moved.append(gap)
-            elif gap is not None:
+            elif gap is None:
+                self.unknown += 1
+            else:
                 self.gaps[gap] += 1
 
     def _has_moved(self, left: Standing, standing: Standing, lane: int) -> bool:
@@ -72,7 +78,7 @@ class HandOvers:
                 ways = {each - (size - 1) * stride for _, each in axes if each > stride * size}
         near = [last for last in left.last if first - last in ways]
         is_beginning = tuple(standing.first) in self._beginnings
-        return not is_beginning and any(self._gap(last, first, width) == 0 for last in near)
+        return not is_beginning and any(self.gap(last, first, width) == 0 for last in near)
 
     def _judge_moves(self) -> None:
         """Rows have moved if most rows go on somewhere in the batch before; else they meet by chance."""
@@ -80,12 +86,14 @@ class HandOvers:
             self.moved = len(self._of_moved)
         else:
             self.gaps.update(gap for gap in self._of_moved if gap is not None)
+            self.unknown += self._of_moved.count(None)
 
     def _is_lost(self, before: Standing, standing: Standing, lane: int) -> bool:
         both = lane < min(len(before.last), len(standing.first))
-        return both and self._gap(before.last[lane], standing.first[lane], standing.width) == 0
+        return both and self.gap(before.last[lane], standing.first[lane], standing.width) == 0
 
-    def _gap(self, last: int, first: int, width: int) -> int | str | None:
+    def gap(self, last: int, first: int, width: int) -> int | str | None:
+        """Steps between two places, `OTHER` where none lead from one to the other; None where it is unknown."""
         arrays = {array_of(last), array_of(first)}
         if len(arrays) > 1:
             return OTHER if arrays <= self._seen.lasting else None
@@ -101,14 +109,15 @@ def _usual_stride(own: Sequence[Call], seen: Calls) -> int | None:
             continue
         if call.standing.stride is not None:
             counts[call.standing.stride] += 1
-        for lane, origin in _origins(call):
+        for lane, origin in origins_of(call):
             left = seen.calls[origin.call]
             if left.layer == call.layer and left.root == call.root and left.standing is not None:
                 counts[call.standing.first[lane] - left.standing.last[origin.lane]] += 1
     return counts.most_common(1)[0][0] if counts else None
 
 
-def _origins(call: Call) -> Iterator[tuple[int, Origin]]:
+def origins_of(call: Call) -> Iterator[tuple[int, Origin]]:
+    """Each lane of which it is known where its state comes from."""
     for lane in range(min(call.num_rows, call.entering.num_lanes)):
         for lanes in call.entering.origins:
             origin = lanes[lane] if lane < len(lanes) else None
@@ -117,5 +126,10 @@ def _origins(call: Call) -> Iterator[tuple[int, Origin]]:
                 break
 
 
-def _empty_lanes(call: Call) -> Sequence[int]:
+def empty_lanes_of(call: Call) -> Sequence[int]:
+    """The lanes that begin without a state, or with zeros."""
     return call.entering.empty_lanes if call.entering.is_filled else range(call.num_rows)
+
+
+def _is_told_to_start(call: Call, lane: int) -> bool:
+    return call.told is not None and len(call.told.starts) == call.num_rows and bool(call.told.starts[lane, 0])

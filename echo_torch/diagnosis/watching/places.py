@@ -10,10 +10,13 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
+
+from echo_torch.data.random_symbols import Integers
 
 ARRAY = 2**40  # a place is the number of its array times this, and the position in it
 FILLED = 0  # the place of what a function has filled in: it stands in no array
@@ -24,11 +27,13 @@ _MOVES = {
     "__get__", "__getitem__", "_pack_padded_sequence", "cat", "chunk", "concat", "expand", "expand_as", "flatten",
     "flip", "gather", "hstack", "index_select", "movedim", "moveaxis", "narrow", "pad", "pad_sequence", "permute",
     "repeat", "repeat_interleave", "reshape", "reshape_as", "roll", "select", "split", "split_with_sizes", "squeeze",
-    "stack", "swapaxes", "swapdims", "t", "tensor_split", "tile", "transpose", "unbind", "unflatten", "unfold", "unsqueeze",
-    "view", "view_as", "vstack",
+    "stack", "swapaxes", "swapdims", "t", "tensor_split", "tile", "transpose", "unbind", "unflatten", "unfold",
+    "unsqueeze", "view", "view_as", "vstack",
 }  # fmt: skip
 # ... that make a vector of each value, ...
 _LOOKUPS = {"embedding", "one_hot"}
+# ... the same by comparing a value with all that it may be, along an axis of its own, ...
+_COMPARISONS = {"__eq__", "eq"}
 # ... and that make a vector of each vector.
 _VECTORS = {
     "__matmul__", "bmm", "gru", "gru_cell", "layer_norm", "linear", "lstm", "lstm_cell", "matmul", "mm", "rms_norm",
@@ -41,15 +46,17 @@ class Places(TorchFunctionMode):
 
     Attributes:
         is_paused: Whether nothing is followed: while an optimiser works, and when all has been watched.
+        is_in_step: Whether an optimiser makes a step: a backward pass is the last thing that its closure does.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_paused = False
+        self.is_paused = self.is_in_step = False
         self._is_open = False
         self._places: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
         self._arrays: dict[int, int] = {}  # their numbers, by the addresses of their storages
-        self._storages: list[StorageWeakRef] = []
+        self._storages: list[StorageWeakRef | None] = []  # None: no storage, a sequence that somebody has named
+        self._sequences: dict[int, int] = {}  # the numbers of arrays that stand for sequences, by the sequences
         self._shapes: dict[int, tuple[int, ...]] = {}
         self._made: set[int] = set()  # the ids of tensors that the model has made of what it read
 
@@ -58,6 +65,9 @@ class Places(TorchFunctionMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if self.is_paused:
+            return result
+        if self.is_in_step and func is Tensor.backward:
+            self.is_paused = True
             return result
         try:
             with torch.no_grad():
@@ -98,9 +108,32 @@ class Places(TorchFunctionMode):
             self._places.pop(key, None)
         self._made.clear()
 
+    def stand(self, tensor: Tensor, sequence: Integers, step: Integers) -> set[int]:
+        """Take somebody's word for where a tensor's values stand: each sequence counts as an array of its own.
+
+        Args:
+            tensor: (lanes, steps, ...).
+            sequence: (lanes, 1) or (lanes, steps).
+            step: (lanes, steps); negative where nothing is read.
+
+        Returns:
+            The numbers of the arrays.
+        """
+        found, which = np.unique(np.broadcast_to(sequence, step.shape), return_inverse=True)
+        arrays = np.array([self._array_of_sequence(int(each)) for each in found])
+        places = torch.from_numpy(np.where(step < 0, FILLED, arrays[which.reshape(step.shape)] * ARRAY + step))
+        if not self.is_paused:
+            self._keep(tensor, places[(...,) + (None,) * (tensor.ndim - 2)].expand(tensor.shape))
+        return set(arrays.tolist())
+
+    def is_named(self, array: int) -> bool:
+        """Whether an array stands for a sequence that somebody has named."""
+        return array > 0 and self._storages[array - 1] is None
+
     def is_alive(self, array: int) -> bool:
         """Whether anybody still holds an array."""
-        return not self._storages[array - 1].expired()  # type: ignore[no-untyped-call]
+        storage = self._storages[array - 1]
+        return storage is None or not storage.expired()  # type: ignore[no-untyped-call]
 
     def axes_of(self, array: int) -> list[tuple[int, int]]:
         """Of each axis of an array its size and its stride, the outermost first; none if it was not seen whole."""
@@ -109,6 +142,12 @@ class Places(TorchFunctionMode):
             axes.append((size, width))
             width *= size
         return axes[::-1]
+
+    def _array_of_sequence(self, sequence: int) -> int:
+        if sequence not in self._sequences:
+            self._storages.append(None)
+            self._sequences[sequence] = len(self._storages)
+        return self._sequences[sequence]
 
     def _by_storage(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -164,6 +203,8 @@ class Places(TorchFunctionMode):
                     self._keep(result, places[..., :1].expand(result.shape))
                 elif name not in _VECTORS and tensor.shape == result.shape:
                     self._keep(result, places)
+                elif name in _COMPARISONS and tensor.shape == (*result.shape[:-1], 1):
+                    self._keep(result, places.expand(result.shape))
                 else:
                     return
                 if name in _VECTORS or id(tensor) in self._made:

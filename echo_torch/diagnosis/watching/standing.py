@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from echo_torch.data.random_symbols import Integers
 from echo_torch.diagnosis.watching.places import ARRAY, Places
 
 
@@ -19,12 +21,27 @@ class Standing(NamedTuple):
         last: Of each lane, the last place.
         stride: From one step to the next, where that is the same for all; None: other strides, or one step alone.
         width: From the first feature of a step to behind its last.
+        places: int64 (lanes, steps), of each step, where no stride tells them; None where one does.
     """
 
     first: list[int]
     last: list[int]
     stride: int | None
     width: int
+    places: Tensor | None = None
+
+    def of_all_steps(self) -> Integers:
+        """The place of each step, int64 (lanes, steps)."""
+        if self.places is not None:
+            return self.places.numpy()
+        return np.array(self.first)[:, None] + (self.stride or 0) * np.arange(self.num_steps)
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps each row has."""
+        if self.places is not None:
+            return self.places.shape[1]
+        return (self.last[0] - self.first[0]) // self.stride + 1 if self.stride else 1
 
 
 class Steps(NamedTuple):
@@ -64,24 +81,27 @@ def _unpacked(values: Tensor, packed: PackedSequence) -> Tensor:
     return rows if packed.unsorted_indices is None else rows[packed.unsorted_indices.cpu()]
 
 
-def standing_of(found: Steps) -> Standing | None:
+def standing_of(found: Steps, places: Places) -> Standing | None:
     """Where the rows of a call stand; None where a row holds nothing that is known.
 
-    A row begins with the first step that was not filled in, and ends with the last.
+    A row begins with the first step that was not filled in, and ends with the last. Somebody who has said where rows
+    stand may say that one of them reads nothing.
     """
     steps, lasts = found
     if is_whole := int(steps.min()) >= ARRAY:
         first, last = steps[:, 0], steps[:, -1]
     else:
         first, last = _ends(steps)
-        if int(first.min()) < ARRAY:
+        if int(first.min()) < ARRAY and not places.is_named(array_of(int(first.max()))):
             return None
     moves = (steps[:, 1:] - steps[:, :-1]).flatten()
     if not is_whole:
         moves = moves[((steps[:, 1:] >= ARRAY) & (steps[:, :-1] >= ARRAY)).flatten()]
     strides = set(moves.tolist())
     width = int((lasts - steps).max()) + 1
-    return Standing(first.tolist(), last.tolist(), strides.pop() if len(strides) == 1 else None, width)
+    stride = strides.pop() if len(strides) == 1 else None
+    is_told = is_whole and (stride or steps.shape[1] == 1)
+    return Standing(first.tolist(), last.tolist(), stride, width, None if is_told else steps.contiguous())
 
 
 def _ends(steps: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,12 +7,17 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
+from echo_torch.diagnosis.stamps import Stamps, checked_stamps
 from echo_torch.diagnosis.watching.calls import Call, Calls
 from echo_torch.diagnosis.watching.findings import Finding, findings_of
+from echo_torch.diagnosis.watching.hand_overs import HandOvers
 from echo_torch.diagnosis.watching.kinds import check_kinds
+from echo_torch.diagnosis.watching.observed import UnknownError
+from echo_torch.diagnosis.watching.reaches import number_of, reach_in_words, reach_seen
 from echo_torch.errors import RuleError
 
 DEFAULT_UPDATES = 50
@@ -57,7 +62,13 @@ class Watch:
         self._handles = [
             register_module_forward_pre_hook(self._guarded(lambda module, inputs: calls.enter())),
             register_module_forward_hook(self._guarded(self._leave), with_kwargs=True, always_call=True),
-            optimizer.register_optimizer_step_pre_hook(self._guarded(lambda *given: calls.begin_step())),
+            optimizer.register_optimizer_step_pre_hook(
+                self._guarded(
+                    lambda _, inputs, named: calls.begin_step(
+                        has_closure=any(map(callable, (*inputs[1:], *named.values())))
+                    )
+                )
+            ),
             optimizer.register_optimizer_step_post_hook(self._guarded(lambda *given: calls.end_step())),
         ]
         if self._when_over is not None:
@@ -114,6 +125,13 @@ class Watch:
                     f"{name}: at {astray} of {len(first)} beginnings it is not known where the rows stand in the data, "
                     "nor whether they go on where their states stopped: `reach_of` and `StateAudit` tell."
                 )
+            rows = HandOvers([call for call in self._calls_of(number) if call.trains], self._calls)
+            if rows.unknown:
+                found.append(
+                    f"{name}: at {rows.unknown:,} of {rows.unknown + rows.number:,} hand-overs a row goes on in "
+                    "another array than its state stopped in, and it is not known how the one goes on from the other: "
+                    "`reach_of` and `StateAudit` tell."
+                )
             strange = [call for call in first if _kind_of(call) == "unknown"]
             if strange:
                 found.append(
@@ -125,12 +143,76 @@ class Watch:
         """All of it for people: what each layer's state does, the faults, and what could not be seen."""
         layers = [self._in_words(number, name) for number, name in enumerate(self._names())]
         found = self._all_findings()
-        said = [f"{finding.kind} in {finding.module}: {finding.sentence}" for finding in found]
-        is_meant = [finding.kind in self._intended for finding in found]
-        faults = [text for text, meant in zip(said, is_meant, strict=True) if not meant]
-        intended = [f"intended: {text}" for text, meant in zip(said, is_meant, strict=True) if meant]
+        faults = [_said(finding) for finding in found if finding.kind not in self._intended]
+        intended = [f"intended: {_said(finding)}" for finding in found if finding.kind in self._intended]
         unknown = [f"unknown: {text}" for text in self.unknown]
-        return [*layers, *(faults or ["No fault was seen."]), *intended, *unknown]
+        return [*layers, *self._reaches(), *(faults or ["No fault was seen."]), *intended, *unknown]
+
+    def place(self, tensor: Tensor, stamps: Stamps) -> None:
+        """Say where a tensor's rows stand, where this cannot be followed back, as of batches out of loader workers.
+
+        >>> import torch
+        >>> lstm, state = torch.nn.LSTM(2, 3, batch_first=True), None
+        >>> with watch(lstm) as seen:
+        ...     for begin in (0, 10, 20):  # two rows of four steps, of which each batch leaves out six
+        ...         batch = torch.randn(2, 4, 2)
+        ...         seen.place(batch, Stamps(step=torch.arange(begin, begin + 4).expand(2, 4), sequence=[0, 1]))
+        ...         output, state = lstm(batch, state)
+        >>> seen.reach().gaps
+        {0: 18, 6: 4}
+
+        Args:
+            tensor: (lanes, steps, ...), what the model reads, or what that is made of.
+            stamps: As of `reach`.
+
+        Raises:
+            RuleError: If the stamps do not fit the tensor, or as of `reach`.
+        """
+        checked = checked_stamps(stamps)
+        if tensor.shape[:2] != checked.step.shape:
+            rule = "$stamps must have a $step for each row and step of the tensor, (lanes, steps)"
+            raise RuleError("stamps", rule, f"shape {checked.step.shape} for a tensor of shape {tuple(tensor.shape)}")
+        self._calls.stand(tensor, checked)
+
+    def reach(
+        self,
+        layer: str | None = None,
+        lag: int | None = None,
+        *,
+        vocabulary_size: int | None = None,
+        max_lag: int = DEFAULT_MAX_LAG,
+    ) -> Reach | None:
+        """What the rows of a layer had read in training, as `reach` says it, from what was seen alone.
+
+        A row begins where its state was empty, made by the model or left by another layer, and goes on where it was
+        left by an earlier call, in whichever row. Steps count from where a row begins, unless stamps were given.
+
+        >>> import torch
+        >>> lstm, state = torch.nn.LSTM(2, 3), None
+        >>> series = torch.randn(40, 5, 2)
+        >>> with watch(lstm) as seen:
+        ...     for begin in (0, 10, 20):
+        ...         output, state = lstm(series[begin : begin + 4], state)
+        >>> seen.reach(lag=6).gaps, seen.reach(lag=6).reachable_share
+        ({0: 45, 6: 10}, 0.0)
+
+        Args:
+            layer: Its dotted name, as the findings have it; None: the only one.
+            lag: As of `reach`.
+            vocabulary_size: As of `reach`.
+            max_lag: As of `reach`.
+
+        Returns:
+            The reach over the calls that were watched; None where it is unknown.
+
+        Raises:
+            RuleError: If there is no such layer, or several and none is named, or as of `reach`.
+        """
+        own = self._calls_of(number_of(layer, self._names()))
+        try:
+            return reach_seen(own, self._calls, lag, vocabulary_size, max_lag)
+        except UnknownError:
+            return None
 
     def to_dict(self) -> dict[str, Any]:
         """Findings and what is unknown, ready for JSON; what is intended too, where something may be."""
@@ -160,6 +242,14 @@ class Watch:
     def _ask_whether_over(self) -> None:
         if self._when_over is not None and self._calls.is_over():
             self._when_over()
+
+    def _reaches(self) -> list[str]:
+        """For each layer a sentence on its reach and horizon, where they are known."""
+        names = enumerate(self._names())
+        return [words for number, name in names for words in reach_in_words(name, self._calls_of(number), self._calls)]
+
+    def _calls_of(self, layer: int) -> list[Call]:
+        return [call for call in self._calls.calls if call.layer == layer]
 
     def _leave(self, module: nn.Module, inputs: tuple[Any, ...], *named_and_output: Any) -> None:
         # Where a module has raised, torch leaves out the named arguments.
@@ -208,6 +298,10 @@ def _kind_of(call: Call) -> str:
     if call.entering.known():
         return "carried"
     return "made" if call.entering.has_graph else "unknown"
+
+
+def _said(finding: Finding) -> str:
+    return f"{finding.kind} in {finding.module}: {finding.sentence}"
 
 
 def watch(model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES, intended: Sequence[str] = ()) -> Watch:

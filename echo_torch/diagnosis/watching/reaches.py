@@ -1,0 +1,86 @@
+"""Reach and horizon of a layer, from its calls alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from echo_torch.diagnosis.data_path.explaining import reach_lines
+from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach, reach
+from echo_torch.diagnosis.watching.calls import Call, Calls
+from echo_torch.diagnosis.watching.hand_overs import origins_of
+from echo_torch.diagnosis.watching.observed import Observed, UnknownError
+from echo_torch.errors import RuleError, suggest
+
+
+def reach_seen(own: Sequence[Call], seen: Calls, lag: int | None, vocabulary_size: int | None, max_lag: int) -> Reach:
+    """What the rows of a layer had read, as of `reach`, over the calls that were watched.
+
+    Raises:
+        UnknownError: If it cannot be said.
+        RuleError: As of `reach`.
+    """
+    chunks = Observed(own, seen).chunks
+    if not chunks:
+        raise UnknownError("it was not called in training")
+    stamps = [chunk.stamps() for chunk in chunks]
+    found = reach(
+        stamps, lag, vocabulary_size=vocabulary_size, max_lag=max_lag, is_repeated=False, stamps=lambda one: one
+    )
+    if any(chunk.has_moved for chunk in chunks):  # of the lanes some have nothing to read in each chunk
+        rows = Counter(len(chunk.lanes) for chunk in chunks)
+        found = replace(found, rows=dict(sorted(rows.items())), row_changes=0, first_row_change=None)
+    return replace(found, is_whole=seen.first_skipped is None)
+
+
+def steps_of_a_gradient(own: Sequence[Call], seen: Calls) -> int | None:
+    """How many steps a gradient goes back at most: those of the calls through which the state's graph leads.
+
+    Returns:
+        None where it is unknown, or where the graph leads into an earlier call of the whole model.
+    """
+    steps: dict[int, int] = {}  # of each call, back to where its graph begins
+    for call in own:
+        if not call.trains:
+            continue
+        if call.standing is None:
+            return None
+        steps[call.number] = call.standing.num_steps
+        before = [seen.calls[origin.call] for _, origin in origins_of(call)] if call.entering.has_graph else []
+        for one in before:
+            if one.layer == call.layer and one.root != call.root:
+                return None
+        steps[call.number] += max((steps.get(one.number, 0) for one in before), default=0)
+    return max(steps.values(), default=None)
+
+
+def reach_in_words(name: str, own: Sequence[Call], seen: Calls) -> list[str]:
+    """A sentence on reach and horizon, in the words of `reach`; none where the reach is unknown."""
+    try:
+        found = reach_seen(own, seen, None, None, DEFAULT_MAX_LAG)
+    except UnknownError:
+        return []
+    said = [line for line in reach_lines(found) if line.startswith(("gap: ", "reachable lags: "))]
+    if (steps := steps_of_a_gradient(own, seen)) is not None:
+        said.append(f"horizon: {steps:,} step{'' if steps == 1 else 's'}")
+    return [f"{name}: {'; '.join(said)}."]
+
+
+def number_of(layer: str | None, names: Sequence[str]) -> int:
+    """The number of a layer, by its name.
+
+    Raises:
+        RuleError: If there is no such layer, or several and none is named.
+    """
+    if layer is None and len(names) == 1:
+        return 0
+    if names.count(layer or "") == 1:
+        return names.index(layer or "")
+    if not names:
+        rule, reason = "$layer must be a recurrent layer that was called", "and none was"
+        raise RuleError("layer", rule, repr(layer), reason=reason, way_out="train inside of `watch`, then ask")
+    known = ", ".join(names)
+    rule = "$layer must name one of the recurrent layers that were called"
+    way_out = f"they are {known}{suggest(layer, names) if layer else ''}"
+    raise RuleError("layer", rule, repr(layer), way_out=way_out)
