@@ -16,6 +16,7 @@ from echo_torch.diagnosis.watching.findings import Finding, checked_kinds, findi
 from echo_torch.diagnosis.watching.hand_overs import HandOvers
 from echo_torch.diagnosis.watching.observed import UnknownError
 from echo_torch.diagnosis.watching.reaches import number_of, reach_in_words, reach_seen
+from echo_torch.diagnosis.watching.tracks import SeenCall, tracks_of
 from echo_torch.errors import RuleError
 
 DEFAULT_UPDATES = 50
@@ -187,6 +188,22 @@ class Watch:
     def to_dict(self) -> dict[str, Any]:
         """Findings and what is unknown, ready for JSON."""
         return {"findings": [finding.to_dict() for finding in self.findings], "unknown": self.unknown}
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the recurrent layers that were called, in the order of their first calls."""
+        return self._names()
+
+    def tracks(self, layer: str | None = None) -> list[SeenCall]:
+        """The calls of a layer that were watched, row by row: what a picture of them shows.
+
+        Args:
+            layer: As of `reach`.
+
+        Raises:
+            RuleError: As of `reach`.
+        """
+        return tracks_of(self._calls_of(number_of(layer, self._names())), self._calls)
 
     def _all_findings(self) -> list[Finding]:
         return findings_of(self._calls, self._names())
