@@ -32,6 +32,7 @@ class StateWatch(StateWatchBody, Callback):
             followed back to where they come from, as far as that is possible.
 
     Attributes:
+        seen: The watch over the last fit, with `reach` and all that `watch` tells; None before the first.
         findings: The faults that were seen in the last fit.
         intended: Findings of kinds that are meant to be so.
         unknown: What could not be seen, in sentences.

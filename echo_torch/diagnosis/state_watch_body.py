@@ -46,6 +46,11 @@ class StateWatchBody(_Callback):
         self._ranks = (0, 1)  # this one, and how many
 
     @property
+    def seen(self) -> Watch | None:
+        """The watch over the last fit, also while it runs; None before the first."""
+        return self._watch
+
+    @property
     def findings(self) -> list[Finding]:
         """The faults that were seen in the last fit."""
         return [] if self._watch is None else self._watch.findings

@@ -1,44 +1,28 @@
-"""Pictures; the only part that draws."""
+"""Pictures of runs and of what their data path allows."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import log
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from echo_torch.data.chunk import NOT_ASKED, Chunk
 from echo_torch.experiments.configuration import Configuration
-from echo_torch.files import whole_file
 from echo_torch.intervals import wilson_interval
+from echo_torch.lab.drawing import MISSING, READ, new_figure, own_settings, save_figure
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.lab.tables import size_axis
 
 
-@contextlib.contextmanager
-def _own_settings() -> Iterator[None]:
-    """Matplotlib as it is by itself: no settings of a user's or a directory's own, which may need LaTeX or a screen."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        yield
-
-
-def _figure(width: float, height: float) -> Figure:
-    # Not pyplot's, which would choose a window system, and keep every figure.
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-@_own_settings()
+@own_settings()
 def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
     """Draw a run into curve.png: loss and accuracy over the training, and what the evaluation found by chunk.
 
@@ -48,7 +32,7 @@ def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
     """
     metrics = run.read_metrics()
     chance = 1 / configuration.vocabulary_size
-    figure = _figure(10, 5)
+    figure = new_figure(10, 5)
     grid = figure.add_gridspec(2, 2, width_ratios=(1.7, 1))
     lower = figure.add_subplot(grid[1, 0])
     upper, right = figure.add_subplot(grid[0, 0], sharex=lower), figure.add_subplot(grid[:, 1])
@@ -74,7 +58,7 @@ def draw_curve(run: RunDirectory, configuration: Configuration) -> None:
     if (most := configuration.reading.max_chunks_told_apart) is not None:
         right.set_xlabel(f"chunk since the reset ({most}: and all later)")
     figure.suptitle(_title(configuration))
-    _save(figure, run.curve)
+    save_figure(figure, run.curve)
 
 
 def draw_by_chunk(axes: Axes, result: Mapping[str, Any]) -> None:
@@ -108,7 +92,7 @@ def draw_by_chunk(axes: Axes, result: Mapping[str, Any]) -> None:
     axes.legend(loc="best", fontsize="small")
 
 
-@_own_settings()
+@own_settings()
 def draw_side_by_side(runs: Sequence[RunDirectory], path: str | Path) -> None:
     """Draw the accuracy of several runs over their training, a panel for each, into one picture.
 
@@ -116,7 +100,7 @@ def draw_side_by_side(runs: Sequence[RunDirectory], path: str | Path) -> None:
         runs: Finished runs.
         path: The PNG file.
     """
-    figure = _figure(3.6 * len(runs), 3)
+    figure = new_figure(3.6 * len(runs), 3)
     panels = figure.subplots(1, len(runs), sharey=True, squeeze=False)
     for axes, run in zip(panels[0], runs, strict=True):
         configuration, metrics = run.read_saved()[0], run.read_metrics()
@@ -126,12 +110,7 @@ def draw_side_by_side(runs: Sequence[RunDirectory], path: str | Path) -> None:
         axes.grid(alpha=0.3)
     panels[0][0].set_ylabel("accuracy in training")
     panels[0][0].legend(loc="center right")
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    with whole_file(path) as file:
-        figure.savefig(file, format="png", dpi=120)
+    save_figure(figure, path)
 
 
 def _marker(metrics: dict[str, list[float]]) -> str:
@@ -142,12 +121,12 @@ def _title(c: Configuration) -> str:
     return f"{c.mode}: lag {c.reading.lag}, {c.vocabulary_size} symbols, seed {c.seed}"
 
 
-_READ, _ASKED, _MISSING = "0.92", "#1b7837", "#b2182b"
+_ASKED = "#1b7837"
 _EXAMPLE = "#d95f02"
 _MAX_LANES, _MAX_COLUMNS, _MAX_CHUNKS = 8, 24, 5
 
 
-@_own_settings()
+@own_settings()
 def draw_reach(chunks: Sequence[Chunk], lag: int, path: str | Path, *, title: str = "") -> None:
     """Draw what each row of the batch reads, where it jumps, and whether it has read what it is asked for.
 
@@ -167,7 +146,7 @@ def draw_reach(chunks: Sequence[Chunk], lag: int, path: str | Path, *, title: st
     num_steps = min(num_steps, _MAX_COLUMNS)
     pitch = num_steps + 1.2  # columns of a chunk and the space between chunks
     width = max(7.0, 0.62 * pitch * len(chunks) + 1.6)
-    figure = _figure(width, 0.85 * num_lanes + 2.1)
+    figure = new_figure(width, 0.85 * num_lanes + 2.1)
     axes = figure.subplots()
     seen: list[set[tuple[int, int]]] = [set() for _ in range(num_lanes)]
     last: list[tuple[int, int] | None] = [None] * num_lanes
@@ -209,30 +188,30 @@ def draw_reach(chunks: Sequence[Chunk], lag: int, path: str | Path, *, title: st
     for side in axes.spines.values():
         side.set_visible(False)
     keys: list[Artist] = [
-        Patch(facecolor=_READ, edgecolor="0.3", label="step read"),
+        Patch(facecolor=READ, edgecolor="0.3", label="step read"),
         *_key_to_missing(chunks),
         Line2D([], [], color=_ASKED, marker="$\\checkmark$", linestyle="", label="asked, and read by this row before"),
-        Line2D([], [], color=_MISSING, marker="x", linestyle="", label="asked, but never read by this row"),
+        Line2D([], [], color=MISSING, marker="x", linestyle="", label="asked, but never read by this row"),
         Line2D([], [], color="0.55", label="state goes on without a gap"),
-        Line2D([], [], color=_MISSING, linestyle="--", label="state jumps (+: steps skipped, -: read again)"),
+        Line2D([], [], color=MISSING, linestyle="--", label="state jumps (+: steps skipped, -: read again)"),
         Line2D([], [], color="0.1", linewidth=3, label="state reset"),
     ]
     figure.legend(handles=keys + example, loc="outside lower center", ncols=2, fontsize="small", frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 _LOST: dict[str, Any] = {"facecolor": "white", "edgecolor": "0.6", "linestyle": ":"}  # a step without its symbol
 
 
 def _draw_cell(axes: Axes, x: float, lane: int, step: int, is_read: bool) -> None:
-    style = {"facecolor": _READ, "edgecolor": "0.3"} if is_read else _LOST
+    style = {"facecolor": READ, "edgecolor": "0.3"} if is_read else _LOST
     axes.add_patch(Rectangle((x - 0.45, lane - 0.3), 0.9, 0.42, **style))
     color = "black" if is_read else "0.6"
     axes.text(x, lane - 0.09, str(step), ha="center", va="center", fontsize=10, color=color)
 
 
 def _draw_question(axes: Axes, x: float, lane: int, asked: int, has_read: bool) -> None:
-    mark, color = ("\u2713", _ASKED) if has_read else ("\u2717", _MISSING)
+    mark, color = ("\u2713", _ASKED) if has_read else ("\u2717", MISSING)
     axes.text(x, lane + 0.29, f"{asked}? {mark}", ha="center", va="center", fontsize=8.5, color=color, weight="bold")
 
 
@@ -254,9 +233,9 @@ def _draw_hand_over(
     if gap == 0:
         axes.plot([begin, x - 0.45], [y, y], color="0.55", linewidth=1.5, zorder=0)
         return
-    axes.plot([begin, x - 0.45], [y, y], color=_MISSING, linewidth=1.5, linestyle="--", zorder=0)
+    axes.plot([begin, x - 0.45], [y, y], color=MISSING, linewidth=1.5, linestyle="--", zorder=0)
     label = "other" if gap is None else f"{gap:+d}"
-    axes.text((begin + x - 0.45) / 2, lane - 0.4, label, ha="center", va="center", fontsize=8, color=_MISSING)
+    axes.text((begin + x - 0.45) / 2, lane - 0.4, label, ha="center", va="center", fontsize=8, color=MISSING)
 
 
 def _draw_example(
@@ -275,7 +254,7 @@ def _draw_example(
     return []
 
 
-@_own_settings()
+@own_settings()
 def draw_comparison(rows: Sequence[dict[str, Any]], runs: dict[str, list[RunDirectory]], path: str | Path) -> None:
     """Draw the learning curve of every arm, all seeds, with ceiling and chance.
 
@@ -286,7 +265,7 @@ def draw_comparison(rows: Sequence[dict[str, Any]], runs: dict[str, list[RunDire
     """
     num_columns = min(4, len(rows))
     num_rows = -(-len(rows) // num_columns)
-    figure = _figure(3.1 * num_columns, 2.6 * num_rows + 0.5)
+    figure = new_figure(3.1 * num_columns, 2.6 * num_rows + 0.5)
     panels = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False)
     for axes, row in zip(panels.flat, rows, strict=False):
         for run in runs[row["arm"]]:
@@ -304,10 +283,10 @@ def draw_comparison(rows: Sequence[dict[str, Any]], runs: dict[str, list[RunDire
     handles, labels = panels[0, 0].get_legend_handles_labels()
     seed = Line2D([], [], color="C0", alpha=0.6, label="one seed")
     figure.legend(handles=[seed, *handles], labels=["one seed", *labels], loc="outside upper center", ncols=3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-@_own_settings()
+@own_settings()
 def draw_reach_by_horizon(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
     """Draw the arms in the 2 x 2 of reach by horizon: whether an answer was read, and whether a gradient gets there.
 
@@ -315,7 +294,7 @@ def draw_reach_by_horizon(rows: Sequence[dict[str, Any]], path: str | Path) -> N
         rows: As `comparison.compare` makes them.
         path: The PNG file.
     """
-    figure = _figure(8, 4.6)
+    figure = new_figure(8, 4.6)
     axes = figure.subplots()
     cells: dict[tuple[bool, bool], list[str]] = {}
     for row in rows:
@@ -335,10 +314,10 @@ def draw_reach_by_horizon(rows: Sequence[dict[str, Any]], path: str | Path) -> N
     axes.set_yticks([0.5, 1.5], ["answer never\nread by the row", "answer read\nby the row"])
     axes.set(xlabel="horizon", ylabel="reach", title="accuracy on fresh sequences, mean over seeds")
     axes.tick_params(length=0)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-@_own_settings()
+@own_settings()
 def draw_map(
     grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
 ) -> None:
@@ -352,7 +331,7 @@ def draw_map(
     """
     lags, chunks, rates = (grid_axes[name] for name in ("lag", "chunk", "learning_rate"))
     by_place = {(cell["learning_rate"], cell["lag"], cell["chunk"]): cell["accuracy"] for cell in cells}
-    figure = _figure(max(5.5, (0.58 * len(chunks) + 0.5) * len(rates) + 1.6), max(3.2, 0.6 * len(lags) + 1.9))
+    figure = new_figure(max(5.5, (0.58 * len(chunks) + 0.5) * len(rates) + 1.6), max(3.2, 0.6 * len(lags) + 1.9))
     panels = figure.subplots(1, len(rates), sharey=True, squeeze=False)
     for panel, rate in zip(panels[0], rates, strict=True):
         table = [[by_place[rate, lag, chunk] for chunk in chunks] for lag in lags]
@@ -375,10 +354,10 @@ def draw_map(
     colors.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "25", "50", "75", "100"])
     figure.legend(handles=[staircase], loc="outside lower center", frameon=False)
     figure.suptitle(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-@_own_settings()
+@own_settings()
 def draw_map_seeds(
     grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
 ) -> None:
@@ -394,7 +373,7 @@ def draw_map_seeds(
     by_place = {(cell["learning_rate"], cell["lag"], cell["chunk"]): cell["accuracies"] for cell in cells}
     num_columns = min(3, len(lags))
     num_rows = -(-len(lags) // num_columns)
-    figure = _figure(3.4 * num_columns + 1.4, 2.7 * num_rows + 0.7)
+    figure = new_figure(3.4 * num_columns + 1.4, 2.7 * num_rows + 0.7)
     panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
     for panel, lag in zip(panels.flat, lags, strict=False):
         for number, rate in enumerate(rates):
@@ -416,10 +395,10 @@ def draw_map_seeds(
     found = dict(zip(*reversed(panels[0, 0].get_legend_handles_labels()), strict=True))
     figure.legend(found.values(), found.keys(), loc="outside right center", title="learning rate")
     figure.suptitle(title, fontsize=11)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-@_own_settings()
+@own_settings()
 def draw_lags(
     grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
 ) -> None:
@@ -433,7 +412,7 @@ def draw_lags(
     """
     size_name = size_axis(grid_axes)
     lags, sizes, carries = (grid_axes[name] for name in ("lag", size_name, "carry"))
-    figure = _figure(10, 4.2)
+    figure = new_figure(10, 4.2)
     left, right = figure.subplots(1, 2)
     for number, (size, carry) in enumerate(itertools.product(sizes, carries)):
         line = [cell for cell in cells if (cell[size_name], cell["carry"]) == (size, carry)]
@@ -464,4 +443,4 @@ def draw_lags(
         panel.grid(alpha=0.3)
     figure.suptitle(title)
     figure.legend(loc="outside right center", title=size_name.replace("_", " "))
-    _save(figure, path)
+    save_figure(figure, path)

@@ -18,6 +18,7 @@ from echo_torch.diagnosis.watching.hand_overs import HandOvers
 from echo_torch.diagnosis.watching.kinds import check_kinds
 from echo_torch.diagnosis.watching.observed import UnknownError
 from echo_torch.diagnosis.watching.reaches import number_of, reach_in_words, reach_seen
+from echo_torch.diagnosis.watching.tracks import SeenCall, tracks_of
 from echo_torch.errors import RuleError
 
 DEFAULT_UPDATES = 50
@@ -220,6 +221,22 @@ class Watch:
         if self._intended:
             found["intended"] = [finding.to_dict() for finding in self.intended]
         return found
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the recurrent layers that were called, in the order of their first calls."""
+        return self._names()
+
+    def tracks(self, layer: str | None = None) -> list[SeenCall]:
+        """The calls of a layer that were watched, row by row: what a picture of them shows.
+
+        Args:
+            layer: As of `reach`.
+
+        Raises:
+            RuleError: As of `reach`.
+        """
+        return tracks_of(self._calls_of(number_of(layer, self._names())), self._calls)
 
     def _all_findings(self) -> list[Finding]:
         return findings_of(self._calls, self._names())
