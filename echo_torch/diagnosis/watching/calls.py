@@ -61,6 +61,8 @@ class Call:
         reached: How many optimiser steps had been made when a gradient first came back to it; None: none has yet.
         reaches_back: Of each gradient that has gone through the state that enters it to a call that had one before: the
             optimiser steps that had been made when that call had its first, and now.
+        is_exchanged: Whether a view has exchanged axes of what it reads without moving the values.
+        takes_last_row: Whether the last row of its output has been taken alone.
     """
 
     number: int
@@ -74,6 +76,8 @@ class Call:
     standing: Standing | None = None
     reached: int | None = None
     reaches_back: list[tuple[int, int]] = field(default_factory=list)
+    is_exchanged: bool = False
+    takes_last_row: bool = False
 
 
 @dataclass
@@ -151,7 +155,10 @@ class Calls:
         if isinstance(read, Tensor):
             call.standing = standing_of(module, read, self.places)
             self._note_arrays(call)
+            call.is_exchanged = self.places.layouts.is_exchanged(read)
         features = output[0] if isinstance(module, nn.RNNBase) and output is not None else None
+        if isinstance(features, Tensor) and features.ndim == 3 and num_rows > 1:
+            self._listen_to_rows(call, features, 0 if getattr(module, "batch_first", False) else 1)
         features = features.data if isinstance(features, PackedSequence) else features
         self._listen(call, given, [*fields, features])
 
@@ -257,6 +264,14 @@ class Calls:
 
         for tensor in _with_graph(given) if before and torch.is_grad_enabled() else ():
             self._hook(tensor, reach_back)
+
+    def _listen_to_rows(self, call: Call, output: Tensor, axis: int) -> None:
+        """Notice if the last row of an output is taken alone."""
+
+        def notice() -> None:
+            call.takes_last_row = True
+
+        self.places.layouts.give(output, axis, notice)
 
     def _hook(self, tensor: Tensor, notice: Callable[[Tensor], None]) -> None:
         self._handles.append(tensor.register_hook(notice))  # type: ignore[no-untyped-call]

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
+from echo_torch.diagnosis.watching.layouts import Layouts
+
 ARRAY = 2**40  # a place is the number of its array times this, and the position in it
 _MOST_VALUES = 2**20  # of a tensor whose places are followed
 
@@ -40,11 +42,13 @@ class Places(TorchFunctionMode):
 
     Attributes:
         is_paused: Whether nothing is followed: while an optimiser works, and when all has been watched.
+        layouts: What is done to axes.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.is_paused = False
+        self.layouts = Layouts()
         self._is_open = False
         self._places: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
         self._arrays: dict[int, int] = {}  # their numbers, by the addresses of their storages
@@ -136,16 +140,21 @@ class Places(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in _MOVES:
             if isinstance(result, (Tensor, tuple, list)):
+                self.layouts.move(name, args, result)
                 swapped, swapped_by_name = self._swapped(args, kwargs)
-                self._keep(result, func(*swapped, **swapped_by_name))
+                places = func(*swapped, **swapped_by_name)
+                self._keep(result, places)
+                self.layouts.stack(name, args, kwargs, result, places)
                 if any(id(tensor) in self._made for tensor in _tensors_in([*args, *kwargs.values()])):
                     self._made.update(map(id, _tensors_in([result])))
         elif name in _LOOKUPS:
             places = self._needed(args[0] if args else kwargs["input"])
             self._keep(result, places.unsqueeze(-1).expand(result.shape))
+            self.layouts.treat([*args, *kwargs.values()], result)
         else:
             output = result[0] if name in _VECTORS and isinstance(result, tuple) else result
             if isinstance(output, Tensor) and output.ndim:
+                self.layouts.treat([*args, *kwargs.values()], output)
                 self._follow_values(name, [*args, *kwargs.values()], output)
 
     def _follow_values(self, name: str, given: Iterable[Any], result: Tensor) -> None:

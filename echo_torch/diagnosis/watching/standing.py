@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from echo_torch.diagnosis.watching.places import ARRAY, Places
 
+_MOST_STEPS = 2**15  # of a call whose grid is kept
+
 
 class Standing(NamedTuple):
     """Where the rows of a call stand: the places of the first feature of each step.
@@ -17,12 +19,14 @@ class Standing(NamedTuple):
         last: Of each lane, the last place.
         stride: From one step to the next, where that is the same for all; None: other strides, or one step alone.
         width: From the first feature of a step to behind its last.
+        grid: (lanes, steps), the place of each step; None of a cell, or of very many.
     """
 
     first: list[int]
     last: list[int]
     stride: int | None
     width: int
+    grid: Tensor | None = None
 
 
 def standing_of(layer: nn.Module, read: Tensor, places: Places) -> Standing | None:
@@ -37,7 +41,9 @@ def standing_of(layer: nn.Module, read: Tensor, places: Places) -> Standing | No
     steps = found[..., 0]
     strides = set((steps[:, 1:] - steps[:, :-1]).flatten().tolist())
     width = int((found[..., -1] - steps).max()) + 1
-    return Standing(steps[:, 0].tolist(), steps[:, -1].tolist(), strides.pop() if len(strides) == 1 else None, width)
+    stride = strides.pop() if len(strides) == 1 else None
+    grid = steps.clone() if steps.shape[1] > 1 and steps.numel() <= _MOST_STEPS else None
+    return Standing(steps[:, 0].tolist(), steps[:, -1].tolist(), stride, width, grid)
 
 
 def array_of(place: int) -> int:
