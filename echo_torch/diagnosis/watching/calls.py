@@ -30,6 +30,7 @@ class Entering:
         origins: Of each field and lane, where it comes from; None where no call has left it, or it is zero.
         empty_lanes: Lanes that are zero in all fields.
         has_graph: Whether a gradient would go back through it.
+        strange: What a state of training is that no call has left, as far as it is known: a key of `foreign.WORDS`.
     """
 
     is_given: bool = False
@@ -38,6 +39,7 @@ class Entering:
     origins: list[list[Origin | None]] = field(default_factory=list)
     empty_lanes: list[int] = field(default_factory=list)
     has_graph: bool = False
+    strange: str | None = None
 
     def known(self) -> list[Origin]:
         """Where lanes come from, as far as it is known."""
@@ -220,6 +222,11 @@ class Calls:
             entering=self._entering(layer, given, axis),
         )
         self.calls.append(call)
+        entering, strangers = call.entering, self.places.strangers
+        if call.trains and entering.is_filled and not entering.known() and not entering.has_graph:
+            entering.strange = strangers.what(layer, call.root, fields_of(given), axis)
+        if call.trains:
+            strangers.leave(layer, call.root, left)
         self._lanes.leave(call.number, [rows_of(tensor, axis) for tensor in left if tensor.ndim == axis + 2])
         return call
 

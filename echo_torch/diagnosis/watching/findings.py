@@ -10,6 +10,7 @@ from typing import Any
 from echo_torch.diagnosis.data_path.reaching import is_shuffled
 from echo_torch.diagnosis.watching.axes import axes_in, order_in
 from echo_torch.diagnosis.watching.calls import Call, Calls
+from echo_torch.diagnosis.watching.foreign import WORDS, foreign_in
 from echo_torch.diagnosis.watching.hand_overs import OTHER, HandOvers
 
 _NEARLY_ALL = 0.9  # of the steps inside a chunk: a truncation by plan cuts fewer; of rows: some begin anew
@@ -38,6 +39,8 @@ KINDS = {
     "is shorter a state of its own, or leave its last rows unused.",
     "fields-swapped": "In {count} of {of} calls the hidden state enters where the cells belong, or the cells where the "
     "hidden state does. Hand them on in the order in which they came, (h, c).",
+    "foreign-state": "At {count} of {of} beginnings the state is none that a call has left: it is {what}. Hand on what "
+    "the call before left, row by row, or begin with zeros or with a state that is learned.",
     "validation-leak": "At {count} of {of} changes from evaluation to training the training goes on with the state "
     "that the evaluation left. Keep a state for each, or put the training's back afterwards.",
     "not-detached": "In {count} of {of} updates a gradient goes through the state into an earlier update: the state is "
@@ -83,6 +86,7 @@ def findings_of(seen: Calls, names: Sequence[str]) -> list[Finding]:
         own = [call for call in calls if call.layer == number]
         laid_out = _of_layout(name, own, seen)
         found += laid_out or _of_places(name, HandOvers(own, seen))  # mixed rows go on nowhere
+        found += _of_strangers(name, own)
         for kind, look in _LOOKS.items():
             count, of = look(own, calls)
             if count:
@@ -97,6 +101,16 @@ def _of_layout(name: str, own: Sequence[Call], seen: Calls) -> list[Finding]:
         if count:
             return [Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of))]
     return []
+
+
+def _of_strangers(name: str, own: Sequence[Call]) -> list[Finding]:
+    """States that enter where the whole model begins, and that no call has left."""
+    firsts = {call.root: call.entering.strange for call in reversed(own) if call.trains}
+    word, count = foreign_in(list(firsts.values()))
+    if not count:
+        return []
+    kind, of = "foreign-state", len(firsts)
+    return [Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of, what=WORDS[word]))]
 
 
 def _of_places(name: str, rows: HandOvers) -> list[Finding]:

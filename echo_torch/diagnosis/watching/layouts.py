@@ -9,35 +9,16 @@ from __future__ import annotations
 
 import itertools
 import math
-import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from torch import Tensor
+
+from echo_torch.diagnosis.watching.marks import Marks
 
 _VIEWS = {"view", "reshape", "view_as", "reshape_as", "flatten", "unflatten"}
 _STACKS = {"stack", "cat", "concat", "vstack", "unfold"}
 _MOST_PIECES = 2**16  # that are remembered
-
-Mark = TypeVar("Mark")
-
-
-class _Marks(Generic[Mark]):
-    """A mark for each of some tensors, as long as they live."""
-
-    def __init__(self) -> None:
-        self._marks: dict[int, tuple[weakref.ref[Tensor], Mark]] = {}
-
-    def set(self, tensor: Tensor, mark: Mark) -> None:
-        key = id(tensor)
-        self._marks[key] = weakref.ref(tensor, lambda _: self._marks.pop(key, None)), mark
-
-    def of(self, tensor: Any) -> Mark | None:
-        found = self._marks.get(id(tensor))
-        return found[1] if found is not None and found[0]() is tensor else None
-
-    def __len__(self) -> int:
-        return len(self._marks)
 
 
 class _Viewed(NamedTuple):
@@ -63,8 +44,8 @@ class Layouts:
 
     def __init__(self) -> None:
         self.pieces: set[tuple[int, int, int]] = set()
-        self._viewed: _Marks[_Viewed] = _Marks()
-        self._outputs: _Marks[_Output] = _Marks()
+        self._viewed: Marks[_Viewed] = Marks()
+        self._outputs: Marks[_Output] = Marks()
 
     def is_exchanged(self, tensor: Tensor) -> bool:
         """Whether axes of a tensor have been exchanged without its values."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
+from echo_torch.diagnosis.watching.foreign import Strangers
 from echo_torch.diagnosis.watching.layouts import Layouts
 
 ARRAY = 2**40  # a place is the number of its array times this, and the position in it
@@ -43,12 +44,14 @@ class Places(TorchFunctionMode):
     Attributes:
         is_paused: Whether nothing is followed: while an optimiser works, and when all has been watched.
         layouts: What is done to axes.
+        strangers: What states are that no call has left.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.is_paused = False
         self.layouts = Layouts()
+        self.strangers = Strangers()
         self._is_open = False
         self._places: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
         self._arrays: dict[int, int] = {}  # their numbers, by the addresses of their storages
@@ -138,6 +141,7 @@ class Places(TorchFunctionMode):
 
     def _follow(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         name = getattr(func, "__name__", "")
+        self.strangers.draw(name, args, result)
         if name in _MOVES:
             if isinstance(result, (Tensor, tuple, list)):
                 self.layouts.move(name, args, result)
