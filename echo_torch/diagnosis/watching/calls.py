@@ -31,6 +31,7 @@ class Entering:
         origins: Of each field and lane, where it comes from; None where no call has left it, or it is zero.
         empty_lanes: Lanes that are zero in all fields.
         has_graph: Whether a gradient would go back through it.
+        strange: What a state of training is that no call has left, as far as it is known: a key of `foreign.WORDS`.
     """
 
     is_given: bool = False
@@ -39,6 +40,7 @@ class Entering:
     origins: list[list[Origin | None]] = field(default_factory=list)
     empty_lanes: list[int] = field(default_factory=list)
     has_graph: bool = False
+    strange: str | None = None
 
     def known(self) -> list[Origin]:
         """Where lanes come from, as far as it is known."""
@@ -63,6 +65,8 @@ class Call:
         reached: How many optimiser steps had been made when a gradient first came back to it; None: none has yet.
         reaches_back: Of each gradient that has gone through the state that enters it to a call that had one before: the
             optimiser steps that had been made when that call had its first, and now.
+        is_exchanged: Whether a view has exchanged axes of what it reads without moving the values.
+        takes_last_row: Whether the last row of its output has been taken alone.
     """
 
     number: int
@@ -77,6 +81,8 @@ class Call:
     told: CheckedStamps | None = None
     reached: int | None = None
     reaches_back: list[tuple[int, int]] = field(default_factory=list)
+    is_exchanged: bool = False
+    takes_last_row: bool = False
 
 
 @dataclass
@@ -165,7 +171,10 @@ class Calls:
             steps = steps_of(module, read, self.places)
             call.standing = None if steps is None else standing_of(steps, self.places)
             self._note_arrays(call)
+            call.is_exchanged = isinstance(read, Tensor) and self.places.layouts.is_exchanged(read)
         features = output[0] if isinstance(module, nn.RNNBase) and output is not None else None
+        if isinstance(features, Tensor) and features.ndim == 3 and num_rows > 1:
+            self._listen_to_rows(call, features, 0 if getattr(module, "batch_first", False) else 1)
         features = features.data if isinstance(features, PackedSequence) else features
         self._listen(call, given, [*fields, features])
 
@@ -238,6 +247,11 @@ class Calls:
             told=self._told,
         )
         self.calls.append(call)
+        entering, strangers = call.entering, self.places.strangers
+        if call.trains and entering.is_filled and not entering.known() and not entering.has_graph:
+            entering.strange = strangers.what(layer, call.root, fields_of(given), axis)
+        if call.trains:
+            strangers.leave(layer, call.root, left)
         self._lanes.leave(call.number, [rows_of(tensor, axis) for tensor in left if tensor.ndim == axis + 2])
         return call
 
@@ -282,6 +296,14 @@ class Calls:
 
         for tensor in _with_graph(given) if before and torch.is_grad_enabled() else ():
             self._hook(tensor, reach_back)
+
+    def _listen_to_rows(self, call: Call, output: Tensor, axis: int) -> None:
+        """Notice if the last row of an output is taken alone."""
+
+        def notice() -> None:
+            call.takes_last_row = True
+
+        self.places.layouts.give(output, axis, notice)
 
     def _hook(self, tensor: Tensor, notice: Callable[[Tensor], None]) -> None:
         self._handles.append(tensor.register_hook(self._guarded(notice)))  # type: ignore[no-untyped-call]

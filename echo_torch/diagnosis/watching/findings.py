@@ -8,13 +8,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from echo_torch.diagnosis.data_path.reaching import is_shuffled
+from echo_torch.diagnosis.watching.axes import axes_in, order_in
 from echo_torch.diagnosis.watching.calls import Call, Calls
+from echo_torch.diagnosis.watching.foreign import WORDS, foreign_in
 from echo_torch.diagnosis.watching.hand_overs import OTHER, HandOvers
 
 _NEARLY_ALL = 0.9  # of the steps inside a chunk: a truncation by plan cuts fewer; of rows: some begin anew
 _FEW = 5  # rows that go on by chance
 
 KINDS = {
+    "axes": "In {count} of {of} calls the layer takes the rows of the batch for its steps. Build it with batch_first "
+    "as the batch is laid out: True for (rows, steps, features), False for (steps, rows, features).",
+    "order": "In {count} of {of} calls the steps that the layer reads in one row come from several rows: a view or a "
+    "reshape has exchanged two axes and left the values where they were. Exchange them by transpose or permute.",
     "lanes-moved": "At {count} of {of} hand-overs a row goes on where another row of the batch before stopped, but its "
     "state is that of its own row: the sequences have moved to other rows and the states stayed. Keep each sequence in "
     "its row, or move the rows of the state along: state.index_select(1, rows).",
@@ -33,6 +39,8 @@ KINDS = {
     "is shorter a state of its own, or leave its last rows unused.",
     "fields-swapped": "In {count} of {of} calls the hidden state enters where the cells belong, or the cells where the "
     "hidden state does. Hand them on in the order in which they came, (h, c).",
+    "foreign-state": "At {count} of {of} beginnings the state is none that a call has left: it is {what}. Hand on what "
+    "the call before left, row by row, or begin with zeros or with a state that is learned.",
     "validation-leak": "At {count} of {of} changes from evaluation to training the training goes on with the state "
     "that the evaluation left. Keep a state for each, or put the training's back afterwards.",
     "not-detached": "In {count} of {of} updates a gradient goes through the state into an earlier update: the state is "
@@ -76,12 +84,33 @@ def findings_of(seen: Calls, names: Sequence[str]) -> list[Finding]:
     found, calls = [], seen.calls
     for number, name in enumerate(names):
         own = [call for call in calls if call.layer == number]
-        found += _of_places(name, HandOvers(own, seen))
+        laid_out = _of_layout(name, own, seen)
+        found += laid_out or _of_places(name, HandOvers(own, seen))  # mixed rows go on nowhere
+        found += _of_strangers(name, own)
         for kind, look in _LOOKS.items():
             count, of = look(own, calls)
             if count:
                 found.append(Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of)))
     return found
+
+
+def _of_layout(name: str, own: Sequence[Call], seen: Calls) -> list[Finding]:
+    """What is wrong with how rows and steps are laid out."""
+    for kind, look in (("order", order_in), ("axes", axes_in)):
+        count, of = look(own, seen)
+        if count:
+            return [Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of))]
+    return []
+
+
+def _of_strangers(name: str, own: Sequence[Call]) -> list[Finding]:
+    """States that enter where the whole model begins, and that no call has left."""
+    firsts = {call.root: call.entering.strange for call in reversed(own) if call.trains}
+    word, count = foreign_in(list(firsts.values()))
+    if not count:
+        return []
+    kind, of = "foreign-state", len(firsts)
+    return [Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of, what=WORDS[word]))]
 
 
 def _of_places(name: str, rows: HandOvers) -> list[Finding]:

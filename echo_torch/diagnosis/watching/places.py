@@ -17,6 +17,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from echo_torch.data.random_symbols import Integers
+from echo_torch.diagnosis.watching.foreign import Strangers
+from echo_torch.diagnosis.watching.layouts import Layouts
 
 ARRAY = 2**40  # a place is the number of its array times this, and the position in it
 FILLED = 0  # the place of what a function has filled in: it stands in no array
@@ -47,11 +49,15 @@ class Places(TorchFunctionMode):
     Attributes:
         is_paused: Whether nothing is followed: while an optimiser works, and when all has been watched.
         is_in_step: Whether an optimiser makes a step: a backward pass is the last thing that its closure does.
+        layouts: What is done to axes.
+        strangers: What states are that no call has left.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.is_paused = self.is_in_step = False
+        self.layouts = Layouts()
+        self.strangers = Strangers()
         self._is_open = False
         self._places: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
         self._arrays: dict[int, int] = {}  # their numbers, by the addresses of their storages
@@ -174,25 +180,30 @@ class Places(TorchFunctionMode):
 
     def _follow(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         name = getattr(func, "__name__", "")
+        self.strangers.draw(name, args, result)
         if name in _MOVES:
             if isinstance(result, (Tensor, tuple, list)):
+                self.layouts.move(name, args, result)
                 swapped, swapped_by_name = self._swapped(args, kwargs)
                 if name == "pad_sequence":
                     swapped[2:3] = [float(FILLED)]  # the value of the padding
                 elif name == "pad":
                     swapped_by_name["value"] = float(FILLED)
-                found = func(*swapped, **swapped_by_name)
+                places = func(*swapped, **swapped_by_name)
                 if name == "_pack_padded_sequence":  # the other result counts rows
-                    result, found = result[0], found[0]
-                self._keep(result, found)
+                    result, places = result[0], places[0]
+                self._keep(result, places)
+                self.layouts.stack(name, args, kwargs, result, places)
                 if any(id(tensor) in self._made for tensor in _tensors_in([*args, *kwargs.values()])):
                     self._made.update(map(id, _tensors_in([result])))
         elif name in _LOOKUPS:
             places = self._needed(args[0] if args else kwargs["input"])
             self._keep(result, places.unsqueeze(-1).expand(result.shape))
+            self.layouts.treat([*args, *kwargs.values()], result)
         else:
             output = result[0] if name in _VECTORS and isinstance(result, tuple) else result
             if isinstance(output, Tensor) and output.ndim:
+                self.layouts.treat([*args, *kwargs.values()], output)
                 self._follow_values(name, [*args, *kwargs.values()], output)
 
     def _follow_values(self, name: str, given: Iterable[Any], result: Tensor) -> None:

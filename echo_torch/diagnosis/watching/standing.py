@@ -12,6 +12,8 @@ from torch.nn.utils.rnn import PackedSequence
 from echo_torch.data.random_symbols import Integers
 from echo_torch.diagnosis.watching.places import ARRAY, Places
 
+_MOST_STEPS = 2**15  # of a call whose grid is kept
+
 
 class Standing(NamedTuple):
     """Where the rows of a call stand: the places of the first feature of each step.
@@ -42,6 +44,14 @@ class Standing(NamedTuple):
         if self.places is not None:
             return self.places.shape[1]
         return (self.last[0] - self.first[0]) // self.stride + 1 if self.stride else 1
+
+    @property
+    def grid(self) -> Tensor | None:
+        """(lanes, steps), the place of each step; None of a single step, of very many, or of padded rows."""
+        if not 1 < self.num_steps <= _MOST_STEPS // len(self.first):
+            return None
+        places = torch.from_numpy(self.of_all_steps())
+        return places if int(places.min()) >= ARRAY else None
 
 
 class Steps(NamedTuple):
