@@ -86,7 +86,9 @@ ENDINGS = {
     "the last traceback": (
         "import atexit, sys\natexit.register(lambda: print(sys.last_value, sys.last_traceback.tb_lineno))\n1 / 0", 1,
     ),
-    "Ctrl-C": ("import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nos.kill(os.getpid(), signal.SIGINT)\nimport time\ntime.sleep(9)", -2),
+    "Ctrl-C": ("import os, signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "os.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)", -2,
+    ),
     "SIGTERM": ("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nimport time\ntime.sleep(9)", -15),
     "SIGTERM, answered": (
         "import os, signal, sys\nassert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n"
