@@ -51,7 +51,13 @@ class Script:
         if not sys.flags.safe_path:
             sys.path[0] = os.getcwd() if self.is_module else os.path.dirname(os.path.realpath(self.name))
         with _tracebacks_cleaned():
-            self._main, self._code = self._module() if self.is_module else self._file()
+            found = self._module() if self.is_module else self._file()
+        if found is None:
+            raise RuleError(
+                "module", "-m must name a module, or a package with a module __main__", repr(self.name),
+                reason="so that there is something to run",
+            )  # fmt: skip
+        self._main, self._code = found
 
     def run(self) -> None:
         """Run it as `__main__`, which it stays until the process ends.
@@ -68,17 +74,14 @@ class Script:
         code = compile(self._source, path, "exec", dont_inherit=True)
         return _main(path, SourceFileLoader("__main__", path), None), code
 
-    def _module(self) -> tuple[ModuleType, CodeType]:
+    def _module(self) -> tuple[ModuleType, CodeType] | None:
         spec = _find(self.name)
         if spec is not None and spec.submodule_search_locations is not None:
             spec = _find(f"{self.name}.__main__")
         loader: Any = spec.loader if spec is not None else None
         code = loader.get_code(spec.name) if spec is not None and hasattr(loader, "get_code") else None
         if spec is None or code is None:
-            raise RuleError(
-                "module", "-m must name a module, or a package with a module __main__", repr(self.name),
-                reason="so that there is something to run",
-            )  # fmt: skip
+            return None
         sys.argv[0] = spec.origin or self.name
         return _main(spec.origin, loader, spec), code
 

@@ -1,0 +1,161 @@
+"""`python -m echo_torch watch` over scripts that train: what they do is the same, and what is said of them is true."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support import trains
+from support.watched_scripts import assert_same, run
+
+TRAINS = Path(trains.__file__)
+FAULT = """
+import echo_torch.diagnosis.watching.calls as calls, sys
+def broken(self, *given):
+    raise KeyError("mine")
+calls.Calls.NAME = broken
+sys.argv[0] = "trains.py"
+import trains
+trains.main()
+"""
+
+
+def test_a_fault_is_named_and_the_process_fails_by_it(tmp_path):
+    options = ["--json", "found.json", "--fail-on", "rows-skip", "--fail-on", "fields-swapped", "--updates", "5"]
+    ended = run([TRAINS, "--fault", "swap"], tmp_path, options=options)
+    assert ended.code == 1
+    assert "fields-swapped in LSTM: In 4 of 4 calls" in ended.report
+    (finding,) = json.loads((tmp_path / "found.json").read_text())["findings"]
+    assert (finding["kind"], finding["count"], finding["of"]) == ("fields-swapped", 4, 4)
+
+
+@pytest.mark.slow
+def test_what_is_intended_fails_nothing(tmp_path):
+    options = ["--json", "found.json", "--fail-on", "any", "--intended", "fields-swapped"]
+    ended = run([TRAINS, "--fault", "swap"], tmp_path, options=options)
+    assert ended.code == 0
+    assert "No fault was seen." in ended.report
+    assert "intended: fields-swapped in LSTM" in ended.report
+    data = json.loads((tmp_path / "found.json").read_text())
+    assert (data["findings"], data["intended"][0]["kind"]) == ([], "fields-swapped")
+    unintended = run([TRAINS, "--fault", "swap"], tmp_path, options=["--fail-on", "any", "--intended", "axes"])
+    assert unintended.code == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "children"),
+    [
+        ([], None),
+        (["--workers", "1", "--method", "fork"], "2 processes"),
+        (["--workers", "1", "--method", "spawn"], "2 processes"),
+        (["--workers", "1", "--method", "forkserver", "--epochs", "1"], "a process"),
+        (["--child", "fork"], "a process"),
+        (["--child", "spawn"], "a process"),
+        (["--child", "forkserver"], "a process"),
+    ],
+)
+def test_a_training_is_the_same(tmp_path, words, children):
+    """The same weights, random states, files and classes, with children that are not watched but counted."""
+    watched = assert_same([TRAINS, *words], tmp_path)
+    assert "LSTM begins" in watched.report
+    assert watched.report.count("LSTM begins") == 1
+    assert ("of its own, of which nothing was seen" in watched.report) == (children is not None)
+    assert children is None or f"has started {children} of its own" in watched.report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ends", "code"), [("SIGTERM", -15), ("error", 1)])
+def test_a_training_that_ends_early(tmp_path, ends, code):
+    """The traceback is that of the script alone, though torch's functions are followed."""
+    watched = assert_same([TRAINS, "--ends", ends], tmp_path, code=code)
+    assert "LSTM begins" in watched.report
+
+
+@pytest.mark.slow
+def test_stop_ends_after_the_updates(tmp_path):
+    ended = run([TRAINS, "--epochs", "1000000"], tmp_path, options=["--stop", "--updates", "7"])
+    assert (ended.code, ended.out) == (0, "")
+    assert "LSTM begins 7 times" in ended.report
+    failing = run([TRAINS, "--fault", "swap"], tmp_path, options=["--stop", "--updates", "7", "--fail-on", "any"])
+    assert (failing.code, failing.out) == (1, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["leave", "enter", "end_step", "_record", "is_over"])
+def test_a_fault_of_the_watch_is_one_line(tmp_path, name):
+    (tmp_path / "script.py").write_text(FAULT.replace("NAME", name))
+    (tmp_path / "trains.py").write_text(TRAINS.read_text())
+    alone = run(["script.py"], tmp_path)
+    options = ["--json", "found.json", *(["--stop"] if name == "is_over" else [])]
+    watched = run(["script.py"], tmp_path, options=options)
+    assert (watched.code, watched.out) == (alone.code, alone.out)
+    assert watched.report.count("\n") == 1
+    assert "by a fault of its own: KeyError: 'mine'" in watched.report
+    assert "by a fault of its own" in json.loads((tmp_path / "found.json").read_text())["unknown"][0]
+
+
+@pytest.mark.slow
+def test_nothing_recurrent_is_a_sentence(tmp_path):
+    source = "import torch\nmodel = torch.nn.Linear(2, 2)\noptimizer = torch.optim.SGD(model.parameters(), 0.1)\n"
+    source += "for _ in range(3):\n    model(torch.ones(1, 2)).sum().backward()\n    optimizer.step()\n"
+    (tmp_path / "script.py").write_text(source)
+    watched = assert_same(["script.py"], tmp_path)
+    sentence = "No recurrent layer of torch.nn was called, so nothing is known of any state."
+    assert watched.report == f":\n  {sentence}\n"
+
+
+@pytest.mark.slow
+def test_torchrun(tmp_path):
+    """Each rank is watched, and its file bears its number."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    options = ["-m", "echo_torch", "watch", "--json", "found.json", TRAINS, "--fault", "swap"]
+    ended = run([*torchrun, *options], tmp_path)
+    assert ended.code == 0, ended
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["found-rank0.json", "found-rank1.json"]
+    for path in tmp_path.iterdir():
+        assert [finding["kind"] for finding in json.loads(path.read_text())["findings"]] == ["fields-swapped"]
+    assert {f", rank {rank}:" in ended.report for rank in (0, 1)} == {True}
+
+
+LIGHTNING = """
+import hashlib, os, sys
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from torch.utils.data import DataLoader, TensorDataset
+
+class Net(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = torch.nn.LSTM(3, 8, batch_first=True), torch.nn.Linear(8, 1)
+
+    def training_step(self, batch):
+        return self.head(self.lstm(batch[0])[0]).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    model = Net()
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )
+    trainer.fit(model, DataLoader(TensorDataset(torch.randn(16, 6, 3)), 4))
+    weights = b"".join(weight.detach().numpy().tobytes() for weight in model.parameters())
+    with open(f"weights{trainer.global_rank}", "w") as file:
+        file.write(hashlib.sha256(weights).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_lightning_starts_the_script_again(tmp_path):
+    """Its other rank is started from `sys.argv` and `__main__`; it is not watched, and trains as it would."""
+    (tmp_path / "script.py").write_text(LIGHTNING)
+    weights = []
+    for options in (None, []):
+        ended = run(["-W", "ignore", "script.py"] if options is None else ["script.py"], tmp_path, options=options)
+        assert ended.code == 0, ended.err
+        weights.append([(tmp_path / f"weights{rank}").read_text() for rank in (0, 1)])
+    assert weights[0] == weights[1]
+    assert ended.report.count("LSTM begins 2 times") == 1
