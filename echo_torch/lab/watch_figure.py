@@ -128,8 +128,10 @@ def _draw_beginning(axes: Axes, x: float, row: int, track: Track, ends: _Ends) -
         axes.plot([x - 0.62, x - 0.62], [row - 0.32, row + 0.14], color=_BARS[track.begins], linewidth=3)
         return
     there, other = ends.get(track.origin or (-1, -1), (x - 2.2, row))
-    style = {"color": "0.55"} if track.gap in (0, None) else {"color": MISSING, "linestyle": "--"}
-    axes.plot([there + 0.45, x - 0.45], [other - 0.09, row - 0.09], linewidth=1.5, zorder=0, **style)
+    color, style = ("0.55", "-") if track.gap in (0, None) else (MISSING, "--")
+    axes.plot(
+        [there + 0.45, x - 0.45], [other - 0.09, row - 0.09], color=color, linestyle=style, linewidth=1.5, zorder=0
+    )
     if track.gap != 0 and track.first is not None:
         _say_gap(axes, x - 0.95, row, track.gap)
 
