@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from support.foreign import ROWS, STEPS, no_hooks_are_left
+from support.watched_ranks import of_two
 from torch import nn
 from torch._C import _len_torch_function_stack
 
@@ -293,3 +294,15 @@ def test_of_several_ranks_the_first_reports_of_its_own_rows(rank, capsys):
     assert ("StateWatch (rank 0 of 2, of its own rows):" in report) == (rank == 0)
     assert (f"unknown: {said}" in report) == (rank == 0)
     assert nothing_is_left()
+
+
+@pytest.mark.slow
+def test_two_ranks_watch_their_own_rows_and_train_as_without(tmp_path):
+    (first, said), (second, silent) = of_two(tmp_path, is_watched=True)
+    (plain, _), _ = of_two(tmp_path, is_watched=False)
+    assert first["findings"] == []
+    assert [(one["kind"], one["module"], one["count"]) for one in second["findings"]] == [("rows-skip", "core", 27)]
+    assert first["unknown"] == ["Rank 0 of 2 speaks of its own rows alone; of the other ranks' nothing is known here."]
+    assert "StateWatch (rank 0 of 2, of its own rows):" in said
+    assert "StateWatch" not in silent
+    assert first["sha256"] == second["sha256"] == plain["sha256"]
