@@ -27,6 +27,8 @@ class HandOvers:
     def __init__(self, own: Sequence[Call], seen: Calls) -> None:
         self._seen = seen
         self._stride = _usual_stride(own, seen)
+        # Frames that a script has written into a buffer one by one are arrays too; a sequence is gone through.
+        self._sequences = seen.lasting - (seen.places.arrays.copied - _walked(own, seen))
         self.gaps: Counter[int | str] = Counter()
         self.lost = 0
         before: Call | None = None
@@ -61,7 +63,7 @@ class HandOvers:
     def _gap(self, last: int, first: int, width: int) -> int | str | None:
         arrays = {array_of(last), array_of(first)}
         if len(arrays) > 1:
-            return OTHER if arrays <= self._seen.lasting else None
+            return OTHER if arrays <= self._sequences else None
         gap = gap_between(last, first, self._stride, width, self._seen.places)
         return OTHER if gap is None else gap
 
@@ -79,6 +81,21 @@ def _usual_stride(own: Sequence[Call], seen: Calls) -> int | None:
             if left.layer == call.layer and left.root == call.root and left.standing is not None:
                 counts[call.standing.first[lane] - left.standing.last[origin.lane]] += 1
     return counts.most_common(1)[0][0] if counts else None
+
+
+def _walked(own: Sequence[Call], seen: Calls) -> set[int]:
+    """The arrays through which rows go, from one place to another."""
+    found: set[int] = set()
+    for call in own:
+        if call.standing is None:
+            continue
+        moves = list(zip(call.standing.first, call.standing.last, strict=True))
+        for lane, origin in _origins(call):
+            left = seen.calls[origin.call].standing
+            if left is not None and origin.lane < len(left.last):
+                moves.append((left.last[origin.lane], call.standing.first[lane]))
+        found |= {array_of(one) for one, other in moves if one != other and array_of(one) == array_of(other)}
+    return found
 
 
 def _origins(call: Call) -> Iterator[tuple[int, Origin]]:

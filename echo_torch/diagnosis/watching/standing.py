@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from echo_torch.diagnosis.watching.places import ARRAY, Places
+from echo_torch.diagnosis.watching.arrays import ARRAY
+from echo_torch.diagnosis.watching.places import Places
 
 
 class Standing(NamedTuple):
@@ -107,7 +108,7 @@ def gap_between(last: int, first: int, stride: int | None, width: int, places: P
         width: As of `Standing`.
         places: Knows the array.
     """
-    distance, axes = first - last, places.axes_of(array_of(last))
+    distance, axes = first - last, places.arrays.axes_of(array_of(last))
     if not stride:
         wide = [each for _, each in axes if distance and distance % each == 0]
         stride = max([*wide, width if distance % width == 0 else 1])
