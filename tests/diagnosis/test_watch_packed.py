@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_sequence
 
 from echo_torch import watch
-from echo_torch.diagnosis.watching.places import ARRAY
+from echo_torch.diagnosis.watching.arrays import ARRAY
 
 SERIES = torch.randn(3, 40, 2, generator=torch.Generator().manual_seed(5))
 LENGTHS = [(2, 5, 3), (4, 1, 6), (3, 3, 2), (1, 6, 4), (5, 2, 2), (2, 4, 6)]

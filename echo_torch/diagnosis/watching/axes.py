@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from echo_torch.diagnosis.watching.arrays import ARRAY
 from echo_torch.diagnosis.watching.calls import Call, Calls
-from echo_torch.diagnosis.watching.places import ARRAY
 from echo_torch.diagnosis.watching.standing import Standing, array_of
 
 _FEW_STEPS = 4  # that are in no order by chance
@@ -47,7 +47,7 @@ def order_in(own: Sequence[Call], seen: Calls) -> tuple[int, int]:
 def _is_series(standing: Standing, seen: Calls) -> bool:
     """Whether all is read from one array that has no axis but that of the steps, and its features."""
     arrays = {array_of(place) for place in (*standing.first, *standing.last)}
-    axes = [each for size, each in seen.places.axes_of(min(arrays)) if size > 1 and each >= standing.width]
+    axes = [each for size, each in seen.places.arrays.axes_of(min(arrays)) if size > 1 and each >= standing.width]
     return len(arrays) == 1 and axes == [standing.width]
 
 
@@ -104,7 +104,7 @@ def _is_in_order(standing: Standing | None, seen: Calls) -> bool:
     """Whether each row reads neighbours in one row of their array: it was cut into windows, and nothing is mixed."""
     if standing is None or standing.stride != standing.width:
         return False
-    for size, stride in seen.places.axes_of(array_of(standing.first[0])):
+    for size, stride in seen.places.arrays.axes_of(array_of(standing.first[0])):
         if stride == standing.stride:
             ends = zip(standing.first, standing.last, strict=True)
             return all(first % ARRAY // stride // size == last % ARRAY // stride // size for first, last in ends)

@@ -187,7 +187,7 @@ class Calls:
             places = now.get(array, first)
             has_moved |= not (places <= first or first <= places)
             is_back = array in now and root < self._root - 1
-            is_left = array not in now and root < self._root - _A_WHILE and self.places.is_alive(array)
+            is_left = array not in now and root < self._root - _A_WHILE and self.places.arrays.is_alive(array)
             if has_moved and (is_back or is_left):
                 self.lasting.add(array)
             self._read[array] = self._root if array in now else root, first, has_moved

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from echo_torch.diagnosis.watching.arrays import ARRAY
 from echo_torch.diagnosis.watching.calls import Call, Calls
 from echo_torch.diagnosis.watching.lanes import Origin
-from echo_torch.diagnosis.watching.places import ARRAY
 from echo_torch.diagnosis.watching.standing import Standing, array_of, gap_between
 
 OTHER = "other"  # as of `reach`: into another array, or elsewhere in it than steps lead
@@ -31,6 +31,8 @@ class HandOvers:
     def __init__(self, own: Sequence[Call], seen: Calls) -> None:
         self._seen = seen
         self._stride = _usual_stride(own, seen)
+        # Frames that a script has written into a buffer one by one are arrays too; a sequence is gone through.
+        self._sequences = seen.lasting - (seen.places.arrays.copied - _walked(own, seen))
         self.gaps: Counter[int | str] = Counter()
         self.lost = self.unknown = self.moved = 0
         self._of_moved: list[int | str | None] = []  # their gaps
@@ -71,7 +73,7 @@ class HandOvers:
     def _has_moved(self, left: Standing, standing: Standing, lane: int) -> bool:
         """Whether a row goes on exactly where any row of a call stopped, and not because the data begin anew."""
         first, width = standing.first[lane], standing.width
-        axes = self._seen.places.axes_of(array_of(first))
+        axes = self._seen.places.arrays.axes_of(array_of(first))
         ways = {self._stride} if self._stride else {width, *(each for _, each in axes if each > width)}
         for size, stride in axes:
             if stride == self._stride and first % ARRAY // stride % size == 0:  # from another chunk, not from its side
@@ -96,7 +98,7 @@ class HandOvers:
         """Steps between two places, `OTHER` where none lead from one to the other; None where it is unknown."""
         arrays = {array_of(last), array_of(first)}
         if len(arrays) > 1:
-            return OTHER if arrays <= self._seen.lasting else None
+            return OTHER if arrays <= self._sequences else None
         gap = gap_between(last, first, self._stride, width, self._seen.places)
         return OTHER if gap is None else gap
 
@@ -114,6 +116,21 @@ def _usual_stride(own: Sequence[Call], seen: Calls) -> int | None:
             if left.layer == call.layer and left.root == call.root and left.standing is not None:
                 counts[call.standing.first[lane] - left.standing.last[origin.lane]] += 1
     return counts.most_common(1)[0][0] if counts else None
+
+
+def _walked(own: Sequence[Call], seen: Calls) -> set[int]:
+    """The arrays through which rows go, from one place to another."""
+    found: set[int] = set()
+    for call in own:
+        if call.standing is None:
+            continue
+        moves = list(zip(call.standing.first, call.standing.last, strict=True))
+        for lane, origin in origins_of(call):
+            left = seen.calls[origin.call].standing
+            if left is not None and origin.lane < len(left.last):
+                moves.append((left.last[origin.lane], call.standing.first[lane]))
+        found |= {array_of(one) for one, other in moves if one != other and array_of(one) == array_of(other)}
+    return found
 
 
 def origins_of(call: Call) -> Iterator[tuple[int, Origin]]:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from echo_torch.data.random_symbols import Integers
 from echo_torch.diagnosis.stamps import CheckedStamps, Stamps
+from echo_torch.diagnosis.watching.arrays import ARRAY
 from echo_torch.diagnosis.watching.calls import Call, Calls
 from echo_torch.diagnosis.watching.hand_overs import HandOvers, empty_lanes_of, origins_of
-from echo_torch.diagnosis.watching.places import ARRAY
 from echo_torch.diagnosis.watching.standing import Standing, array_of
 
 _BEGINNING = (
@@ -180,7 +180,7 @@ class Observed:
         if not len(places):
             return None
         arrays = places // ARRAY
-        if all(self._seen.places.is_named(array) for array in set(arrays.tolist())):
+        if all(self._seen.places.arrays.is_named(array) for array in set(arrays.tolist())):
             return arrays, places % ARRAY
         found: list[Place] = []
         for place in places.tolist():

@@ -13,16 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from echo_torch.data.random_symbols import Integers
+from echo_torch.diagnosis.watching.arrays import ARRAY, FILLED, MOST_VALUES, Arrays
 from echo_torch.diagnosis.watching.foreign import Strangers
 from echo_torch.diagnosis.watching.layouts import Layouts
-
-ARRAY = 2**40  # a place is the number of its array times this, and the position in it
-FILLED = 0  # the place of what a function has filled in: it stands in no array
-_MOST_VALUES = 2**20  # of a tensor whose places are followed
 
 # The names of functions that move values about ...
 _MOVES = {
@@ -36,17 +32,23 @@ _MOVES = {
 _LOOKUPS = {"embedding", "one_hot"}
 # ... the same by comparing a value with all that it may be, along an axis of its own, ...
 _COMPARISONS = {"__eq__", "eq"}
-# ... and that make a vector of each vector.
+# ... that make a vector of each vector, ...
 _VECTORS = {
     "__matmul__", "bmm", "gru", "gru_cell", "layer_norm", "linear", "lstm", "lstm_cell", "matmul", "mm", "rms_norm",
     "rnn_relu", "rnn_relu_cell", "rnn_tanh", "rnn_tanh_cell", "softmax",
 }  # fmt: skip
+
+# ... that write values into an array, that make one which holds the same everywhere, and that make one of numpy's.
+_WRITES = {"__setitem__", "copy_"}
+_CONSTANTS = {"full", "full_like", "new_full", "new_ones", "new_zeros", "ones", "ones_like", "zeros", "zeros_like"}
+_OF_NUMPY = {"as_tensor", "asarray", "tensor"}
 
 
 class Places(TorchFunctionMode):
     """Follows where values stand, while it is the mode of torch's functions.
 
     Attributes:
+        arrays: The arrays in which values stand.
         is_paused: Whether nothing is followed: while an optimiser works, and when all has been watched.
         is_in_step: Whether an optimiser makes a step: a backward pass is the last thing that its closure does.
         layouts: What is done to axes.
@@ -60,10 +62,7 @@ class Places(TorchFunctionMode):
         self.strangers = Strangers()
         self._is_open = False
         self._places: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
-        self._arrays: dict[int, int] = {}  # their numbers, by the addresses of their storages
-        self._storages: list[StorageWeakRef | None] = []  # None: no storage, a sequence that somebody has named
-        self._sequences: dict[int, int] = {}  # the numbers of arrays that stand for sequences, by the sequences
-        self._shapes: dict[int, tuple[int, ...]] = {}
+        self.arrays = Arrays()
         self._made: set[int] = set()  # the ids of tensors that the model has made of what it read
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -106,7 +105,7 @@ class Places(TorchFunctionMode):
         if found is not None and found[0]() is tensor:
             return found[1]
         is_made = tensor.requires_grad or tensor.grad_fn is not None
-        return None if is_made or tensor.numel() > _MOST_VALUES else self._by_storage(tensor)
+        return None if is_made or tensor.numel() > MOST_VALUES else self.arrays.places_of(tensor)
 
     def forget_what_was_made(self) -> None:
         """The model has returned: what it gives is read by it again as something new."""
@@ -126,55 +125,17 @@ class Places(TorchFunctionMode):
             The numbers of the arrays.
         """
         found, which = np.unique(np.broadcast_to(sequence, step.shape), return_inverse=True)
-        arrays = np.array([self._array_of_sequence(int(each)) for each in found])
+        arrays = np.array([self.arrays.of_sequence(int(each)) for each in found])
         places = torch.from_numpy(np.where(step < 0, FILLED, arrays[which.reshape(step.shape)] * ARRAY + step))
         if not self.is_paused:
             self._keep(tensor, places[(...,) + (None,) * (tensor.ndim - 2)].expand(tensor.shape))
         return set(arrays.tolist())
 
-    def is_named(self, array: int) -> bool:
-        """Whether an array stands for a sequence that somebody has named."""
-        return array > 0 and self._storages[array - 1] is None
-
-    def is_alive(self, array: int) -> bool:
-        """Whether anybody still holds an array."""
-        storage = self._storages[array - 1]
-        return storage is None or not storage.expired()  # type: ignore[no-untyped-call]
-
-    def axes_of(self, array: int) -> list[tuple[int, int]]:
-        """Of each axis of an array its size and its stride, the outermost first; none if it was not seen whole."""
-        axes, width = [], 1
-        for size in reversed(self._shapes.get(array, ())):
-            axes.append((size, width))
-            width *= size
-        return axes[::-1]
-
-    def _array_of_sequence(self, sequence: int) -> int:
-        if sequence not in self._sequences:
-            self._storages.append(None)
-            self._sequences[sequence] = len(self._storages)
-        return self._sequences[sequence]
-
-    def _by_storage(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        pointer = storage.data_ptr()
-        if pointer not in self._arrays or not self.is_alive(self._arrays[pointer]):
-            self._storages.append(StorageWeakRef(storage))  # type: ignore[no-untyped-call]
-            self._arrays[pointer] = len(self._storages)
-        array = self._arrays[pointer]
-        if array not in self._shapes and tensor.is_contiguous() and tensor.nbytes == storage.nbytes():
-            self._shapes[array] = tuple(tensor.shape)
-        places = torch.tensor(array * ARRAY + int(tensor.storage_offset()))
-        for axis, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
-            along = [-1 if number == axis else 1 for number in range(tensor.ndim)]
-            places = places + (torch.arange(size) * stride).view(along)
-        return places.expand(tensor.shape)
-
     def _keep(self, result: Any, places: Any) -> None:
         if isinstance(result, (tuple, list)):
             for one, other in zip(result, places, strict=True):
                 self._keep(one, other)
-        elif isinstance(result, Tensor) and places.shape == result.shape and result.numel() <= _MOST_VALUES:
+        elif isinstance(result, Tensor) and places.shape == result.shape and result.numel() <= MOST_VALUES:
             key = id(result)
             self._places[key] = weakref.ref(result, lambda _: self._places.pop(key, None)), places
 
@@ -200,6 +161,16 @@ class Places(TorchFunctionMode):
             places = self._needed(args[0] if args else kwargs["input"])
             self._keep(result, places.unsqueeze(-1).expand(result.shape))
             self.layouts.treat([*args, *kwargs.values()], result)
+        elif name in _WRITES:
+            self._write(
+                args[0][args[1]] if name == "__setitem__" else args[0], args[0], args[2 if name == "__setitem__" else 1]
+            )
+        elif name in _CONSTANTS:
+            self.arrays.note_constant(result)
+        elif name in _OF_NUMPY and args and isinstance(args[0], np.ndarray):
+            found = self.arrays.places_in_numpy(args[0])
+            if found is not None:
+                self._keep(result, found)
         else:
             output = result[0] if name in _VECTORS and isinstance(result, tuple) else result
             if isinstance(output, Tensor) and output.ndim:
@@ -221,6 +192,21 @@ class Places(TorchFunctionMode):
                 if name in _VECTORS or id(tensor) in self._made:
                     self._made.add(id(result))
                 return
+
+    def _write(self, view: Tensor, whole: Tensor, value: Any) -> None:
+        """A view alone is where the whole is; other indices make a copy, and then it is unknown what was written."""
+        is_view = view.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
+        is_data = isinstance(value, Tensor) and not value.requires_grad and id(value) not in self._made
+        if is_view and not whole.requires_grad:
+            self._places.pop(id(whole), None)
+            self.arrays.write(view, self._lasting(value) if is_data else None)
+
+    def _lasting(self, value: Tensor) -> Tensor | None:
+        """The places of a value; where what it was made of is gone, those in its own storage."""
+        places = self.of(value)
+        if places is None or not places.numel() or self.arrays.is_alive(int(places.flatten()[0]) // ARRAY):
+            return places
+        return self.arrays.places_of(value)
 
     def _needed(self, tensor: Tensor) -> Tensor:
         places = self.of(tensor)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from echo_torch.data.random_symbols import Integers
-from echo_torch.diagnosis.watching.places import ARRAY, Places
+from echo_torch.diagnosis.watching.arrays import ARRAY
+from echo_torch.diagnosis.watching.places import Places
 
 _MOST_STEPS = 2**15  # of a call whose grid is kept
 
@@ -102,7 +103,7 @@ def standing_of(found: Steps, places: Places) -> Standing | None:
         first, last = steps[:, 0], steps[:, -1]
     else:
         first, last = _ends(steps)
-        if int(first.min()) < ARRAY and not places.is_named(array_of(int(first.max()))):
+        if int(first.min()) < ARRAY and not places.arrays.is_named(array_of(int(first.max()))):
             return None
     moves = (steps[:, 1:] - steps[:, :-1]).flatten()
     if not is_whole:
@@ -137,7 +138,7 @@ def gap_between(last: int, first: int, stride: int | None, width: int, places: P
         width: As of `Standing`.
         places: Knows the array.
     """
-    distance, axes = first - last, places.axes_of(array_of(last))
+    distance, axes = first - last, places.arrays.axes_of(array_of(last))
     if not stride:
         wide = [each for _, each in axes if distance and distance % each == 0]
         stride = max([*wide, width if distance % width == 0 else 1])

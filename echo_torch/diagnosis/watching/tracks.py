@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from echo_torch.diagnosis.watching.arrays import ARRAY
 from echo_torch.diagnosis.watching.calls import Call, Calls
 from echo_torch.diagnosis.watching.hand_overs import HandOvers, empty_lanes_of, origins_of
-from echo_torch.diagnosis.watching.places import ARRAY
 from echo_torch.diagnosis.watching.standing import array_of
 
 EMPTY, MADE, KNOWN, STRANGE = "empty", "made", "known", "strange"  # where the state of a row comes from
@@ -109,7 +109,7 @@ def _read(
         if not is_read:
             steps.append(-1)
             continue
-        step = place % ARRAY if seen.places.is_named(array_of(place)) else 0
+        step = place % ARRAY if seen.places.arrays.is_named(array_of(place)) else 0
         if before is not None and isinstance(gap, int):
             step = before.step + 1 + gap
         before = _Stand(step, place)

@@ -1,0 +1,159 @@
+"""Arrays by number: the storages that tensors look into, those of numpy, and what a script has written into each."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+ARRAY = 2**40  # a place is the number of its array times this, and the position in it
+FILLED = 0  # the place of what a function has filled in: it stands in no array
+BLANK = 1  # the place of what is left of a constant into which a script has written rows
+MOST_VALUES = 2**20  # of a tensor whose places are followed
+
+
+class Arrays:
+    """Numbers arrays as they are met, and tells where a tensor stands in them.
+
+    Attributes:
+        copied: The numbers of arrays of which parts were written into others.
+    """
+
+    def __init__(self) -> None:
+        self.copied: set[int] = set()
+        self._numbers: dict[int, int] = {}  # by the addresses of their storages
+        self._owners: list[Any] = []  # weak, by their numbers less one
+        self._shapes: dict[int, tuple[int, ...]] = {}
+        self._of_numpy: dict[int, tuple[int, int, int]] = {}  # by address: its end, its size of a value, its number
+        self._sequences: dict[int, int] = {}  # the numbers of arrays that stand for sequences, by the sequences
+        self._constants: set[int] = set()
+        self._written: dict[int, Tensor] = {}  # the place of each value of an array
+
+    def is_alive(self, array: int) -> bool:
+        """Whether anybody still holds an array."""
+        return array > 0 and not self._owners[array - 1].expired()
+
+    def of_sequence(self, sequence: int) -> int:
+        """The number of the array that stands for a sequence that somebody has named."""
+        if sequence not in self._sequences:
+            self._owners.append(_Named())
+            self._sequences[sequence] = len(self._owners)
+        return self._sequences[sequence]
+
+    def is_named(self, array: int) -> bool:
+        """Whether an array stands for a sequence that somebody has named."""
+        return array > 0 and isinstance(self._owners[array - 1], _Named)
+
+    def axes_of(self, array: int) -> list[tuple[int, int]]:
+        """Of each axis of an array its size and its stride, the outermost first; none if it was not seen whole."""
+        axes, width = [], 1
+        for size in reversed(self._shapes.get(array, ())):
+            axes.append((size, width))
+            width *= size
+        return axes[::-1]
+
+    def places_of(self, tensor: Tensor) -> Tensor:
+        """The place of each value by the storage, int64 of the tensor's shape; or where a written value comes from."""
+        array, offset = self._number(tensor)
+        places = _positions(tensor) + (array * ARRAY + offset)
+        written = self._written.get(array)
+        return places if written is None else self._sources(places, written[places - array * ARRAY])
+
+    def note_constant(self, tensor: Tensor) -> None:
+        """A function has made a tensor that holds one value everywhere."""
+        if 1 < tensor.numel() <= MOST_VALUES and tensor.ndim > 1:
+            self._constants.add(self._number(tensor)[0])
+
+    def note_numpy(self, array: np.ndarray[Any, Any]) -> None:
+        """Whatever torch makes of parts of this array, without a copy, stands in it."""
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        start = array.__array_interface__["data"][0]
+        if start in self._of_numpy and self.is_alive(self._of_numpy[start][2]):
+            return
+        self._owners.append(_WeakArray(array))
+        number = len(self._owners)
+        self._of_numpy[start] = start + array.nbytes, array.itemsize, number
+        if array.flags.c_contiguous:
+            self._shapes[number] = array.shape
+
+    def places_in_numpy(self, array: np.ndarray[Any, Any]) -> Tensor | None:
+        """The place of each value of an array, where torch can look into it."""
+        if not array.size or array.size > MOST_VALUES:
+            return None
+        self.note_numpy(array)
+        return self.places_of(torch.from_numpy(array))
+
+    def write(self, view: Tensor, sources: Tensor | None) -> None:
+        """A script has written into a part of an array.
+
+        Args:
+            view: The part.
+            sources: The places of what it has written, of the view's shape or one that expands to it; None: unknown.
+        """
+        array, offset = self._number(view)
+        size = view.untyped_storage().nbytes() // view.element_size()
+        if size > MOST_VALUES or (sources is None and array not in self._written):
+            return
+        places = _positions(view) + offset
+        if array not in self._written:
+            is_blank = array in self._constants
+            self._written[array] = torch.full((size,), BLANK) if is_blank else array * ARRAY + torch.arange(size)
+        self._written[array][places] = places + array * ARRAY if sources is None else sources.expand(view.shape)
+        self.copied |= set() if sources is None else set((sources // ARRAY).flatten().tolist())
+
+    def _sources(self, places: Tensor, sources: Tensor) -> Tensor:
+        """Where values come from, as far as the arrays are still there; else where they stand now."""
+        numbers = sources // ARRAY
+        gone = [number for number in set(numbers.flatten().tolist()) if number and not self.is_alive(number)]
+        return torch.where(torch.isin(numbers, torch.tensor(gone)), places, sources) if gone else sources
+
+    def _number(self, tensor: Tensor) -> tuple[int, int]:
+        """The number of a tensor's array, and where in it its storage begins."""
+        storage = tensor.untyped_storage()
+        pointer = storage.data_ptr()
+        for start, (end, size, number) in self._of_numpy.items():
+            if start <= pointer < end and size == tensor.element_size() and self.is_alive(number):
+                return number, (pointer - start) // size
+        number = self._numbers.get(pointer, 0)
+        if not self.is_alive(number):
+            self._constants.discard(number)
+            self._written.pop(number, None)
+            self._owners.append(StorageWeakRef(storage))  # type: ignore[no-untyped-call]
+            number = self._numbers[pointer] = len(self._owners)
+        whole = tensor if tensor._base is None else tensor._base
+        if number not in self._shapes and whole.is_contiguous() and whole.nbytes == storage.nbytes():
+            self._shapes[number] = tuple(whole.shape)
+        return number, 0
+
+
+class _Named:
+    """A sequence that somebody has named, as `StorageWeakRef` holds a storage."""
+
+    def expired(self) -> bool:
+        """Never."""
+        return False
+
+
+class _WeakArray:
+    """An array of numpy, as `StorageWeakRef` holds a storage."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self._array = weakref.ref(array)
+
+    def expired(self) -> bool:
+        """Whether it is gone."""
+        return self._array() is None
+
+
+def _positions(tensor: Tensor) -> Tensor:
+    """Where in its storage each value of a tensor stands, int64 of its shape."""
+    positions = torch.tensor(int(tensor.storage_offset()))
+    for axis, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
+        along = [-1 if number == axis else 1 for number in range(tensor.ndim)]
+        positions = positions + (torch.arange(size) * stride).view(along)
+    return positions.expand(tensor.shape)

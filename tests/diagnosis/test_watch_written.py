@@ -1,0 +1,102 @@
+"""`watch` and arrays that a script fills: what was written stands where it comes from, as long as that is there."""
+
+import pytest
+import torch
+from torch import nn
+
+from echo_torch import watch
+from echo_torch.diagnosis.watching.arrays import ARRAY
+
+ROWS, HORIZON, FEATURES = 2, 5, 3
+
+
+def assign(buffer, step, row, frame):
+    buffer[step, row] = frame
+
+
+def copy(buffer, step, row, frame):
+    buffer[step][row].copy_(frame)
+
+
+def rollouts(episodes, write, make=torch.zeros):
+    """Yield buffers (steps, rows, features) and the flags of fresh episodes."""
+    waiting, left = iter(episodes), [[] for _ in range(ROWS)]
+    for _ in range(8):
+        buffer, fresh = make((HORIZON, ROWS, FEATURES)), torch.zeros(HORIZON, ROWS, dtype=torch.bool)
+        for step in range(HORIZON):
+            for row in range(ROWS):
+                if not left[row]:
+                    fresh[step, row], left[row] = True, list(next(waiting))
+                write(buffer, step, row, left[row].pop(0))
+        yield buffer, fresh
+
+
+def play(episodes, write, *, is_reset, make=torch.zeros):
+    cell, hidden = nn.GRUCell(FEATURES, 4), torch.zeros(ROWS, 4)
+    optimizer = torch.optim.SGD(cell.parameters(), lr=0.1)
+    for buffer, fresh in rollouts(episodes, write, make):
+        hidden, outputs = hidden.detach(), []
+        for frame, begins in zip(buffer, fresh, strict=True):
+            hidden = hidden.masked_fill(begins[:, None], 0.0) if is_reset else hidden
+            hidden = cell(frame, hidden)
+            outputs.append(hidden)
+        optimizer.zero_grad()
+        torch.stack(outputs).square().mean().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("write", [assign, copy])
+@pytest.mark.parametrize("make", [torch.zeros, torch.empty, torch.randn])
+def test_episodes_that_run_into_each_other(write, make):
+    episodes = [torch.randn(4 + number % 3, FEATURES) for number in range(20)]
+    with watch() as seen:
+        play(episodes, write, is_reset=True, make=make)
+    assert seen.findings == []
+    with watch() as seen:
+        play(episodes, write, is_reset=False, make=make)
+    assert [finding.kind for finding in seen.findings] == ["other-sequence"]
+
+
+def test_frames_that_are_kept_one_by_one_are_no_sequences():
+    """A buffer of frames, each an array for itself; its rows are read by themselves, in two passes."""
+    frames, buffer = [torch.randn(4, FEATURES) for _ in range(30)], torch.zeros(30, 4, FEATURES)
+    cell = nn.GRUCell(FEATURES, 4)
+    with watch() as seen, torch.no_grad():
+        for step, frame in enumerate(frames):
+            buffer[step] = frame
+        for rows in ([0, 1], [2, 3], [1, 2]) * 2:
+            hidden = None
+            for step in buffer[:, rows]:
+                hidden = cell(step, hidden)
+    assert seen.findings == []
+
+
+def test_what_was_written_from_what_is_gone_stands_in_the_buffer():
+    buffer = torch.zeros(8, 3)
+    with watch() as seen:
+        places = seen._calls.places
+        for step in range(8):
+            buffer[step] = torch.randn(3)
+        found = places.of(buffer)
+    assert len(set((found // ARRAY).flatten().tolist())) == 1
+    assert (found % ARRAY).flatten().tolist() == list(range(24))
+
+
+def test_what_is_overwritten_by_something_unknown():
+    source = torch.randn(4, 3)
+    with watch() as seen:
+        places, buffer = seen._calls.places, torch.zeros(4, 3)
+        buffer[1] = source[3]
+        buffer[2] = source[2]
+        buffer[2] = 5.0
+        found, own = places.of(buffer), places.of(source)
+    assert torch.equal(found[1], own[3])
+    assert (found[0] // ARRAY == 0).all()  # blank
+    assert not set((found[2] // ARRAY).tolist()) & set((own // ARRAY).flatten().tolist())
+
+
+def test_indices_that_make_a_copy_are_not_followed():
+    source, buffer = torch.randn(2, 3), torch.zeros(4, 3)
+    with watch() as seen:
+        buffer[torch.tensor([0, 1])] = source
+        assert not seen._calls.places.arrays._written
