@@ -32,6 +32,7 @@ class Arrays:
         self._sequences: dict[int, int] = {}  # the numbers of arrays that stand for sequences, by the sequences
         self._constants: set[int] = set()
         self._written: dict[int, Tensor] = {}  # the place of each value of an array
+        self._filled: dict[int, Tensor] = {}  # whether something that is known of nowhere was written there
 
     def is_alive(self, array: int) -> bool:
         """Whether anybody still holds an array."""
@@ -97,14 +98,24 @@ class Arrays:
         """
         array, offset = self._number(view)
         size = view.untyped_storage().nbytes() // view.element_size()
-        if size > MOST_VALUES or (sources is None and array not in self._written):
+        if size > MOST_VALUES:
             return
         places = _positions(view) + offset
+        is_again = torch.zeros(())
+        if sources is None:  # data may be made so; what is written there once more is something else
+            filled = self._filled.setdefault(array, torch.zeros(size, dtype=torch.bool))
+            is_again = filled[places]
+            filled[places] = True
+            if array not in self._written and not is_again.any():
+                return
         if array not in self._written:
             is_blank = array in self._constants
             self._written[array] = torch.full((size,), BLANK) if is_blank else array * ARRAY + torch.arange(size)
-        self._written[array][places] = places + array * ARRAY if sources is None else sources.expand(view.shape)
-        self.copied |= set() if sources is None else set((sources // ARRAY).flatten().tolist())
+        if sources is None:
+            self._written[array][places] = torch.where(is_again, BLANK, places + array * ARRAY)
+        else:
+            self._written[array][places] = sources.expand(view.shape)
+            self.copied |= set((sources // ARRAY).flatten().tolist())
 
     def _sources(self, places: Tensor, sources: Tensor) -> Tensor:
         """Where values come from, as far as the arrays are still there; else where they stand now."""
@@ -123,6 +134,7 @@ class Arrays:
         if not self.is_alive(number):
             self._constants.discard(number)
             self._written.pop(number, None)
+            self._filled.pop(number, None)
             self._owners.append(StorageWeakRef(storage))  # type: ignore[no-untyped-call]
             number = self._numbers[pointer] = len(self._owners)
         whole = tensor if tensor._base is None else tensor._base

@@ -146,6 +146,8 @@ class Calls:
         """What follows when a module has returned, if it is the outermost."""
         if self._depth == 0:
             self.places.forget_what_was_made()
+            if not self._is_watched():
+                self.places.is_paused = True  # up to the next update, if there is one
 
     def leave(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         """A module has returned, or raised: then there is no output."""

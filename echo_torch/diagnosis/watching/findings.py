@@ -12,6 +12,7 @@ from echo_torch.diagnosis.watching.axes import axes_in, order_in
 from echo_torch.diagnosis.watching.calls import Call, Calls
 from echo_torch.diagnosis.watching.foreign import WORDS, foreign_in
 from echo_torch.diagnosis.watching.hand_overs import OTHER, HandOvers
+from echo_torch.diagnosis.watching.standing import array_of
 
 _NEARLY_ALL = 0.9  # of the steps inside a chunk: a truncation by plan cuts fewer; of rows: some begin anew
 _FEW = 5  # rows that go on by chance
@@ -157,14 +158,22 @@ def _fields_swapped(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, in
 
 
 def _validation_leak(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
-    """All that enters the training is what the very last evaluating call left."""
+    """All that enters the training is what the very last evaluating call left.
+
+    Without gradients a state may be warmed up too: then what is read is of the same arrays.
+    """
     of = count = 0
     for before, call in itertools.pairwise(own):
-        if call.trains and not before.is_training:
+        if call.trains and (not before.is_training or (not before.trains and _reads_elsewhere(before, call))):
             of += 1
             known = call.entering.known()
             count += bool(known) and all(origin.call == before.number for origin in known)
     return count, of
+
+
+def _reads_elsewhere(before: Call, call: Call) -> bool:
+    arrays = [{array_of(place) for place in one.standing.first} if one.standing else set() for one in (before, call)]
+    return bool(arrays[0] and arrays[1]) and arrays[0].isdisjoint(arrays[1])
 
 
 def _not_detached(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:

@@ -33,6 +33,7 @@ class HandOvers:
         self._stride = _usual_stride(own, seen)
         # Frames that a script has written into a buffer one by one are arrays too; a sequence is gone through.
         self._sequences = seen.lasting - (seen.places.arrays.copied - _walked(own, seen))
+        self._walks_inside = _walks_inside(own, seen, self._stride)
         self.gaps: Counter[int | str] = Counter()
         self.lost = self.unknown = self.moved = 0
         self._of_moved: list[int | str | None] = []  # their gaps
@@ -51,6 +52,8 @@ class HandOvers:
                     for lane in empty_lanes_of(call)
                 )
             before = call
+        if not any(call.entering.is_given or call.num_rows > 1 for call in own):  # one window after the other
+            self.lost = 0
         self._judge_moves()
 
     @property
@@ -61,7 +64,9 @@ class HandOvers:
     def _hand_over(self, call: Call, standing: Standing, lane: int, origin: Origin) -> None:
         left = self._seen.calls[origin.call]
         is_of_layer = left.layer == call.layer and left.root != call.root
-        if is_of_layer and left.standing is not None and origin.lane < len(left.standing.last):
+        if not is_of_layer or _are_steps(left, call):
+            return
+        if left.standing is not None and origin.lane < len(left.standing.last):
             gap = self.gap(left.standing.last[origin.lane], standing.first[lane], standing.width)
             if gap != 0 and self._has_moved(left.standing, standing, lane):
                 self._of_moved.append(gap)
@@ -100,7 +105,15 @@ class HandOvers:
         if len(arrays) > 1:
             return OTHER if arrays <= self._sequences else None
         gap = gap_between(last, first, self._stride, width, self._seen.places)
+        if gap and self._walks_inside and self._is_elsewhere(last, first):
+            return OTHER
         return OTHER if gap is None else gap
+
+    def _is_elsewhere(self, last: int, first: int) -> bool:
+        """Whether two places stand in different rows of an array that is read along its rows, part by part."""
+        axes = self._seen.places.arrays.axes_of(array_of(last))
+        outer = [(size, each) for size, each in axes if size > 1 and self._stride and each > self._stride]
+        return any(last % ARRAY // each % size != first % ARRAY // each % size for size, each in outer)
 
 
 def _usual_stride(own: Sequence[Call], seen: Calls) -> int | None:
@@ -113,7 +126,8 @@ def _usual_stride(own: Sequence[Call], seen: Calls) -> int | None:
             counts[call.standing.stride] += 1
         for lane, origin in origins_of(call):
             left = seen.calls[origin.call]
-            if left.layer == call.layer and left.root == call.root and left.standing is not None:
+            is_inside = left.root == call.root or _are_steps(left, call)
+            if left.layer == call.layer and is_inside and left.standing is not None:
                 counts[call.standing.first[lane] - left.standing.last[origin.lane]] += 1
     return counts.most_common(1)[0][0] if counts else None
 
@@ -131,6 +145,23 @@ def _walked(own: Sequence[Call], seen: Calls) -> set[int]:
                 moves.append((left.last[origin.lane], call.standing.first[lane]))
         found |= {array_of(one) for one, other in moves if one != other and array_of(one) == array_of(other)}
     return found
+
+
+def _walks_inside(own: Sequence[Call], seen: Calls, stride: int | None) -> bool:
+    """Whether a call reads but a part of a row of its array: then the rows are sequences, and no chunks of one."""
+    for call in own:
+        if call.standing is not None and stride:
+            axes = seen.places.arrays.axes_of(array_of(call.standing.first[0]))
+            sizes = {each: size for size, each in axes if size > 1}
+            if call.standing.stride == stride and call.standing.num_steps < sizes.get(stride, 0) and len(sizes) > 1:
+                return True
+    return False
+
+
+def _are_steps(left: Call, call: Call) -> bool:
+    """Whether a loop outside of any module makes single steps, of which one gradient goes back through all."""
+    is_single = call.standing is not None and call.standing.num_steps == 1
+    return is_single and call.entering.has_graph and call.reached is not None and call.reached == left.reached
 
 
 def origins_of(call: Call) -> Iterator[tuple[int, Origin]]:

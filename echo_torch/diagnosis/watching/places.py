@@ -6,6 +6,7 @@ done to values is done to their places too, as long as it only moves them, or tr
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -40,8 +41,20 @@ _VECTORS = {
 
 # ... that write values into an array, that make one which holds the same everywhere, and that make one of numpy's.
 _WRITES = {"__setitem__", "copy_"}
+_FILLS = {"bernoulli_", "exponential_", "fill_", "normal_", "random_", "uniform_", "zero_"}
 _CONSTANTS = {"full", "full_like", "new_full", "new_ones", "new_zeros", "ones", "ones_like", "zeros", "zeros_like"}
 _OF_NUMPY = {"as_tensor", "asarray", "tensor"}
+
+
+_OPEN: weakref.WeakSet[Places] = weakref.WeakSet()
+
+
+def _rest_in_child() -> None:
+    for places in _OPEN:
+        places.is_paused = True
+
+
+os.register_at_fork(after_in_child=_rest_in_child)  # a loader worker makes batches, of which nobody asks it
 
 
 class Places(TorchFunctionMode):
@@ -85,6 +98,7 @@ class Places(TorchFunctionMode):
         """Follow from now on."""
         self.__enter__()  # type: ignore[no-untyped-call]
         self._is_open = True
+        _OPEN.add(self)
 
     def end(self, *, is_forced: bool = True) -> None:
         """Follow no more.
@@ -98,6 +112,7 @@ class Places(TorchFunctionMode):
             self._is_open = False
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         self._places.clear()
+        _OPEN.discard(self)
 
     def of(self, tensor: Tensor) -> Tensor | None:
         """The place of each value, int64 of the tensor's shape; None where they are unknown."""
@@ -141,6 +156,8 @@ class Places(TorchFunctionMode):
 
     def _follow(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         name = getattr(func, "__name__", "")
+        # What a function writes into is its result: the places of it are found anew, and not written there.
+        kwargs = {key: value for key, value in kwargs.items() if key != "out"}
         self.strangers.draw(name, args, result)
         if name in _MOVES:
             if isinstance(result, (Tensor, tuple, list)):
@@ -165,13 +182,15 @@ class Places(TorchFunctionMode):
             self._write(
                 args[0][args[1]] if name == "__setitem__" else args[0], args[0], args[2 if name == "__setitem__" else 1]
             )
+        elif name in _FILLS:
+            self._write(args[0], args[0], None)
         elif name in _CONSTANTS:
             self.arrays.note_constant(result)
         elif name in _OF_NUMPY and args and isinstance(args[0], np.ndarray):
             found = self.arrays.places_in_numpy(args[0])
             if found is not None:
                 self._keep(result, found)
-        else:
+        elif not name.endswith("_") or name.startswith("__"):  # else it changes values where they stand
             output = result[0] if name in _VECTORS and isinstance(result, tuple) else result
             if isinstance(output, Tensor) and output.ndim:
                 self.layouts.treat([*args, *kwargs.values()], output)

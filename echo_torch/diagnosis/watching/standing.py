@@ -80,7 +80,25 @@ def steps_of(layer: nn.Module, read: Any, places: Places) -> Steps | None:
         found = found[:, None]
     elif not getattr(layer, "batch_first", False):
         found = found.transpose(0, 1)
-    return Steps(found[..., 0], found[..., -1])
+    return _in_feature(found)
+
+
+def _in_feature(found: Tensor) -> Steps | None:
+    """The places of (rows, steps, features); None where all steps of a row stand at the same place.
+
+    A feature that several rows or steps share, as the time of day, does not tell where they stand; then another one is
+    asked.
+    """
+    first, last = found[..., 0], found[..., -1]
+    if _num_places(first) < first.numel():
+        first = max((found[..., feature] for feature in range(found.shape[2])), key=_num_places)
+    if first.shape[1] > 1 and bool((first == first[:, :1]).all()):
+        return None
+    return Steps(first, torch.where(first // ARRAY == last // ARRAY, torch.maximum(first, last), first))
+
+
+def _num_places(places: Tensor) -> int:
+    return len(set(places.flatten().tolist()))
 
 
 def _unpacked(values: Tensor, packed: PackedSequence) -> Tensor:
@@ -155,7 +173,7 @@ def _steps_in_chunks(last: int, first: int, stride: int, axes: list[tuple[int, i
         None unless both differ along one axis outside of that of the steps, and along no other.
     """
     size_of_time = {width: size for size, width in axes if size > 1}.get(stride)
-    moves = {width: first % ARRAY // width % size - last % ARRAY // width % size for size, width in axes}
+    moves = {width: first % ARRAY // width % size - last % ARRAY // width % size for size, width in axes if size > 1}
     others = [width for width, move in moves.items() if move and width != stride]
     if size_of_time is None or len(others) != 1 or others[0] < stride:
         return None
