@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from support import trains
-from support.watched_scripts import assert_same, run
+from support.watched_scripts import assert_same, both, run
 
 TRAINS = Path(trains.__file__)
 FAULT = """
@@ -64,11 +64,25 @@ def test_a_training_is_the_same(tmp_path, words, children):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ends", "code"), [("SIGTERM", -15), ("error", 1)])
-def test_a_training_that_ends_early(tmp_path, ends, code):
-    """The traceback is that of the script alone, though torch's functions are followed."""
-    watched = assert_same([TRAINS, "--ends", ends], tmp_path, code=code)
+def test_sigterm_comes_after_the_report(tmp_path):
+    watched = assert_same([TRAINS, "--ends", "SIGTERM"], tmp_path, code=-15)
     assert "LSTM begins" in watched.report
+
+
+@pytest.mark.slow
+def test_an_error_is_shown_without_frames_of_the_watch(tmp_path):
+    """Torch itself goes another way where there are hooks; the frames of the script, and the error, are the same."""
+    alone, watched = both([TRAINS, "--ends", "error"], tmp_path)
+    assert alone.code == watched.code == 1
+    assert "LSTM begins" in watched.report
+    assert "torch/nn/modules/module.py" in watched.err
+    assert not [line for line in watched.err.splitlines() if "echo_torch/" in line or "overrides.py" in line]
+    ends = [
+        [line for line in ended.err.splitlines() if str(TRAINS) in line or not line.startswith(" ")]
+        for ended in (alone, watched)
+    ]
+    assert ends[0] == ends[1]
+    assert len(ends[0]) > 4
 
 
 @pytest.mark.slow
@@ -85,9 +99,8 @@ def test_stop_ends_after_the_updates(tmp_path):
 def test_a_fault_of_the_watch_is_one_line(tmp_path, name):
     (tmp_path / "script.py").write_text(FAULT.replace("NAME", name))
     (tmp_path / "trains.py").write_text(TRAINS.read_text())
-    alone = run(["script.py"], tmp_path)
     options = ["--json", "found.json", *(["--stop"] if name == "is_over" else [])]
-    watched = run(["script.py"], tmp_path, options=options)
+    alone, watched = both(["script.py"], tmp_path, options=options)
     assert (watched.code, watched.out) == (alone.code, alone.out)
     assert watched.report.count("\n") == 1
     assert "by a fault of its own: KeyError: 'mine'" in watched.report

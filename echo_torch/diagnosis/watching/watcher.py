@@ -257,7 +257,9 @@ class Watch:
         return hook
 
     def _ask_whether_over(self) -> None:
-        if self._when_over is not None and self._calls.is_over():
+        over: list[bool] = []
+        self._guarded(lambda: over.append(self._calls.is_over()))()
+        if self._when_over is not None and over == [True]:
             self._when_over()
 
     def _reaches(self) -> list[str]:
