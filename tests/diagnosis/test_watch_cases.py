@@ -15,9 +15,7 @@ from echo_torch.diagnosis.watching.findings import KINDS
 
 EXPECTED = json.loads((CASES / "expected.json").read_text())
 TWINS = sorted(path.name for path in (FAULTS / "mended").glob("*.py"))
-NOT_SHOWN = {  # one must know of axes, or of padding
-    "05_batch_first_forgotten.py", "06_view_not_transpose.py", "16_padding_in_the_answer.py",
-}  # fmt: skip
+NOT_SHOWN = {"05_batch_first_forgotten.py", "06_view_not_transpose.py"}  # one must know of axes
 QUICK = [
     "04_fixed_batch_size_state.py",
     "12_reset_one_batch_late.py",

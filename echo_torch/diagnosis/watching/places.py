@@ -7,7 +7,7 @@ done to values is done to their places too, as long as it only moves them, or tr
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,7 @@ class Places(TorchFunctionMode):
 
     Attributes:
         arrays: The arrays in which values stand.
+        on_lookup: Told of each embedding what it reads, the places of that, and its `padding_idx`.
         is_paused: Whether nothing is followed: while an optimiser works, and when all has been watched.
     """
 
@@ -53,6 +54,7 @@ class Places(TorchFunctionMode):
         self._is_open = False
         self._places: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
         self.arrays = Arrays()
+        self.on_lookup: Callable[[Tensor, Tensor, int | None], None] | None = None
         self._made: set[int] = set()  # the ids of tensors that the model has made of what it read
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -124,7 +126,10 @@ class Places(TorchFunctionMode):
                 if any(id(tensor) in self._made for tensor in _tensors_in([*args, *kwargs.values()])):
                     self._made.update(map(id, _tensors_in([result])))
         elif name in _LOOKUPS:
-            places = self._needed(args[0] if args else kwargs["input"])
+            read = args[0] if args else kwargs["input"]
+            places = self._needed(read)
+            if self.on_lookup is not None:
+                self.on_lookup(read, places, kwargs.get("padding_idx"))
             self._keep(result, places.unsqueeze(-1).expand(result.shape))
         elif name in _WRITES:
             self._write(

@@ -40,7 +40,7 @@ class Watch:
         calls = self._calls
         calls.places.begin()
         self._handles = [
-            register_module_forward_pre_hook(lambda module, inputs: calls.enter()),
+            register_module_forward_pre_hook(lambda module, inputs: calls.enter(inputs)),
             register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
             optimizer.register_optimizer_step_pre_hook(lambda *given: calls.begin_step()),
             optimizer.register_optimizer_step_post_hook(lambda *given: calls.end_step()),
