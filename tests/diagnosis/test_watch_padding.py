@@ -1,4 +1,4 @@
-"""`watch` and padding: an answer that hangs on padded steps is seen, whoever filled the rows up; and nothing else is."""
+"""`watch` and padding: an answer that hangs on padded steps is seen, whoever filled the rows up, and no other."""
 
 import pytest
 import torch
@@ -260,7 +260,7 @@ def test_cells_under_a_mask_or_with_padding_on_the_left(make):
 
 
 def of_one_length(rows):
-    return torch.tensor([(row * LONGEST)[: LONGEST - 1] + [0] for row in rows])
+    return torch.tensor([[*(row * LONGEST)[: LONGEST - 1], 0] for row in rows])
 
 
 def with_a_step_to_answer_in(rows):
@@ -296,6 +296,18 @@ def test_symbols_that_end_rows_and_are_data(make):
     with watch(model) as seen:
         train(model, without_lengths(last_column), bare(make))
     assert seen.findings == []
+
+
+@pytest.mark.parametrize("is_fixed", [False, True])
+def test_rows_of_a_fixed_length(is_fixed):
+    """Longer than any row: lengths tell what is padding, and nothing else would."""
+    model = Model(batch_first=True)
+    with watch(model) as seen:
+        batches = list(loader(with_delays))
+        train(
+            model, last_column if is_fixed else without_lengths(last_column), batches if is_fixed else bare(with_delays)
+        )
+    assert kinds(seen) == (READ if is_fixed else [])
 
 
 def test_no_training_reads_no_answer():

@@ -7,7 +7,7 @@ batch, or hold a symbol that only ends rows, some of each batch. What counts is 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +27,34 @@ _MOST_DOUBTS = 10  # calls after which nobody looks for a symbol that only ends 
 
 
 @dataclass
+class _Lengths:
+    """A part of all batches that may hold the lengths of the rows in another part.
+
+    Attributes:
+        fill: What stands behind them.
+        num_rows: Rows that were seen to end so.
+        is_refuted: Whether something else was seen behind them: then they are no lengths.
+    """
+
+    fill: Tensor | None = None
+    num_rows: int = 0
+    is_refuted: bool = False
+
+    def look(self, rows: Tensor, lengths: Tensor) -> Tensor | None:
+        """Which steps of rows (rows, steps, ...) lie behind their lengths; None where these are none."""
+        if not 0 < int(lengths.min()) <= int(lengths.max()) <= rows.shape[1]:
+            self.is_refuted = True
+            return None
+        mask = torch.arange(rows.shape[1]) >= lengths.detach().cpu()[:, None]
+        behind = rows.detach().cpu()[mask]
+        if len(behind):
+            self.fill = behind[0] if self.fill is None else self.fill
+            self.is_refuted |= not bool((behind == self.fill).all())
+            self.num_rows += int(mask.any(1).sum())
+        return None if self.is_refuted or not len(behind) else mask
+
+
+@dataclass
 class Padded:
     """The padding that one call reads.
 
@@ -35,6 +63,7 @@ class Padded:
         num_steps: Steps of a row.
         symbol: What fills the rows, where that is known by nothing else; None: the steps are padding for certain.
         is_to_longest: Whether padding is so called only where some row of each batch has none.
+        lengths: What says so, where it is lengths alone.
         inside: Symbols that stand in front of others.
         read: The rows in which a gradient came back through padded steps.
     """
@@ -43,6 +72,7 @@ class Padded:
     num_steps: int
     symbol: int | None = None
     is_to_longest: bool = False
+    lengths: _Lengths | None = None
     inside: set[int] = field(default_factory=set)
     read: set[int] = field(default_factory=set)
 
@@ -58,6 +88,8 @@ class Padding:
         self._places = places
         self._padded: deque[Tensor] = deque(maxlen=_AT_HAND)
         self._symbols: deque[tuple[Tensor, Tensor]] = deque(maxlen=_AT_HAND)
+        self._lengths: defaultdict[tuple[int, ...], _Lengths] = defaultdict(_Lengths)
+        self._behind: deque[tuple[_Lengths, Tensor]] = deque(maxlen=2)
         self._together: Tensor | None = None  # all that are padded
         self._inside: set[int] = set()  # symbols that stand in front of others
         self._num_doubts = 0  # calls without a break whose rows end in data
@@ -65,14 +97,21 @@ class Padding:
 
     def note_batch(self, batch: Any) -> None:
         """A batch has come: rows that hold one value alone behind the lengths that came with them are padded."""
-        leaves = [leaf for leaf in _leaves(batch) if isinstance(leaf, Tensor)]
-        for lengths in (leaf for leaf in leaves if leaf.ndim == 1 and _holds_integers(leaf) and len(leaf) > 1):
-            for rows in (leaf for leaf in leaves if leaf.ndim > 1 and not leaf.requires_grad):
-                for axis in (0, 1):
-                    mask = _behind(rows.movedim(axis, 0), lengths) if rows.shape[axis] == len(lengths) else None
-                    places = None if mask is None else self._places.of(rows)
-                    if mask is not None and places is not None:
-                        self._note(places.movedim(axis, 0)[mask])
+        leaves = [leaf for leaf in _leaves(batch) if isinstance(leaf, Tensor) and not leaf.requires_grad]
+        for one, lengths in enumerate(leaves):
+            if lengths.ndim == 1 and len(lengths) > 1 and _holds_integers(lengths):
+                for other, rows in enumerate(leaves):
+                    for axis in (0, 1) if rows.ndim > 1 else ():
+                        if rows.shape[axis] == len(lengths):
+                            self._note_lengths(self._lengths[len(leaves), one, other, axis], rows, lengths, axis)
+
+    def _note_lengths(self, claim: _Lengths, rows: Tensor, lengths: Tensor, axis: int) -> None:
+        if claim.is_refuted:
+            return
+        mask = claim.look(rows.movedim(axis, 0), lengths)
+        places = None if mask is None else self._places.of(rows)
+        if mask is not None and places is not None:
+            self._behind.append((claim, places.movedim(axis, 0)[mask].flatten()))
 
     def listen(self, layer: nn.Module, read: Any, steps: Tensor, left: Sequence[Any], hook: Hook) -> Padded | None:
         """Look at the padding that a call reads, and notice gradients that come back through it.
@@ -105,6 +144,9 @@ class Padding:
             certain |= torch.isin(steps, self._all_padded())
         if bool(certain.any()):
             return _in_rows(certain)
+        for claim, places in reversed(self._behind):
+            if not claim.is_refuted and bool((behind := torch.isin(steps, places)).any()):
+                return _in_rows(behind, lengths=claim)
         if bool((blank := steps == BLANK).any()):
             return _in_rows(blank, is_to_longest=True)
         symbols = self._symbols_at(steps) if steps.shape[1] > 1 and self._num_doubts < _MOST_DOUBTS else None
@@ -156,7 +198,8 @@ def padding_read(own: Sequence[Any]) -> tuple[int, int]:
     """
     found = [(call, call.padded) for call in own if call.padded is not None and call.padded.num_steps > 1]
     whole = [(padded, call.reached is not None) for call, padded in found if not _is_doubtful(padded, found)]
-    whole += [(padded, True) for padded in _stepped(own)]
+    stepped = [(None, padded) for padded in _stepped(own)]
+    whole += [(padded, True) for _, padded in stepped if not _is_doubtful(padded, stepped)]
     lengths = {padded.num_steps - run for padded, _ in whole for run in padded.runs}
     if len({run for padded, _ in whole for run in padded.runs}) < 2 or not lengths:
         return 0, 0  # what is the same in all rows fills nothing up
@@ -166,6 +209,8 @@ def padding_read(own: Sequence[Any]) -> tuple[int, int]:
 
 def _is_doubtful(padded: Padded, found: Sequence[tuple[Any, Padded]]) -> bool:
     """Whether it may be data: a symbol that also stands inside rows, or that ends all rows of a batch, or few."""
+    if padded.lengths is not None:
+        return padded.lengths.is_refuted or padded.lengths.num_rows < _FEW
     if not padded.is_to_longest:
         return False
     alike = [other for _, other in found if other.is_to_longest and other.symbol == padded.symbol]
@@ -201,6 +246,7 @@ def _joined(calls: Sequence[Any]) -> Padded:
             if call.padded is None or not call.padded.runs[row]:
                 break
             whole.runs[row] += 1
+            whole.lengths, whole.is_to_longest = call.padded.lengths, call.padded.is_to_longest
             whole.read |= {row} & call.padded.read
     return whole
 
@@ -227,18 +273,6 @@ def _noticing(layer: nn.Module, padded: Padded, mask: Tensor, *, is_features: bo
         padded.read.update((is_read & mask[:, -1]).nonzero().flatten().tolist())
 
     return notice
-
-
-def _behind(rows: Tensor, lengths: Tensor) -> Tensor | None:
-    """Which steps of rows (rows, steps, ...) lie behind their lengths; None unless the lengths can be those.
-
-    They are, if the longest row has all steps, others have fewer, and whatever lies behind is the same everywhere.
-    """
-    if rows.ndim < 2 or not 0 < int(lengths.min()) < int(lengths.max()) == rows.shape[1]:
-        return None
-    mask = torch.arange(rows.shape[1]) >= lengths.cpu()[:, None]
-    behind = rows.detach().cpu()[mask]
-    return mask if bool((behind == behind[0]).all()) else None
 
 
 def _holds_integers(tensor: Tensor) -> bool:
