@@ -21,6 +21,7 @@ class HandOvers:
 
     Attributes:
         gaps: How often each gap lies between where a state stopped and where its row goes on; of those that are known.
+        unknown: How many rows go on with a state in an array that is there for a batch alone.
         lost: How many rows go on exactly where the call before stopped, but without its state.
     """
 
@@ -30,7 +31,7 @@ class HandOvers:
         # Frames that a script has written into a buffer one by one are arrays too; a sequence is gone through.
         self._sequences = seen.lasting - (seen.places.arrays.copied - _walked(own, seen))
         self.gaps: Counter[int | str] = Counter()
-        self.lost = 0
+        self.lost = self.unknown = 0
         before: Call | None = None
         for call in own:
             if call.standing is None:
@@ -53,7 +54,9 @@ class HandOvers:
         is_of_layer = left.layer == call.layer and left.root != call.root
         if is_of_layer and left.standing is not None and origin.lane < len(left.standing.last):
             gap = self._gap(left.standing.last[origin.lane], standing.first[lane], standing.width)
-            if gap is not None:
+            if gap is None:
+                self.unknown += 1
+            else:
                 self.gaps[gap] += 1
 
     def _is_lost(self, before: Standing, standing: Standing, lane: int) -> bool:

@@ -102,10 +102,11 @@ class Places(TorchFunctionMode):
             self._places.pop(key, None)
         self._made.clear()
 
-    def _keep(self, result: Any, places: Any) -> None:
+    def keep(self, result: Any, places: Any) -> None:
+        """A tensor, or each of several, stands at these places."""
         if isinstance(result, (tuple, list)):
             for one, other in zip(result, places, strict=True):
-                self._keep(one, other)
+                self.keep(one, other)
         elif isinstance(result, Tensor) and places.shape == result.shape and result.numel() <= MOST_VALUES:
             key = id(result)
             self._places[key] = weakref.ref(result, lambda _: self._places.pop(key, None)), places
@@ -122,7 +123,7 @@ class Places(TorchFunctionMode):
                 found = func(*swapped, **swapped_by_name)
                 if name == "_pack_padded_sequence":  # the other result counts rows
                     result, found = result[0], found[0]
-                self._keep(result, found)
+                self.keep(result, found)
                 if any(id(tensor) in self._made for tensor in _tensors_in([*args, *kwargs.values()])):
                     self._made.update(map(id, _tensors_in([result])))
         elif name in _LOOKUPS:
@@ -130,7 +131,7 @@ class Places(TorchFunctionMode):
             places = self._needed(read)
             if self.on_lookup is not None:
                 self.on_lookup(read, places, kwargs.get("padding_idx"))
-            self._keep(result, places.unsqueeze(-1).expand(result.shape))
+            self.keep(result, places.unsqueeze(-1).expand(result.shape))
         elif name in _WRITES:
             self._write(
                 args[0][args[1]] if name == "__setitem__" else args[0], args[0], args[2 if name == "__setitem__" else 1]
@@ -140,7 +141,7 @@ class Places(TorchFunctionMode):
         elif name in _OF_NUMPY and args and isinstance(args[0], np.ndarray):
             found = self.arrays.places_in_numpy(args[0])
             if found is not None:
-                self._keep(result, found)
+                self.keep(result, found)
         else:
             output = result[0] if name in _VECTORS and isinstance(result, tuple) else result
             if isinstance(output, Tensor) and output.ndim:
@@ -151,9 +152,9 @@ class Places(TorchFunctionMode):
         for tensor in given:
             if isinstance(tensor, Tensor) and (places := self.of(tensor)) is not None:
                 if name in _VECTORS and tensor.shape[:-1] == result.shape[:-1]:
-                    self._keep(result, places[..., :1].expand(result.shape))
+                    self.keep(result, places[..., :1].expand(result.shape))
                 elif name not in _VECTORS and tensor.shape == result.shape:
-                    self._keep(result, places)
+                    self.keep(result, places)
                 else:
                     return
                 if name in _VECTORS or id(tensor) in self._made:

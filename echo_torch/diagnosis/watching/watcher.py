@@ -10,6 +10,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from echo_torch.diagnosis.watching.calls import Call, Calls
 from echo_torch.diagnosis.watching.findings import Finding, findings_of
+from echo_torch.diagnosis.watching.hand_overs import HandOvers
 from echo_torch.errors import RuleError
 
 DEFAULT_UPDATES = 50
@@ -31,14 +32,19 @@ class Watch:
         self._model = model
         self._own = None if model is None else {id(module) for module in model.modules()}
         self._calls = Calls(updates)
+        self._loaders: Any = None
         self._handles: list[Any] = []
 
     def __enter__(self) -> Self:
         """Begin to watch."""
         from torch.optim import optimizer  # a second, spent by who trains anyway
 
+        from echo_torch.diagnosis.watching.loaders import Loaders
+
         calls = self._calls
         calls.places.begin()
+        self._loaders = Loaders(calls.places, calls.padding)
+        self._loaders.begin()
         self._handles = [
             register_module_forward_pre_hook(lambda module, inputs: calls.enter(inputs)),
             register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
@@ -52,6 +58,7 @@ class Watch:
     ) -> None:
         """Watch no more; nothing is left behind in torch or in the model."""
         self._calls.places.end()
+        self._loaders.end()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -75,6 +82,12 @@ class Watch:
                 found.append(
                     f"{name}: at {astray} of {len(first)} beginnings it is not known where the rows stand in the data, "
                     "nor whether they go on where their states stopped: `reach_of` and `StateAudit` tell."
+                )
+            rows = HandOvers([call for call in self._calls.calls if call.layer == number], self._calls)
+            if rows.unknown:
+                found.append(
+                    f"{name}: at {rows.unknown} of {rows.unknown + rows.number} hand-overs it is not known whether a "
+                    "row goes on where its state stopped, because the batches are made on the way."
                 )
             strange = [call for call in first if _kind_of(call) == "unknown"]
             if strange:
@@ -157,8 +170,8 @@ def watch(model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES) -> 
 
     Any loop may run inside, as long as it calls layers of torch.nn: nn.RNN, nn.LSTM, nn.GRU or their cells. Whatever
     state enters a layer is looked up among what the calls before it left, row by row. Whatever is read is followed back
-    to the tensors that it comes from, through slices, batches, packed rows and embeddings; not through loader workers.
-    The training is not changed, and no hook is left behind.
+    to the tensors that it comes from, through slices, batches, packed rows and embeddings, and from loader workers by a
+    copy of the dataset. The training is not changed, and no hook is left behind.
 
     Args:
         model: Whose layers; None: all that are called.
