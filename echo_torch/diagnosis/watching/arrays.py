@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import weakref
 from typing import Any
 
@@ -30,6 +31,7 @@ class Arrays:
         self._shapes: dict[int, tuple[int, ...]] = {}
         self._of_numpy: dict[int, tuple[int, int, int]] = {}  # by address: its end, its size of a value, its number
         self._sequences: dict[int, int] = {}  # the numbers of arrays that stand for sequences, by the sequences
+        self._starts: list[int] = []  # the same addresses, sorted
         self._constants: set[int] = set()
         self._written: dict[int, Tensor] = {}  # the place of each value of an array
         self._filled: dict[int, Tensor] = {}  # whether something that is known of nowhere was written there
@@ -78,6 +80,8 @@ class Arrays:
             return
         self._owners.append(_WeakArray(array))
         number = len(self._owners)
+        if start not in self._of_numpy:
+            bisect.insort(self._starts, start)
         self._of_numpy[start] = start + array.nbytes, array.itemsize, number
         if array.flags.c_contiguous:
             self._shapes[number] = array.shape
@@ -127,8 +131,10 @@ class Arrays:
         """The number of a tensor's array, and where in it its storage begins."""
         storage = tensor.untyped_storage()
         pointer = storage.data_ptr()
-        for start, (end, size, number) in self._of_numpy.items():
-            if start <= pointer < end and size == tensor.element_size() and self.is_alive(number):
+        if before := bisect.bisect(self._starts, pointer):
+            start = self._starts[before - 1]
+            end, size, number = self._of_numpy[start]
+            if pointer < end and size == tensor.element_size() and self.is_alive(number):
                 return number, (pointer - start) // size
         number = self._numbers.get(pointer, 0)
         if not self.is_alive(number):

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from echo_torch.diagnosis.stamps import CheckedStamps
 from echo_torch.diagnosis.watching.lanes import Lanes, Origin, fields_of, is_empty, rows_of
+from echo_torch.diagnosis.watching.padding import Padded, Padding
 from echo_torch.diagnosis.watching.places import Places
 from echo_torch.diagnosis.watching.standing import Standing, array_of, standing_of, steps_of
 
@@ -62,6 +63,8 @@ class Call:
         entering: What enters it.
         standing: Where its rows stand; None: unknown.
         told: What somebody has said last of where rows stand; None: nobody has.
+        num_steps: Steps of its input; 0 where its places are unknown.
+        padded: The padding that it reads, while it trains; None: none is known.
         reached: How many optimiser steps had been made when a gradient first came back to it; None: none has yet.
         reaches_back: Of each gradient that has gone through the state that enters it to a call that had one before: the
             optimiser steps that had been made when that call had its first, and now.
@@ -79,6 +82,8 @@ class Call:
     entering: Entering
     standing: Standing | None = None
     told: CheckedStamps | None = None
+    num_steps: int = 0
+    padded: Padded | None = None
     reached: int | None = None
     reaches_back: list[tuple[int, int]] = field(default_factory=list)
     is_exchanged: bool = False
@@ -107,6 +112,7 @@ class Calls:
         layers: The recurrent layers that were called, in the order of their first call.
         update: Optimiser steps so far.
         places: Where values stand.
+        padding: Which of them are padding.
         lasting: The numbers of arrays that are there for longer than a batch.
         first_skipped: The number that the first call would have had that was not recorded; None: all were.
     """
@@ -120,6 +126,7 @@ class Calls:
         self.layers: list[nn.Module] = []
         self.update = 0
         self.places = Places()
+        self.padding = Padding(self.places)
         self.lasting: set[int] = set()
         self.first_skipped: int | None = None
         self._told: CheckedStamps | None = None
@@ -133,8 +140,10 @@ class Calls:
         self._skipped: dict[int, _Skipped] = {}
         self._handles: list[Any] = []  # of tensors
 
-    def enter(self) -> None:
+    def enter(self, inputs: Any = ()) -> None:
         """A module is called."""
+        if self._depth == 0 and not self.places.is_paused:
+            self.padding.note_batch(inputs)
         self._root += self._depth == 0
         self._depth += 1
 
@@ -169,16 +178,18 @@ class Calls:
         if skipped is not None:  # what it left may enter now
             self._record(module, layer, skipped.given, skipped.fields, skipped.num_rows, skipped.is_training)
         call = self._record(module, layer, given, fields, num_rows, module.training)
-        if isinstance(read, (Tensor, PackedSequence)):
-            steps = steps_of(module, read, self.places)
-            call.standing = None if steps is None else standing_of(steps, self.places)
-            self._note_arrays(call)
-            call.is_exchanged = isinstance(read, Tensor) and self.places.layouts.is_exchanged(read)
+        steps = steps_of(module, read, self.places) if isinstance(read, (Tensor, PackedSequence)) else None
+        if steps is not None:
+            call.standing, call.num_steps = standing_of(steps, self.places), steps.first.shape[1]
+        self._note_arrays(call)
+        call.is_exchanged = isinstance(read, Tensor) and self.places.layouts.is_exchanged(read)
         features = output[0] if isinstance(module, nn.RNNBase) and output is not None else None
         if isinstance(features, Tensor) and features.ndim == 3 and num_rows > 1:
             self._listen_to_rows(call, features, 0 if getattr(module, "batch_first", False) else 1)
         features = features.data if isinstance(features, PackedSequence) else features
         self._listen(call, given, [*fields, features])
+        if steps is not None and call.trains:
+            call.padded = self.padding.listen(module, read, steps.first, [*fields, features], self._hook)
 
     def _note_arrays(self, call: Call) -> None:
         """An array lasts if other places of it are read later, and it is there when no batch would be any more."""

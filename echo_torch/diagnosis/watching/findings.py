@@ -12,6 +12,7 @@ from echo_torch.diagnosis.watching.axes import axes_in, order_in
 from echo_torch.diagnosis.watching.calls import Call, Calls
 from echo_torch.diagnosis.watching.foreign import WORDS, foreign_in
 from echo_torch.diagnosis.watching.hand_overs import OTHER, HandOvers
+from echo_torch.diagnosis.watching.padding import padding_read
 from echo_torch.diagnosis.watching.standing import array_of
 
 _NEARLY_ALL = 0.9  # of the steps inside a chunk: a truncation by plan cuts fewer; of rows: some begin anew
@@ -47,6 +48,8 @@ KINDS = {
     "not-detached": "In {count} of {of} updates a gradient goes through the state into an earlier update: the state is "
     "handed on with its graph. Detach every tensor of it, and use the result: "
     "state = tuple(field.detach() for field in state).",
+    "padding-read": "In {count} of {of} padded rows the answer is read behind the row's last step, from a state that "
+    "has walked through padding. Pack the rows with their lengths, or read each at its own last step.",
     "cut-inside": "At {count} of {of} steps inside a chunk the state is detached before it goes on, so the gradient "
     "gets one step back. Detach once, where one chunk ends and the next begins.",
 }
@@ -200,10 +203,15 @@ def _steps_inside(own: Sequence[Call], calls: Sequence[Call]) -> Iterator[Call]:
                 yield call
 
 
+def _padding_read(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
+    return padding_read(own)
+
+
 _LOOKS: dict[str, Callable[[Sequence[Call], Sequence[Call]], tuple[int, int]]] = {
     "rows-changed": _rows_changed,
     "fields-swapped": _fields_swapped,
     "validation-leak": _validation_leak,
     "not-detached": _not_detached,
+    "padding-read": _padding_read,
     "cut-inside": _cut_inside,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,7 @@ class Places(TorchFunctionMode):
 
     Attributes:
         arrays: The arrays in which values stand.
+        on_lookup: Told of each embedding what it reads, the places of that, and its `padding_idx`.
         is_paused: Whether nothing is followed: while an optimiser works, and when all has been watched.
         is_in_step: Whether an optimiser makes a step: a backward pass is the last thing that its closure does.
         layouts: What is done to axes.
@@ -76,6 +77,7 @@ class Places(TorchFunctionMode):
         self._is_open = False
         self._places: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
         self.arrays = Arrays()
+        self.on_lookup: Callable[[Tensor, Tensor, int | None], None] | None = None
         self._made: set[int] = set()  # the ids of tensors that the model has made of what it read
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -143,13 +145,14 @@ class Places(TorchFunctionMode):
         arrays = np.array([self.arrays.of_sequence(int(each)) for each in found])
         places = torch.from_numpy(np.where(step < 0, FILLED, arrays[which.reshape(step.shape)] * ARRAY + step))
         if not self.is_paused:
-            self._keep(tensor, places[(...,) + (None,) * (tensor.ndim - 2)].expand(tensor.shape))
+            self.keep(tensor, places[(...,) + (None,) * (tensor.ndim - 2)].expand(tensor.shape))
         return set(arrays.tolist())
 
-    def _keep(self, result: Any, places: Any) -> None:
+    def keep(self, result: Any, places: Any) -> None:
+        """A tensor, or each of several, stands at these places."""
         if isinstance(result, (tuple, list)):
             for one, other in zip(result, places, strict=True):
-                self._keep(one, other)
+                self.keep(one, other)
         elif isinstance(result, Tensor) and places.shape == result.shape and result.numel() <= MOST_VALUES:
             key = id(result)
             self._places[key] = weakref.ref(result, lambda _: self._places.pop(key, None)), places
@@ -170,13 +173,16 @@ class Places(TorchFunctionMode):
                 places = func(*swapped, **swapped_by_name)
                 if name == "_pack_padded_sequence":  # the other result counts rows
                     result, places = result[0], places[0]
-                self._keep(result, places)
+                self.keep(result, places)
                 self.layouts.stack(name, args, kwargs, result, places)
                 if any(id(tensor) in self._made for tensor in _tensors_in([*args, *kwargs.values()])):
                     self._made.update(map(id, _tensors_in([result])))
         elif name in _LOOKUPS:
-            places = self._needed(args[0] if args else kwargs["input"])
-            self._keep(result, places.unsqueeze(-1).expand(result.shape))
+            read = args[0] if args else kwargs["input"]
+            places = self._needed(read)
+            if self.on_lookup is not None:
+                self.on_lookup(read, places, kwargs.get("padding_idx"))
+            self.keep(result, places.unsqueeze(-1).expand(result.shape))
             self.layouts.treat([*args, *kwargs.values()], result)
         elif name in _WRITES:
             self._write(
@@ -189,7 +195,7 @@ class Places(TorchFunctionMode):
         elif name in _OF_NUMPY and args and isinstance(args[0], np.ndarray):
             found = self.arrays.places_in_numpy(args[0])
             if found is not None:
-                self._keep(result, found)
+                self.keep(result, found)
         elif not name.endswith("_") or name.startswith("__"):  # else it changes values where they stand
             output = result[0] if name in _VECTORS and isinstance(result, tuple) else result
             if isinstance(output, Tensor) and output.ndim:
@@ -201,11 +207,11 @@ class Places(TorchFunctionMode):
         for tensor in given:
             if isinstance(tensor, Tensor) and (places := self.of(tensor)) is not None:
                 if name in _VECTORS and tensor.shape[:-1] == result.shape[:-1]:
-                    self._keep(result, places[..., :1].expand(result.shape))
+                    self.keep(result, places[..., :1].expand(result.shape))
                 elif name not in _VECTORS and tensor.shape == result.shape:
-                    self._keep(result, places)
+                    self.keep(result, places)
                 elif name in _COMPARISONS and tensor.shape == (*result.shape[:-1], 1):
-                    self._keep(result, places.expand(result.shape))
+                    self.keep(result, places.expand(result.shape))
                 else:
                     return
                 if name in _VECTORS or id(tensor) in self._made:

@@ -51,6 +51,7 @@ class Watch:
         self._intended = check_kinds("intended", intended)
         self._when_over = when_over
         self._calls = Calls(updates, self._guarded)
+        self._loaders: Any = None
         self._handles: list[Any] = []
         self.fault: Exception | None = None
 
@@ -58,10 +59,14 @@ class Watch:
         """Begin to watch."""
         from torch.optim import optimizer  # a second, spent by who trains anyway
 
+        from echo_torch.diagnosis.watching.loaders import Loaders
+
         calls = self._calls
         calls.places.begin()
+        self._loaders = Loaders(calls.places, calls.padding)
+        self._loaders.begin()
         self._handles = [
-            register_module_forward_pre_hook(self._guarded(lambda module, inputs: calls.enter())),
+            register_module_forward_pre_hook(self._guarded(lambda module, inputs: calls.enter(inputs))),
             register_module_forward_hook(self._guarded(self._leave), with_kwargs=True, always_call=True),
             optimizer.register_optimizer_step_pre_hook(
                 self._guarded(
@@ -91,6 +96,8 @@ class Watch:
 
     def _end(self, *, is_forced: bool = True) -> None:
         self._calls.places.end(is_forced=is_forced)
+        if self._loaders is not None:
+            self._loaders.end()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -126,12 +133,12 @@ class Watch:
                     f"{name}: at {astray} of {len(first)} beginnings it is not known where the rows stand in the data, "
                     "nor whether they go on where their states stopped: `reach_of` and `StateAudit` tell."
                 )
-            rows = HandOvers([call for call in self._calls_of(number) if call.trains], self._calls)
+            rows = HandOvers(self._calls_of(number), self._calls)
             if rows.unknown:
                 found.append(
-                    f"{name}: at {rows.unknown:,} of {rows.unknown + rows.number:,} hand-overs a row goes on in "
-                    "another array than its state stopped in, and it is not known how the one goes on from the other: "
-                    "`reach_of` and `StateAudit` tell."
+                    f"{name}: at {rows.unknown:,} of {rows.unknown + rows.number:,} hand-overs it is not known whether "
+                    "a row goes on where its state stopped, because the batches are made on the way: `reach_of` and "
+                    "`StateAudit` tell."
                 )
             strange = [call for call in first if _kind_of(call) == "unknown"]
             if strange:
@@ -342,8 +349,8 @@ def watch(model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES, int
 
     Any loop may run inside, as long as it calls layers of torch.nn: nn.RNN, nn.LSTM, nn.GRU or their cells. Whatever
     state enters a layer is looked up among what the calls before it left, row by row. Whatever is read is followed back
-    to the tensors that it comes from, through slices, batches, packed rows and embeddings; not through loader workers.
-    The training is not changed, and no hook is left behind.
+    to the tensors that it comes from, through slices, batches, packed rows and embeddings, and from loader workers by a
+    copy of the dataset. The training is not changed, and no hook is left behind.
 
     Args:
         model: Whose layers; None: all that are called.

@@ -1,0 +1,292 @@
+"""Padding that an answer hangs on: which steps are padded, and through which of them a gradient comes back.
+
+What padded steps are is seen, never guessed. They were filled in by a function (`pad_sequence`, `pad`), left over of a
+constant into which rows were written, are the `padding_idx` of an embedding, lie behind the lengths that came with the
+batch, or hold a symbol that only ends rows, some of each batch. What counts is padding behind a row's last step.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from echo_torch.diagnosis.watching.arrays import BLANK, FILLED
+from echo_torch.diagnosis.watching.places import Places
+
+Hook = Callable[[Tensor, Callable[[Tensor], None]], None]
+
+_AT_HAND = 8  # batches, or embeddings, whose padding is remembered
+_FEW = 5  # rows that end in the same symbol by chance
+_MOST_DOUBTS = 10  # calls after which nobody looks for a symbol that only ends rows
+
+
+@dataclass
+class _Lengths:
+    """A part of all batches that may hold the lengths of the rows in another part.
+
+    Attributes:
+        fill: What stands behind them.
+        num_rows: Rows that were seen to end so.
+        is_refuted: Whether something else was seen behind them: then they are no lengths.
+    """
+
+    fill: Tensor | None = None
+    num_rows: int = 0
+    is_refuted: bool = False
+
+    def look(self, rows: Tensor, lengths: Tensor) -> Tensor | None:
+        """Which steps of rows (rows, steps, ...) lie behind their lengths; None where these are none."""
+        if not 0 < int(lengths.min()) <= int(lengths.max()) <= rows.shape[1]:
+            self.is_refuted = True
+            return None
+        mask = torch.arange(rows.shape[1]) >= lengths.detach().cpu()[:, None]
+        behind = rows.detach().cpu()[mask]
+        if len(behind):
+            self.fill = behind[0] if self.fill is None else self.fill
+            self.is_refuted |= not bool((behind == self.fill).all())
+            self.num_rows += int(mask.any(1).sum())
+        return None if self.is_refuted or not len(behind) else mask
+
+
+@dataclass
+class Padded:
+    """The padding that one call reads.
+
+    Attributes:
+        runs: Of each row, how many steps at its end are padded.
+        num_steps: Steps of a row.
+        symbol: What fills the rows, where that is known by nothing else; None: the steps are padding for certain.
+        is_to_longest: Whether padding is so called only where some row of each batch has none.
+        lengths: What says so, where it is lengths alone.
+        inside: Symbols that stand in front of others.
+        read: The rows in which a gradient came back through padded steps.
+    """
+
+    runs: list[int]
+    num_steps: int
+    symbol: int | None = None
+    is_to_longest: bool = False
+    lengths: _Lengths | None = None
+    inside: set[int] = field(default_factory=set)
+    read: set[int] = field(default_factory=set)
+
+
+class Padding:
+    """Knows which places are padding, and listens to the calls that read them.
+
+    Args:
+        places: Where values stand.
+    """
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._padded: deque[Tensor] = deque(maxlen=_AT_HAND)
+        self._symbols: deque[tuple[Tensor, Tensor]] = deque(maxlen=_AT_HAND)
+        self._lengths: defaultdict[tuple[int, ...], _Lengths] = defaultdict(_Lengths)
+        self._behind: deque[tuple[_Lengths, Tensor]] = deque(maxlen=2)
+        self._together: Tensor | None = None  # all that are padded
+        self._inside: set[int] = set()  # symbols that stand in front of others
+        self._num_doubts = 0  # calls without a break whose rows end in data
+        places.on_lookup = self._note_lookup
+
+    def note_batch(self, batch: Any) -> None:
+        """A batch has come: rows that hold one value alone behind the lengths that came with them are padded."""
+        leaves = [leaf for leaf in _leaves(batch) if isinstance(leaf, Tensor) and not leaf.requires_grad]
+        for one, lengths in enumerate(leaves):
+            if lengths.ndim == 1 and len(lengths) > 1 and _holds_integers(lengths):
+                for other, rows in enumerate(leaves):
+                    for axis in (0, 1) if rows.ndim > 1 else ():
+                        if rows.shape[axis] == len(lengths):
+                            self._note_lengths(self._lengths[len(leaves), one, other, axis], rows, lengths, axis)
+
+    def _note_lengths(self, claim: _Lengths, rows: Tensor, lengths: Tensor, axis: int) -> None:
+        if claim.is_refuted:
+            return
+        mask = claim.look(rows.movedim(axis, 0), lengths)
+        places = None if mask is None else self._places.of(rows)
+        if mask is not None and places is not None:
+            self._behind.append((claim, places.movedim(axis, 0)[mask].flatten()))
+
+    def listen(self, layer: nn.Module, read: Any, steps: Tensor, left: Sequence[Any], hook: Hook) -> Padded | None:
+        """Look at the padding that a call reads, and notice gradients that come back through it.
+
+        Args:
+            layer: The recurrent layer.
+            read: Its input.
+            steps: The place of each step (rows, steps), as of `steps_of`.
+            left: The tensors of its state, and after them its features; None where there are none.
+            hook: Registers who notices a gradient of a tensor.
+        """
+        if isinstance(read, PackedSequence):  # padding stays out of it
+            return None
+        found = self._look(steps)
+        if found is None:
+            return None
+        runs = torch.tensor(found.runs)
+        if bool(((runs > 0) & ((runs < found.num_steps) | (found.num_steps == 1))).any()):
+            columns = torch.arange(found.num_steps)
+            is_padded = columns >= found.num_steps - runs[:, None]
+            for number, tensor in enumerate(left):
+                if isinstance(tensor, Tensor) and tensor.requires_grad:
+                    is_features = number == len(left) - 1
+                    hook(tensor, _noticing(layer, found, is_padded, is_features=is_features))
+        return found
+
+    def _look(self, steps: Tensor) -> Padded | None:
+        certain = steps == FILLED
+        if self._padded:
+            certain |= torch.isin(steps, self._all_padded())
+        if bool(certain.any()):
+            return _in_rows(certain)
+        for claim, places in reversed(self._behind):
+            if not claim.is_refuted and bool((behind := torch.isin(steps, places)).any()):
+                return _in_rows(behind, lengths=claim)
+        if bool((blank := steps == BLANK).any()):
+            return _in_rows(blank, is_to_longest=True)
+        symbols = self._symbols_at(steps) if steps.shape[1] > 1 and self._num_doubts < _MOST_DOUBTS else None
+        return None if symbols is None else self._end_of_rows(symbols)
+
+    def _end_of_rows(self, symbols: Tensor) -> Padded:
+        """What may be padding because nothing stands behind it."""
+        changes = symbols[:, 1:] != symbols[:, :-1]
+        inside = set(symbols[:, :-1][changes].tolist())
+        self._inside |= inside
+        runs = _runs(symbols == symbols[:, -1:])
+        ends = symbols[runs.argsort(descending=True), -1].tolist()
+        symbol = next((end for end in ends if end not in self._inside), ends[0])
+        found = _in_rows(symbols == symbol, symbol=symbol, is_to_longest=True, inside=inside)
+        is_doubtful = symbol in self._inside or min(found.runs) > 0 or max(found.runs) < 2
+        self._num_doubts = self._num_doubts + 1 if is_doubtful else 0
+        return found
+
+    def _note(self, places: Tensor) -> None:
+        if places.numel():
+            self._padded.append(places.flatten())
+            self._together = None
+
+    def _all_padded(self) -> Tensor:
+        if self._together is None:
+            self._together = torch.cat(list(self._padded))
+        return self._together
+
+    def _note_lookup(self, words: Tensor, places: Tensor, padding_idx: int | None) -> None:
+        if padding_idx is not None:
+            self._note(places[words.cpu() == padding_idx])
+        if words.ndim == 2 and min(words.shape) > 1:
+            flat, order = places.flatten().sort()
+            self._symbols.append((flat, words.detach().cpu().flatten()[order]))
+
+    def _symbols_at(self, steps: Tensor) -> Tensor | None:
+        for places, symbols in reversed(self._symbols):
+            found = torch.searchsorted(places, steps).clamp_(max=len(places) - 1)
+            if bool((places[found] == steps).all()):
+                return symbols[found]
+        return None
+
+
+def padding_read(own: Sequence[Any]) -> tuple[int, int]:
+    """In how many padded rows an answer hangs on padded steps, and how many padded rows there are.
+
+    Args:
+        own: The calls of a layer, with `padded`, `root` and `reached`.
+    """
+    found = [(call, call.padded) for call in own if call.padded is not None and call.padded.num_steps > 1]
+    whole = [(padded, call.reached is not None) for call, padded in found if not _is_doubtful(padded, found)]
+    stepped = [(None, padded) for padded in _stepped(own)]
+    whole += [(padded, True) for _, padded in stepped if not _is_doubtful(padded, stepped)]
+    lengths = {padded.num_steps - run for padded, _ in whole for run in padded.runs}
+    if len({run for padded, _ in whole for run in padded.runs}) < 2 or not lengths:
+        return 0, 0  # what is the same in all rows fills nothing up
+    rows = [(padded, row) for padded, has_gradient in whole if has_gradient for row in _rows(padded)]
+    return sum(row in padded.read for padded, row in rows), len(rows)
+
+
+def _is_doubtful(padded: Padded, found: Sequence[tuple[Any, Padded]]) -> bool:
+    """Whether it may be data: a symbol that also stands inside rows, or that ends all rows of a batch, or few."""
+    if padded.lengths is not None:
+        return padded.lengths.is_refuted or padded.lengths.num_rows < _FEW
+    if not padded.is_to_longest:
+        return False
+    alike = [other for _, other in found if other.is_to_longest and other.symbol == padded.symbol]
+    if any(min(other.runs) > 0 for other in alike):
+        return True
+    if padded.symbol is None:
+        return False
+    rows = [run for other in alike for run in other.runs if run]
+    is_inside = any(padded.symbol in other.inside for _, other in found)
+    return is_inside or len(rows) < _FEW or len(set(rows)) < 2
+
+
+def _rows(padded: Padded) -> list[int]:
+    return [row for row, run in enumerate(padded.runs) if 0 < run < padded.num_steps]
+
+
+def _stepped(own: Sequence[Any]) -> Iterable[Padded]:
+    """The calls that read one step at a time, those inside a call of the whole model as one of as many steps."""
+    calls: dict[int, list[Any]] = {}
+    for call in own:
+        if call.num_steps == 1:
+            calls.setdefault(call.root, []).append(call)
+    for some in calls.values():
+        if len(some) > 1 and any(call.padded is not None for call in some):
+            yield _joined(some)
+
+
+def _joined(calls: Sequence[Any]) -> Padded:
+    num_rows = min(call.num_rows for call in calls)
+    whole = Padded([0] * num_rows, len(calls))
+    for row in range(num_rows):
+        for call in reversed(calls):
+            if call.padded is None or not call.padded.runs[row]:
+                break
+            whole.runs[row] += 1
+            whole.lengths, whole.is_to_longest = call.padded.lengths, call.padded.is_to_longest
+            whole.read |= {row} & call.padded.read
+    return whole
+
+
+def _in_rows(mask: Tensor, **what: Any) -> Padded:
+    return Padded(_runs(mask).tolist(), mask.shape[1], **what)
+
+
+def _runs(mask: Tensor) -> Tensor:
+    """Of each row (rows, steps), how many values at its end are true."""
+    return mask.flip(1).int().cumprod(1).sum(1)
+
+
+def _noticing(layer: nn.Module, padded: Padded, mask: Tensor, *, is_features: bool) -> Callable[[Tensor], None]:
+    """Notes the rows whose padded steps, or state after them, a gradient comes back to."""
+
+    def notice(gradient: Tensor) -> None:
+        is_read = (gradient != 0).any(-1).cpu()
+        if is_read.ndim == 2 and not is_features:  # (layers, rows): only what reads forwards ends in the padding
+            is_read = is_read[:: 1 + bool(getattr(layer, "bidirectional", False))].any(0)
+        if is_read.ndim == 2:
+            is_read = is_read if getattr(layer, "batch_first", False) else is_read.t()
+            is_read = (is_read & mask).any(1)
+        padded.read.update((is_read & mask[:, -1]).nonzero().flatten().tolist())
+
+    return notice
+
+
+def _holds_integers(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() and not tensor.is_complex() and tensor.dtype != torch.bool
+
+
+def _leaves(batch: Any) -> Iterable[Any]:
+    if isinstance(batch, dict):
+        batch = list(batch.values())
+    if isinstance(batch, (tuple, list)):
+        if len(batch) > 1 and all(type(part) is int for part in batch):
+            yield torch.tensor(batch)
+            return
+        for part in batch:
+            yield from _leaves(part)
+    else:
+        yield batch
