@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from echo_torch.diagnosis.watching.by_hand import ByHand
 from echo_torch.diagnosis.watching.lanes import Lanes, Origin, fields_of, is_empty, rows_of
 from echo_torch.diagnosis.watching.places import Places
 from echo_torch.diagnosis.watching.standing import Standing, array_of, standing_of
@@ -104,6 +105,7 @@ class Calls:
         update: Optimiser steps so far.
         places: Where values stand.
         lasting: The numbers of arrays that are there for longer than a batch.
+        by_hand: Recurrences without a recurrent layer.
     """
 
     def __init__(self, most_updates: int) -> None:
@@ -111,6 +113,8 @@ class Calls:
         self.layers: list[nn.Module] = []
         self.update = 0
         self.places = Places()
+        self.by_hand = ByHand(RECURRENT)
+        self.places.use = self.by_hand.use
         self.lasting: set[int] = set()
         # Of each array the root that read it last, the places that were read first, and whether others were read later.
         self._read: dict[int, tuple[int, set[int], bool]] = {}
@@ -126,6 +130,12 @@ class Calls:
         self._root += self._depth == 0
         self._depth += 1
 
+    def enter_own(self, module: nn.Module) -> None:
+        """A module is called that is looked at."""
+        self.enter()
+        if self._is_watched() and not torch.compiler.is_compiling():
+            self.by_hand.enter(module)
+
     def leave_other(self) -> None:
         """A module that is not looked at has returned."""
         self._depth = max(0, self._depth - 1)
@@ -138,6 +148,7 @@ class Calls:
     def leave(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         """A module has returned, or raised: then there is no output."""
         self.leave_other()
+        self.by_hand.leave(module, (inputs, named), output)
         if not isinstance(module, RECURRENT) or torch.compiler.is_compiling():
             return
         read = inputs[0] if inputs else named.get("input")
@@ -197,6 +208,7 @@ class Calls:
             handle.remove()
         self._handles.clear()
         self._skipped.clear()
+        self.by_hand.release()
 
     def _is_watched(self) -> bool:
         return max(self.update, self._root * (self.update == 0)) < self._most_updates and len(self.calls) < _MOST_CALLS

@@ -7,7 +7,7 @@ done to values is done to their places too, as long as it only moves them, or tr
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -45,6 +45,7 @@ class Places(TorchFunctionMode):
         is_paused: Whether nothing is followed: while an optimiser works, and when all has been watched.
         layouts: What is done to axes.
         strangers: What states are that no call has left.
+        use: Is told what each function is given.
     """
 
     def __init__(self) -> None:
@@ -52,6 +53,7 @@ class Places(TorchFunctionMode):
         self.is_paused = False
         self.layouts = Layouts()
         self.strangers = Strangers()
+        self.use: Callable[[Iterable[Any]], None] = lambda given: None
         self._is_open = False
         self._places: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
         self._arrays: dict[int, int] = {}  # their numbers, by the addresses of their storages
@@ -67,6 +69,7 @@ class Places(TorchFunctionMode):
             return result
         try:
             with torch.no_grad():
+                self.use(args)
                 self._follow(func, args, kwargs, result)
         except Exception:  # whatever somebody's function does: then its places are unknown
             return result

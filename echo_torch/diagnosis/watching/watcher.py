@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from echo_torch.diagnosis.watching.calls import Call, Calls
-from echo_torch.diagnosis.watching.findings import Finding, findings_of
+from echo_torch.diagnosis.watching.findings import Finding, findings_by_hand, findings_of
 from echo_torch.errors import RuleError
 
 DEFAULT_UPDATES = 50
@@ -40,7 +40,7 @@ class Watch:
         calls = self._calls
         calls.places.begin()
         self._handles = [
-            register_module_forward_pre_hook(lambda module, inputs: calls.enter()),
+            register_module_forward_pre_hook(self._enter),
             register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
             optimizer.register_optimizer_step_pre_hook(lambda *given: calls.begin_step()),
             optimizer.register_optimizer_step_post_hook(lambda *given: calls.end_step()),
@@ -60,7 +60,8 @@ class Watch:
     @property
     def findings(self) -> list[Finding]:
         """The faults that were seen."""
-        return findings_of(self._calls, self._names())
+        by_hand = [(self._name(module), count, of) for module, count, of in self._calls.by_hand.found()]
+        return findings_of(self._calls, self._names()) + findings_by_hand(by_hand)
 
     @property
     def unknown(self) -> list[str]:
@@ -93,6 +94,12 @@ class Watch:
         """Findings and what is unknown, ready for JSON."""
         return {"findings": [finding.to_dict() for finding in self.findings], "unknown": self.unknown}
 
+    def _enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if self._own is None or id(module) in self._own:
+            self._calls.enter_own(module)
+        else:
+            self._calls.enter()
+
     def _leave(self, module: nn.Module, inputs: tuple[Any, ...], *named_and_output: Any) -> None:
         # Where a module has raised, torch leaves out the named arguments.
         named, output = ({}, *named_and_output)[-2:]
@@ -103,8 +110,11 @@ class Watch:
         self._calls.rest()
 
     def _names(self) -> list[str]:
-        known = {id(part): name for name, part in self._model.named_modules()} if self._model is not None else {}
-        return [known.get(id(layer)) or type(layer).__name__ for layer in self._calls.layers]
+        return [self._name(layer) for layer in self._calls.layers]
+
+    def _name(self, module: nn.Module) -> str:
+        known = self._model.named_modules() if self._model is not None else ()
+        return next((name for name, part in known if part is module and name), type(module).__name__)
 
     def _first_calls(self, layer: int) -> list[Call]:
         """Of each training call of the whole model, the first call of a layer."""
