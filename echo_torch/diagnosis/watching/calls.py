@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from echo_torch.diagnosis.stamps import CheckedStamps
+from echo_torch.diagnosis.watching.by_hand import ByHand
 from echo_torch.diagnosis.watching.lanes import Lanes, Origin, fields_of, is_empty, rows_of
 from echo_torch.diagnosis.watching.padding import Padded, Padding
 from echo_torch.diagnosis.watching.places import Places
@@ -115,6 +116,7 @@ class Calls:
         padding: Which of them are padding.
         lasting: The numbers of arrays that are there for longer than a batch.
         first_skipped: The number that the first call would have had that was not recorded; None: all were.
+        by_hand: Recurrences without a recurrent layer.
     """
 
     def __init__(
@@ -127,6 +129,8 @@ class Calls:
         self.update = 0
         self.places = Places()
         self.padding = Padding(self.places)
+        self.by_hand = ByHand(RECURRENT)
+        self.places.use = self.by_hand.use
         self.lasting: set[int] = set()
         self.first_skipped: int | None = None
         self._told: CheckedStamps | None = None
@@ -147,6 +151,12 @@ class Calls:
         self._root += self._depth == 0
         self._depth += 1
 
+    def enter_own(self, module: nn.Module, inputs: Any = ()) -> None:
+        """A module is called that is looked at."""
+        self.enter(inputs)
+        if self._is_watched() and not torch.compiler.is_compiling():
+            self.by_hand.enter(module)
+
     def leave_other(self) -> None:
         """A module that is not looked at has returned."""
         self._depth = max(0, self._depth - 1)
@@ -161,6 +171,7 @@ class Calls:
     def leave(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         """A module has returned, or raised: then there is no output."""
         self.leave_other()
+        self.by_hand.leave(module, (inputs, named), output)
         if not isinstance(module, RECURRENT) or torch.compiler.is_compiling():
             return
         read = inputs[0] if inputs else named.get("input")
@@ -230,6 +241,7 @@ class Calls:
             handle.remove()
         self._handles.clear()
         self._skipped.clear()
+        self.by_hand.release()
 
     def is_over(self) -> bool:
         """Whether all that was to be watched is over, and no module is at work."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,6 +43,9 @@ KINDS = {
     "hidden state does. Hand them on in the order in which they came, (h, c).",
     "foreign-state": "At {count} of {of} beginnings the state is none that a call has left: it is {what}. Hand on what "
     "the call before left, row by row, or begin with zeros or with a state that is learned.",
+    "unwatched": "In {count} of {of} calls it reads again what it gave before, without a recurrent layer of torch.nn: "
+    "the recurrence is written by hand, and what its state does is not seen. `probe` tells whether a model does with "
+    "its state what it must.",
     "validation-leak": "At {count} of {of} changes from evaluation to training the training goes on with the state "
     "that the evaluation left. Keep a state for each, or put the training's back afterwards.",
     "not-detached": "In {count} of {of} updates a gradient goes through the state into an earlier update: the state is "
@@ -96,6 +99,16 @@ def findings_of(seen: Calls, names: Sequence[str]) -> list[Finding]:
             if count:
                 found.append(Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of)))
     return found
+
+
+def findings_by_hand(found: Iterable[tuple[str, int, int]]) -> list[Finding]:
+    """Recurrences that are written by hand.
+
+    Args:
+        found: Of each module its name, how many of its calls read what it gave before, and of how many.
+    """
+    kind = "unwatched"
+    return [Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of)) for name, count, of in found]
 
 
 def _of_layout(name: str, own: Sequence[Call], seen: Calls) -> list[Finding]:

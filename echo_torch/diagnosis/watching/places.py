@@ -67,6 +67,7 @@ class Places(TorchFunctionMode):
         is_in_step: Whether an optimiser makes a step: a backward pass is the last thing that its closure does.
         layouts: What is done to axes.
         strangers: What states are that no call has left.
+        use: Is told what each function is given.
     """
 
     def __init__(self) -> None:
@@ -74,6 +75,7 @@ class Places(TorchFunctionMode):
         self.is_paused = self.is_in_step = False
         self.layouts = Layouts()
         self.strangers = Strangers()
+        self.use: Callable[[Iterable[Any]], None] = lambda given: None
         self._is_open = False
         self._places: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
         self.arrays = Arrays()
@@ -91,6 +93,7 @@ class Places(TorchFunctionMode):
             return result
         try:
             with torch.no_grad():
+                self.use(args)
                 self._follow(func, args, kwargs, result)
         except Exception:  # whatever somebody's function does: then its places are unknown
             return result

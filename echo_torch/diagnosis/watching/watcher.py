@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
 from echo_torch.diagnosis.stamps import Stamps, checked_stamps
 from echo_torch.diagnosis.watching.calls import Call, Calls
-from echo_torch.diagnosis.watching.findings import Finding, findings_of
+from echo_torch.diagnosis.watching.findings import Finding, findings_by_hand, findings_of
 from echo_torch.diagnosis.watching.hand_overs import HandOvers
 from echo_torch.diagnosis.watching.kinds import check_kinds
 from echo_torch.diagnosis.watching.observed import UnknownError
@@ -66,7 +66,7 @@ class Watch:
         self._loaders = Loaders(calls.places, calls.padding)
         self._loaders.begin()
         self._handles = [
-            register_module_forward_pre_hook(self._guarded(lambda module, inputs: calls.enter(inputs))),
+            register_module_forward_pre_hook(self._guarded(self._enter)),
             register_module_forward_hook(self._guarded(self._leave), with_kwargs=True, always_call=True),
             optimizer.register_optimizer_step_pre_hook(
                 self._guarded(
@@ -246,7 +246,8 @@ class Watch:
         return tracks_of(self._calls_of(number_of(layer, self._names())), self._calls)
 
     def _all_findings(self) -> list[Finding]:
-        return findings_of(self._calls, self._names())
+        by_hand = [(self._name(module), count, of) for module, count, of in self._calls.by_hand.found()]
+        return findings_of(self._calls, self._names()) + findings_by_hand(by_hand)
 
     def _guarded(self, notice: Callable[..., None]) -> Callable[..., None]:
         """A hook that never gets in the way: its first error is a line on standard error, and no hook acts any more."""
@@ -277,6 +278,12 @@ class Watch:
     def _calls_of(self, layer: int) -> list[Call]:
         return [call for call in self._calls.calls if call.layer == layer]
 
+    def _enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if self._own is None or id(module) in self._own:
+            self._calls.enter_own(module, inputs)
+        else:
+            self._calls.enter(inputs)
+
     def _leave(self, module: nn.Module, inputs: tuple[Any, ...], *named_and_output: Any) -> None:
         # Where a module has raised, torch leaves out the named arguments.
         named, output = ({}, *named_and_output)[-2:]
@@ -287,8 +294,11 @@ class Watch:
         self._calls.rest()
 
     def _names(self) -> list[str]:
-        known = {id(part): name for name, part in self._model.named_modules()} if self._model is not None else {}
-        return [known.get(id(layer)) or type(layer).__name__ for layer in self._calls.layers]
+        return [self._name(layer) for layer in self._calls.layers]
+
+    def _name(self, module: nn.Module) -> str:
+        known = self._model.named_modules() if self._model is not None else ()
+        return next((name for name, part in known if part is module and name), type(module).__name__)
 
     def _first_calls(self, layer: int) -> list[Call]:
         """Of each training call of the whole model, the first call of a layer."""
