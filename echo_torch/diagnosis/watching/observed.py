@@ -182,6 +182,12 @@ class Observed:
         arrays = places // ARRAY
         if all(self._seen.places.arrays.is_named(array) for array in set(arrays.tolist())):
             return arrays, places % ARRAY
+        if standing.stride is not None and len(places) > 1:  # then each step is as far from the next
+            first = self._next(before, int(places[0]), standing.width)
+            second = self._next(first, int(places[1]), standing.width)
+            if first.sequence == second.sequence:
+                step = first.step + (second.step - first.step) * np.arange(len(places))
+                return np.full(len(places), first.sequence), step
         found: list[Place] = []
         for place in places.tolist():
             before = self._next(before, place, standing.width)
