@@ -184,7 +184,7 @@ class Padding:
 
     def _symbols_at(self, steps: Tensor) -> Tensor | None:
         for places, symbols in reversed(self._symbols):
-            found = torch.searchsorted(places, steps).clamp_(max=len(places) - 1)
+            found = torch.searchsorted(places, steps.contiguous()).clamp_(max=len(places) - 1)
             if bool((places[found] == steps).all()):
                 return symbols[found]
         return None
