@@ -112,8 +112,7 @@ class Watched:
             processes.start = counted
 
     def _leave_alone(self) -> None:
-        """In a forked child: watch nothing, count nothing, say nothing."""
-        self._has_ended = True
+        """In a forked child: watch nothing. That it says nothing at its end follows from its number."""
         with contextlib.suppress(Exception):
             self._imports.end()
             if signal.getsignal(signal.SIGTERM) == self._die:

@@ -169,6 +169,15 @@ def test_processes_of_the_script(tmp_path, method):
     assert watched.report.count("echo_torch") == 0  # one report
 
 
+def test_multiprocessing_knows_the_script_as_main(tmp_path):
+    """Also where a package has imported it before its own `__main__` was there."""
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("import multiprocessing")
+    source = "import sys; print(sys.modules['__mp_main__'] is sys.modules['__main__'], __name__)"
+    (tmp_path / "package" / "__main__.py").write_text(source)
+    assert assert_same(["-m", "package"], tmp_path).out == "True __main__\n"
+
+
 # --- what is asked of watch -------------------------------------------------------------------------------------
 
 
