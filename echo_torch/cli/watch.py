@@ -34,6 +34,7 @@ def add_watch(parser: argparse.ArgumentParser) -> None:
         f"{_UPDATES.default})",
     )
     parser.add_argument("--json", metavar="FILE", help="write the findings there too")
+    parser.add_argument("--plot", metavar="FILE", help="draw there, as PNG, what the rows of a layer read")
     parser.add_argument(
         "--intended", metavar="KIND", action="append", default=[], help="findings of this kind are meant; repeatable"
     )
@@ -117,6 +118,7 @@ def _asked(parsed: argparse.Namespace) -> Asked:
         intended=check_kinds("intended", parsed.intended),
         fail_on=check_kinds("fail_on", parsed.fail_on, _ANY),
         json=parsed.json,
+        plot=parsed.plot,
         is_stopped=parsed.stop,
         is_forced=parsed.force,
     )

@@ -35,6 +35,7 @@ class Asked:
         intended: Kinds of findings that are meant.
         fail_on: Kinds by which the process fails; "any" is each of them.
         json: The file for the findings.
+        plot: The file for a picture of what was seen.
         is_stopped: Whether the script ends after the updates that are watched.
         is_forced: Whether a file may be overwritten.
     """
@@ -43,6 +44,7 @@ class Asked:
     intended: tuple[str, ...] = ()
     fail_on: tuple[str, ...] = ()
     json: str | None = None
+    plot: str | None = None
     is_stopped: bool = False
     is_forced: bool = False
 
@@ -60,6 +62,7 @@ class Watched:
     def __init__(self, asked: Asked) -> None:
         self._asked, self._launch = asked, launch()
         self._json = None if asked.json is None else self._free("json", asked.json)
+        self._plot = None if asked.plot is None else self._free("plot", asked.plot)
         self._seen: Watch | None = None
         self._process, self._children, self._is_starting_one = os.getpid(), 0, False
         self._has_failed = self._has_ended = False
@@ -160,7 +163,7 @@ class Watched:
             sentence = _NO_TORCH if "torch" not in sys.modules else "The watch could not begin."
             return [sentence], {"findings": [], "unknown": [sentence]}
         data = self._seen.to_dict()
-        lines = self._seen.lines() if self._seen.has_calls else data["unknown"]
+        lines = self._seen.lines() if self._seen.has_calls or data["findings"] else data["unknown"]
         if self._children:
             several = f"{self._children:,} processes" if self._children > 1 else "a process"
             sentence = f"The script has started {several} of its own, of which nothing was seen."
@@ -169,10 +172,18 @@ class Watched:
         return lines, data
 
     def _write_files(self, data: dict[str, Any]) -> None:
-        """All files that were asked for; a picture finds its place here too."""
+        """All files that were asked for."""
         if self._json is not None:
             self._check_free("json", self._json)  # the script may have made it meanwhile
             write_text(self._json, json.dumps(data, indent=2) + "\n")
+        if self._plot is not None:
+            self._check_free("plot", self._plot)
+            if self._seen is None or not self._seen.has_calls:
+                _say("echo_torch watch: no recurrent layer was called, so there is no picture.")
+                return
+            from echo_torch.lab.watch_figure import draw_watch
+
+            draw_watch(self._seen, self._plot)
 
     def _free(self, name: str, file: str) -> Path:
         """The absolute path of a file that may be written, with the number of the rank if there are several."""

@@ -23,7 +23,7 @@ def test_a_fault_is_named_and_the_process_fails_by_it(tmp_path):
     options = ["--json", "found.json", "--fail-on", "rows-skip", "--fail-on", "fields-swapped", "--updates", "5"]
     ended = run([TRAINS, "--fault", "swap"], tmp_path, options=options)
     assert ended.code == 1
-    assert "fields-swapped in LSTM: In 4 of 4 calls" in ended.report
+    assert "fields-swapped in lstm: In 4 of 4 calls" in ended.report
     (finding,) = json.loads((tmp_path / "found.json").read_text())["findings"]
     assert (finding["kind"], finding["count"], finding["of"]) == ("fields-swapped", 4, 4)
 
@@ -34,7 +34,7 @@ def test_what_is_intended_fails_nothing(tmp_path):
     ended = run([TRAINS, "--fault", "swap"], tmp_path, options=options)
     assert ended.code == 0
     assert "No fault was seen." in ended.report
-    assert "intended: fields-swapped in LSTM" in ended.report
+    assert "intended: fields-swapped in lstm" in ended.report
     data = json.loads((tmp_path / "found.json").read_text())
     assert (data["findings"], data["intended"][0]["kind"]) == ([], "fields-swapped")
     unintended = run([TRAINS, "--fault", "swap"], tmp_path, options=["--fail-on", "any", "--intended", "axes"])

@@ -255,7 +255,7 @@ def test_stamps_tell_where_batches_stand(skip):
     assert seen.reach() is None
     hand_overs = ROWS * (len(copied(skip)) - 1)
     assert seen.findings == []
-    assert f"core: at {hand_overs} of {hand_overs} hand-overs it is not known whether a row goes on where its state stopped" in seen.unknown[0]
+    assert f"core: at {hand_overs} of {hand_overs} hand-overs it is not known whether a row" in seen.unknown[0]
     seen = fit("pytorch_lightning", OfDicts(), copied(skip), seen=echo_torch.StateWatch(stamps=stamps))
     expected = reach(copied(skip), stamps=lambda batch: Stamps(step=batch["at"]), is_repeated=False)
     assert seen.reach() == expected

@@ -165,7 +165,7 @@ def test_a_layer_that_leaves_the_same_hides_nothing():
             with torch.no_grad():
                 follower(batch, before)
             output.mean().backward(retain_graph=True)
-    assert kinds(seen) == [("not-detached", "LSTM", 5, 5)]
+    assert kinds(seen) == [("not-detached", "core", 5, 5)]
 
 
 @pytest.mark.parametrize(
@@ -697,7 +697,7 @@ def test_names_and_layers_that_are_not_asked_about():
     assert seen.unknown == ["No recurrent layer of torch.nn was called, so nothing is known of any state."]
     with watch() as seen:
         train_by_hand(model, chunks(), lambda state: state)
-    assert kinds(seen) == [("not-detached", "GRU", 5, 5)]
+    assert kinds(seen) == [("not-detached", "core", 5, 5)]
     assert seen.to_dict()["findings"][0]["sentence"].startswith("In 5 of 5 updates a gradient goes through the state")
 
 
@@ -716,3 +716,83 @@ def test_zeros_are_no_state():
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         watch(**options)
+
+
+@pytest.mark.parametrize("is_before", [False, True])
+def test_what_is_compiled_is_left_alone(is_before):
+    """A compiler would go through hooks too: none is there, and a sentence says so."""
+    compile_before, model = torch.compile, Model()
+    compiled = torch.compile(model, backend="eager") if is_before else None
+    with watch(compiled) as seen:
+        compiled = torch.compile(model, backend="eager") if compiled is None else compiled
+        assert not torch.nn.modules.module._has_any_global_hook()
+        for batch in chunks():
+            compiled(batch, None)
+    assert torch.compile is compile_before
+    assert seen.findings == []
+    assert seen.unknown[0].startswith("The script compiles by torch.compile")
+
+
+def test_what_a_function_writes_into_holds_what_it_wrote():
+    with watch(), torch.no_grad():
+        pieces, whole = list(torch.randn(3, 4, 2)), torch.empty(3, 4, 2)
+        torch.stack(pieces, out=whole)
+        assert torch.equal(whole, torch.stack(pieces))
+
+
+def test_a_buffer_that_is_filled_anew_stands_nowhere():
+    """It is another step each time, though it lies in the same place."""
+    model, state, word = Model(batch_first=True), None, torch.zeros(2, 1, 3)
+    with watch() as seen:
+        for number in range(12):
+            output, state = model(word.fill_(number), state)
+            state = tuple(field.detach() for field in state)
+            output.mean().backward()
+    assert seen.findings == []
+    assert seen.unknown
+
+
+def test_steps_outside_of_a_module_are_no_hand_overs():
+    """A decoder reads a row backwards, in a loop of the script itself."""
+    cell, data = nn.LSTMCell(3, 4), torch.randn(2, 30, 3)
+    with watch() as seen:
+        for begin in range(0, 30, 6):
+            state, loss = None, 0
+            for step in reversed(range(begin, begin + 6)):
+                state = cell(data[:, step], state)
+                loss = loss + state[0].mean()
+            loss.backward()
+    assert seen.findings == []
+
+
+def test_samples_one_by_one_carry_no_state():
+    data = torch.randn(20, 6, 3)
+    with watch() as seen:
+        core = nn.GRU(3, 4, batch_first=True)
+        for sample in data.split(1):
+            core(sample)[0].mean().backward()
+    assert seen.findings == []
+
+
+def test_streams_read_in_groups_are_other_sequences():
+    """Streams 4 to 7 begin with the state of streams 0 to 3."""
+    streams, model, state = torch.randn(8, 30, 3), Model(batch_first=True), None
+    with watch() as seen:
+        for group in streams.split(4):
+            for chunk in group.split(6, dim=1):
+                output, state = model(chunk, state)
+                state = tuple(field.detach() for field in state)
+                output.mean().backward()
+    assert [finding.kind for finding in seen.findings] == ["other-sequence"]
+
+
+def test_a_feature_that_all_rows_share_tells_no_place():
+    hours, data, model, state = torch.randn(1, 30, 1), torch.randn(4, 30, 2), Model(batch_first=True), None
+    with watch() as seen:
+        for begin in range(0, 30, 6):
+            part = slice(begin, begin + 6)
+            read = torch.cat([hours[:, part].expand(4, -1, -1), data[:, part]], 2)
+            output, state = model(read, state)
+            state = tuple(field.detach() for field in state)
+            output.mean().backward()
+    assert seen.findings == []

@@ -95,7 +95,7 @@ class Keeping(nn.Module):
 
 def a_cell_in_a_loop():
     learn(Unrolled(), CHUNKS)
-    return "Cell", 12 * 4, 60
+    return "cell", 12 * 4, 60
 
 
 def a_step_an_update():

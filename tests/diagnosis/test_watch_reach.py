@@ -162,7 +162,9 @@ def test_copies_that_are_arrays_of_their_own_leave_it_unknown():
         for batch in given:
             state = detached(model(batch, state)[1])
     assert seen.reach() is None
-    assert seen.unknown[0].startswith("LSTM: at 9 of 9 hand-overs it is not known whether a row goes on where its state stopped")
+    assert seen.unknown[0].startswith(
+        "LSTM: at 9 of 9 hand-overs it is not known whether a row goes on where its state stopped"
+    )
 
 
 def test_a_model_that_only_evaluates_has_no_reach():

@@ -111,6 +111,7 @@ class Calls:
     Attributes:
         calls: All that were recorded.
         layers: The recurrent layers that were called, in the order of their first call.
+        roots: The modules that were called from outside of any other.
         update: Optimiser steps so far.
         places: Where values stand.
         padding: Which of them are padding.
@@ -126,6 +127,7 @@ class Calls:
     ) -> None:
         self.calls: list[Call] = []
         self.layers: list[nn.Module] = []
+        self.roots: list[nn.Module] = []
         self.update = 0
         self.places = Places()
         self.padding = Padding(self.places)
@@ -143,6 +145,11 @@ class Calls:
         self._depth = self._root = 0
         self._skipped: dict[int, _Skipped] = {}
         self._handles: list[Any] = []  # of tensors
+
+    def note_root(self, module: nn.Module) -> None:
+        """A module is called, perhaps from outside of any other."""
+        if self._depth == 0 and self._is_watched() and not any(module is root for root in self.roots):
+            self.roots.append(module)
 
     def enter(self, inputs: Any = ()) -> None:
         """A module is called."""
@@ -207,7 +214,7 @@ class Calls:
         now: dict[int, set[int]] = {}
         for place in call.standing.first if call.standing is not None else ():
             now.setdefault(array_of(place), set()).add(place)
-        for array, (root, first, has_moved) in self._read.items():
+        for array, (root, first, has_moved) in list(self._read.items()):
             places = now.get(array, first)
             has_moved |= not (places <= first or first <= places)
             is_back = array in now and root < self._root - 1
@@ -215,7 +222,9 @@ class Calls:
             if has_moved and (is_back or is_left):
                 self.lasting.add(array)
             self._read[array] = self._root if array in now else root, first, has_moved
-        for array in now.keys() - self._read.keys():
+            if array in self.lasting or not (array in now or self.places.arrays.is_alive(array)):
+                del self._read[array]  # there is nothing more to be learned of it
+        for array in now.keys() - self._read.keys() - self.lasting:
             self._read[array] = self._root, now[array], False
 
     def begin_step(self, *, has_closure: bool = False) -> None:

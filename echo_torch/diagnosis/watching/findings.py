@@ -17,6 +17,7 @@ from echo_torch.diagnosis.watching.standing import array_of
 
 _NEARLY_ALL = 0.9  # of the steps inside a chunk: a truncation by plan cuts fewer; of rows: some begin anew
 _FEW = 5  # rows that go on by chance
+_MANY = 20  # jumps, of as many sizes, that are no accident beside rows that go on as they should
 
 KINDS = {
     "axes": "In {count} of {of} calls the layer takes the rows of the batch for its steps. Build it with batch_first "
@@ -135,7 +136,7 @@ def _of_places(name: str, rows: HandOvers) -> list[Finding]:
     jumps = {gap: number for gap, number in rows.gaps.items() if isinstance(gap, int) and gap != 0}
     counts = {"lanes-moved": rows.moved, "other-sequence": rows.gaps[OTHER]}
     words = {"sizes": len(jumps), "gap": 0, "back": 0}
-    if is_shuffled(jumps) and 2 * sum(jumps.values()) >= rows.number:
+    if is_shuffled(jumps) and (2 * sum(jumps.values()) >= rows.number or sum(jumps.values()) >= _MANY):
         counts["shuffled"] = sum(jumps.values())
     else:
         for kind, word, sign in (("rows-skip", "gap", 1), ("rows-reread", "back", -1)):
@@ -167,9 +168,15 @@ def _fields_swapped(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, in
             for origin in lanes
             if origin is not None and calls[origin.call].layer == call.layer
         ]
-        if len(call.entering.origins) == 2 and moves:
+        given = [  # by another layer, as an encoder: only one for the other is a fault, not the same for both
+            (origin.field, number)
+            for number, lanes in enumerate(call.entering.origins)
+            for origin in lanes
+            if origin is not None and calls[origin.call].layer != call.layer
+        ]
+        if len(call.entering.origins) == 2 and (moves or given):
             of += 1
-            count += any(left != enters for left, enters in moves)
+            count += any(left != enters for left, enters in moves) or {(0, 1), (1, 0)} == set(given)
     return count, of
 
 

@@ -263,7 +263,9 @@ def _runs(mask: Tensor) -> Tensor:
 def _noticing(layer: nn.Module, padded: Padded, mask: Tensor, *, is_features: bool) -> Callable[[Tensor], None]:
     """Notes the rows whose padded steps, or state after them, a gradient comes back to."""
 
-    def notice(gradient: Tensor) -> None:
+    def notice(gradient: Tensor | None) -> None:
+        if gradient is None:  # of a backward pass that fails
+            return
         is_read = (gradient != 0).any(-1).cpu()
         if is_read.ndim == 2 and not is_features:  # (layers, rows): only what reads forwards ends in the padding
             is_read = is_read[:: 1 + bool(getattr(layer, "bidirectional", False))].any(0)

@@ -168,6 +168,8 @@ class Places(TorchFunctionMode):
         if name in _MOVES:
             if isinstance(result, (Tensor, tuple, list)):
                 self.layouts.move(name, args, result)
+                if self._is_told_by_storage(args, result):
+                    return
                 swapped, swapped_by_name = self._swapped(args, kwargs)
                 if name == "pad_sequence":
                     swapped[2:3] = [float(FILLED)]  # the value of the padding
@@ -206,9 +208,13 @@ class Places(TorchFunctionMode):
                 self._follow_values(name, [*args, *kwargs.values()], output)
 
     def _follow_values(self, name: str, given: Iterable[Any], result: Tensor) -> None:
-        """Of several tensors the first counts whose places are known: a mask or a weight is not what is read."""
-        for tensor in given:
-            if isinstance(tensor, Tensor) and (places := self.of(tensor)) is not None:
+        """A mask of truths is not what is read; of two that are, neither says where the result stands."""
+        tensors = [one for one in given if isinstance(one, Tensor)]
+        tensors = [one for one in tensors if one.dtype is not torch.bool] or tensors
+        if name not in _VECTORS and len({id(one) for one in tensors if one.shape == result.shape}) > 1:
+            return
+        for tensor in tensors:
+            if (places := self.of(tensor)) is not None:
                 if name in _VECTORS and tensor.shape[:-1] == result.shape[:-1]:
                     self.keep(result, places[..., :1].expand(result.shape))
                 elif name not in _VECTORS and tensor.shape == result.shape:
@@ -235,6 +241,13 @@ class Places(TorchFunctionMode):
         if places is None or not places.numel() or self.arrays.is_alive(int(places.flatten()[0]) // ARRAY):
             return places
         return self.arrays.places_of(value)
+
+    def _is_told_by_storage(self, args: Any, result: Any) -> bool:
+        """Whether a view of a tensor nobody has copied tells itself where it stands."""
+        if not args or not isinstance(args[0], Tensor) or not isinstance(result, Tensor):
+            return False
+        is_plain = id(args[0]) not in self._places and not args[0].requires_grad
+        return is_plain and result.untyped_storage().data_ptr() == args[0].untyped_storage().data_ptr()
 
     def _needed(self, tensor: Tensor) -> Tensor:
         places = self.of(tensor)

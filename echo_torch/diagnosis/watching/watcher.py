@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.modules.module import (
+    _global_forward_hooks_with_kwargs,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
 from echo_torch.diagnosis.stamps import Stamps, checked_stamps
@@ -54,6 +60,8 @@ class Watch:
         self._loaders: Any = None
         self._handles: list[Any] = []
         self.fault: Exception | None = None
+        self._aside = ""  # why it watches no more
+        self._compile: Any = None  # torch's, while a wrapper stands in its place
 
     def __enter__(self) -> Self:
         """Begin to watch."""
@@ -62,6 +70,10 @@ class Watch:
         from echo_torch.diagnosis.watching.loaders import Loaders
 
         calls = self._calls
+        if self._model is not None and any(map(_is_compiled, self._model.modules())):
+            self._aside = _COMPILED
+            return self
+        self._step_aside_of_compilers()
         calls.places.begin()
         self._loaders = Loaders(calls.places, calls.padding)
         self._loaders.begin()
@@ -94,12 +106,28 @@ class Watch:
         """Watch no more from the middle of a training on, as in a process that was forked from it."""
         self._end(is_forced=False)
 
+    def _step_aside_of_compilers(self) -> None:
+        """A compiler would compile hooks too, and what they do: so there are none when it begins."""
+        compile_ = self._compile = torch.compile
+
+        @functools.wraps(compile_)
+        def aside(*args: Any, **kwargs: Any) -> Any:
+            if not self._aside:
+                self._aside = _COMPILED
+                self.step_aside()
+            return compile_(*args, **kwargs)
+
+        torch.compile = aside
+
     def _end(self, *, is_forced: bool = True) -> None:
         self._calls.places.end(is_forced=is_forced)
+        if self._compile is not None:
+            torch.compile, self._compile = self._compile, None
         if self._loaders is not None:
             self._loaders.end()
         for handle in self._handles:
             handle.remove()
+            _global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch forgets to
         self._handles.clear()
         self._calls.release()
 
@@ -122,6 +150,7 @@ class Watch:
     def unknown(self) -> list[str]:
         """What could not be seen, in sentences."""
         fault = [] if self.fault is None else [f"The watch broke off, by a fault of its own: {_named(self.fault)}."]
+        fault += [self._aside] if self._aside else []
         if not self._calls.layers:
             return fault or ["No recurrent layer of torch.nn was called, so nothing is known of any state."]
         found = fault
@@ -279,6 +308,11 @@ class Watch:
         return [call for call in self._calls.calls if call.layer == layer]
 
     def _enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if _is_compiled(module):
+            self._aside = _COMPILED
+            self.step_aside()
+            return
+        self._calls.note_root(module)
         if self._own is None or id(module) in self._own:
             self._calls.enter_own(module, inputs)
         else:
@@ -297,22 +331,25 @@ class Watch:
         return [self._name(layer) for layer in self._calls.layers]
 
     def _name(self, module: nn.Module) -> str:
-        known = self._model.named_modules() if self._model is not None else ()
+        """Its dotted name in the model, or in whatever was called from outside; else that of its class."""
+        roots = [self._model] if self._model is not None else self._calls.roots
+        known = (named for root in roots for named in root.named_modules())
         return next((name for name, part in known if part is module and name), type(module).__name__)
 
     def _first_calls(self, layer: int) -> list[Call]:
-        """Of each training call of the whole model, the first call of a layer."""
+        """Of each training call of the whole model, the first call of a layer; without any, of each evaluating one."""
+        own = self._calls_of(layer)
         first: dict[int, Call] = {}
-        for call in self._calls.calls:
-            if call.layer == layer and call.trains:
-                first.setdefault(call.root, call)
+        for call in [call for call in own if call.trains] or own:
+            first.setdefault(call.root, call)
         return list(first.values())
 
     def _in_words(self, layer: int, name: str) -> str:
         first = self._first_calls(layer)
         kinds = [_kind_of(call) for call in first]
         words = [f"{kinds.count(kind):,} {said}" for kind, said in _BEGINNINGS.items() if kind in kinds]
-        return f"{name} begins {len(first):,} times in training{': ' if words else ''}{', '.join(words)}."
+        when = "training" if any(call.trains for call in first) else "evaluation"
+        return f"{name} begins {len(first):,} times in {when}{': ' if words else ''}{', '.join(words)}."
 
 
 _BEGINNINGS = {
@@ -334,6 +371,13 @@ def _kind_of(call: Call) -> str:
     if call.entering.known():
         return "carried"
     return "made" if call.entering.has_graph else "unknown"
+
+
+_COMPILED = "The script compiles by torch.compile, and what is compiled cannot be watched: nothing was from there on."
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return type(module).__name__ == "OptimizedModule"
 
 
 def _said(finding: Finding) -> str:
