@@ -786,8 +786,10 @@ def test_streams_read_in_groups_are_other_sequences():
     assert [finding.kind for finding in seen.findings] == ["other-sequence"]
 
 
-def test_a_feature_that_all_rows_share_tells_no_place():
-    hours, data, model, state = torch.randn(1, 30, 1), torch.randn(4, 30, 2), Model(batch_first=True), None
+@pytest.mark.parametrize("hours", [torch.randn(1, 30, 1), torch.randn(4, 6, 1).repeat(1, 5, 1)], ids=["rows", "calls"])
+def test_a_feature_that_is_shared_tells_no_place(hours):
+    """By rows, or by the calls: the hour of the day."""
+    data, model, state = torch.randn(4, 30, 2), Model(batch_first=True), None
     with watch() as seen:
         for begin in range(0, 30, 6):
             part = slice(begin, begin + 6)

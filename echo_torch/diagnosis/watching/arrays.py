@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 import weakref
 from typing import Any
 
@@ -58,6 +59,10 @@ class Arrays:
             axes.append((size, width))
             width *= size
         return axes[::-1]
+
+    def size_of(self, array: int) -> int:
+        """How many values an array has; 0 if it was not seen whole."""
+        return math.prod(self._shapes.get(array, (0,)))
 
     def places_of(self, tensor: Tensor) -> Tensor:
         """The place of each value by the storage, int64 of the tensor's shape; or where a written value comes from."""

@@ -80,16 +80,19 @@ def steps_of(layer: nn.Module, read: Any, places: Places) -> Steps | None:
         found = found[:, None]
     elif not getattr(layer, "batch_first", False):
         found = found.transpose(0, 1)
-    return _in_feature(found)
+    return _in_feature(found, places)
 
 
-def _in_feature(found: Tensor) -> Steps | None:
+def _in_feature(found: Tensor, places: Places) -> Steps | None:
     """The places of (rows, steps, features); None where all steps of a row stand at the same place.
 
-    A feature that several rows or steps share, as the time of day, does not tell where they stand; then another one is
-    asked.
+    A feature that several rows or steps share, as the time of day, does not tell where they stand, nor does one of a
+    small array that is read again and again beside a large one; then another one is asked.
     """
     first, last = found[..., 0], found[..., -1]
+    arrays = (found[0, 0] // ARRAY).tolist()
+    if len(set(arrays)) > 1:
+        first = found[..., max(range(len(arrays)), key=lambda feature: places.arrays.size_of(arrays[feature]))]
     if _num_places(first) < first.numel():
         first = max((found[..., feature] for feature in range(found.shape[2])), key=_num_places)
     if first.shape[1] > 1 and bool((first == first[:, :1]).all()):
