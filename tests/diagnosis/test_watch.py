@@ -798,3 +798,29 @@ def test_a_feature_that_is_shared_tells_no_place(hours):
             state = tuple(field.detach() for field in state)
             output.mean().backward()
     assert seen.findings == []
+
+
+def test_samples_that_are_stepped_one_by_one_begin_with_zeros():
+    """As the encoder of a small translator."""
+    data, core = torch.randn(20, 6, 1, 3), nn.GRU(3, 4)
+    with watch() as seen:
+        for sample in data:
+            state, loss = torch.zeros(1, 1, 4), 0
+            for step in sample:
+                output, state = core(step[None], state)
+                loss = loss + output.mean()
+            loss.backward()
+    assert seen.findings == []
+
+
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_a_state_that_is_warmed_up_is_no_leak(is_apart):
+    """Without gradients, on the steps before those that are trained; a leak comes from data of their own."""
+    model, data, others = Model(batch_first=True), torch.randn(4, 60, 3), torch.randn(4, 60, 3)
+    with watch() as seen:
+        for begin in range(0, 60, 10):
+            with torch.no_grad():
+                _, state = model((others if is_apart else data)[:, begin : begin + 4])
+            output, _ = model(data[:, begin + 4 : begin + 10], state)
+            output.mean().backward()
+    assert ("validation-leak" in {finding.kind for finding in seen.findings}) == is_apart

@@ -183,20 +183,30 @@ def _fields_swapped(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, in
 def _validation_leak(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
     """All that enters the training is what the very last evaluating call left.
 
-    Without gradients a state may be warmed up too: then what is read is of the same arrays.
+    Without gradients a state may be warmed up too: then what is read is of arrays that a training reads.
     """
     of = count = 0
+    trained = {array for call in own if call.trains for array in _arrays_of(call)}
     for before, call in itertools.pairwise(own):
-        if call.trains and (not before.is_training or (not before.trains and _reads_elsewhere(before, call))):
+        if call.trains and (not before.is_training or (not before.trains and _is_kept_apart(before, trained))):
             of += 1
             known = call.entering.known()
             count += bool(known) and all(origin.call == before.number for origin in known)
     return count, of
 
 
-def _reads_elsewhere(before: Call, call: Call) -> bool:
-    arrays = [{array_of(place) for place in one.standing.first} if one.standing else set() for one in (before, call)]
-    return bool(arrays[0] and arrays[1]) and arrays[0].isdisjoint(arrays[1])
+def _is_kept_apart(call: Call, trained: set[int]) -> bool:
+    """Whether a call reads arrays that no training reads, as far as it is known what is read."""
+    arrays = _arrays_of(call)
+    return bool(arrays and trained) and arrays.isdisjoint(trained)
+
+
+def _arrays_of(call: Call) -> set[int]:
+    """The arrays through which a call goes; a step alone tells of none."""
+    if call.standing is None or call.num_steps < 2:
+        return set()
+    ends = zip(map(array_of, call.standing.first), map(array_of, call.standing.last), strict=True)
+    return {first for first, last in ends if first == last}
 
 
 def _not_detached(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:

@@ -97,6 +97,8 @@ class HandOvers:
 
     def _is_lost(self, before: Standing, standing: Standing, lane: int) -> bool:
         both = lane < min(len(before.last), len(standing.first))
+        if len(standing.first) == 1 and both and self._is_elsewhere(before.last[0], standing.first[0]):
+            return False  # of samples that are read one by one the next is none that goes on
         return both and self.gap(before.last[lane], standing.first[lane], standing.width) == 0
 
     def gap(self, last: int, first: int, width: int) -> int | str | None:
