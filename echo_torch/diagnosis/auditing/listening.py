@@ -13,6 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from echo_torch.diagnosis.auditing.borders import Flags
 from echo_torch.diagnosis.auditing.snapshots import equal_lanes, filled_lanes
+from echo_torch.diagnosis.hooks import remove_hook
 from echo_torch.models.state import detach_state, leaves_of
 
 _KEPT_CALLS = 4  # of each layer in each batch: a step may read several things with it
@@ -115,7 +116,7 @@ class Listener:
     def stop(self) -> None:
         """Listen no more."""
         if self._handle is not None:
-            self._handle.remove()
+            remove_hook(self._handle)
             self._handle = None
 
     def open(self, num_lanes: int, report: Callable[[Heard], None], *, takes_restored: bool) -> None:

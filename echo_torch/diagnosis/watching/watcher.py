@@ -10,13 +10,10 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import (
-    _global_forward_hooks_with_kwargs,
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
+from echo_torch.diagnosis.hooks import remove_hook
 from echo_torch.diagnosis.stamps import Stamps, checked_stamps
 from echo_torch.diagnosis.watching.calls import Call, Calls
 from echo_torch.diagnosis.watching.findings import Finding, findings_by_hand, findings_of
@@ -126,8 +123,7 @@ class Watch:
         if self._loaders is not None:
             self._loaders.end()
         for handle in self._handles:
-            handle.remove()
-            _global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch forgets to
+            remove_hook(handle)
         self._handles.clear()
         self._calls.release()
 
