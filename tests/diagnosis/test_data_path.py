@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import os
 import random
 from collections import Counter
 
@@ -17,6 +18,8 @@ from echo_torch.diagnosis.data_path.reaching import OTHER, reach
 from echo_torch.diagnosis.stamps import Stamps, checked_stamps, stamps_of_chunk
 from echo_torch.errors import RuleError
 from echo_torch.lab.plan import Plan
+
+EXAMPLES = int(os.environ.get("EXAMPLES", "50"))  # for each brute force; 250 in the full count
 
 
 def brute_force(batches, lag, max_lag=24):
@@ -192,7 +195,7 @@ def any_chunks(draw):
     return chunks
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(any_chunks(), st.integers(0, 30))
 def test_any_chunks_against_the_brute_force(chunks, lag):
     check(chunks, lag)
@@ -230,7 +233,7 @@ def any_stamps(draw):
     return batches
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=EXAMPLES)
 @given(any_stamps(), st.integers(0, 8))
 def test_any_stamps_against_the_brute_force(batches, lag):
     has_answers = batches[0].answers is not None
@@ -245,7 +248,7 @@ def in_small_parts(monkeypatch):
     monkeypatch.setattr(batches, "_COLUMNS_PER_BLOCK", 12)
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(any_chunks(), min_size=1, max_size=2), st.integers(0, 30))
 def test_chunks_in_small_parts_against_the_brute_force(in_small_parts, several, lag):
     """Also where the number of lanes changes, at a reset or without one."""
@@ -261,7 +264,7 @@ def test_a_stream_by_the_block_is_read_as_its_chunks_are(in_small_parts, mode):
     assert found == dataclasses.replace(expected, is_whole=False, seam=None)
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(any_stamps(), st.integers(0, 8))
 def test_any_stamps_in_small_parts_against_the_brute_force(in_small_parts, batches, lag):
     check_stamps(batches, None if batches[0].answers is not None else lag)

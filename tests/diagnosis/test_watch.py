@@ -102,7 +102,12 @@ def kinds(seen):
     return [(finding.kind, finding.module, finding.count, finding.of) for finding in seen.findings]
 
 
-@pytest.mark.parametrize("name", STRUCTURES)
+LONG = ("recurrent_ppo", "seq2seq", "packed_classifier")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in STRUCTURES]
+)
 def test_healthy_trainings(name):
     model = STRUCTURES[name].make_model()
     with watch(model) as seen:

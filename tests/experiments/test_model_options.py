@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from echo_torch import EXPERIMENTS, configure
@@ -48,6 +48,7 @@ words = st.text(st.characters(codec="utf-8", exclude_characters=",", exclude_cat
 plain_values = st.one_of(st.integers(), st.booleans(), st.none(), st.floats(allow_nan=False), words)
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.dictionaries(names, plain_values, min_size=1, max_size=4))
 def test_what_a_dict_says_is_what_is_read(values):
     """Or it is refused: a text that would be read as a number is never taken for one."""

@@ -33,7 +33,7 @@ from echo_torch.lab.plan import Plan
 from echo_torch.lab.sweep import read_finished
 from echo_torch.training.checkpoints import CheckpointError, read_checkpoint
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
 TRIED = Counter()
 COMMANDS = ["train", "reach", "compare", "map", "lags", "evaluate", "predict", "stream"]
 FLAGS = [option.flag for option in OPTIONS.values()]
