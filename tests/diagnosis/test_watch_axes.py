@@ -325,7 +325,8 @@ HEALTHY = [
     a_text_in_columns, steps_by_a_loader, steps_by_a_loader_of_symbols, images_by_rows, images_by_columns,
     images_by_columns_steps_first, pixels_in_one_random_order, pixels_one_by_one, windows_in_random_order,
     as_many_windows_as_steps, windows_by_unfold, lags_one_above_the_other, samples_that_are_stored_steps_first,
-    every_third_step, each_hour_of_the_day, as_many_series_as_steps, there_and_back, a_layer_for_all_steps, features_laid_together,
+    every_third_step, each_hour_of_the_day, as_many_series_as_steps, there_and_back, a_layer_for_all_steps,
+    features_laid_together,
     backwards_and_both_ways, one_row_alone, a_row_is_shown,
 ]  # fmt: skip
 
