@@ -240,6 +240,11 @@ def windows_in_random_order():
     train(reader(), [batch.t() for batch in loaded(windows_of(words(120), 7), 7, shuffle=True)], drop)
 
 
+def as_many_windows_as_steps():
+    """Seven windows of seven words are the same by rows and by columns."""
+    train(reader(), [batch.t() for batch in loaded(windows_of(words(120), 7), 7)])
+
+
 def windows_by_unfold():
     windows = drawn(90).unfold(0, 5, 1).unsqueeze(-1)
     train(Reader(size=1, batch_first=True), batches_of(windows, 8), drop)
@@ -319,8 +324,9 @@ def a_row_is_shown():
 HEALTHY = [
     a_text_in_columns, steps_by_a_loader, steps_by_a_loader_of_symbols, images_by_rows, images_by_columns,
     images_by_columns_steps_first, pixels_in_one_random_order, pixels_one_by_one, windows_in_random_order,
-    windows_by_unfold, lags_one_above_the_other, samples_that_are_stored_steps_first, every_third_step,
-    each_hour_of_the_day, as_many_series_as_steps, there_and_back, a_layer_for_all_steps, features_laid_together,
+    as_many_windows_as_steps, windows_by_unfold, lags_one_above_the_other, samples_that_are_stored_steps_first,
+    every_third_step, each_hour_of_the_day, as_many_series_as_steps, there_and_back, a_layer_for_all_steps,
+    features_laid_together,
     backwards_and_both_ways, one_row_alone, a_row_is_shown,
 ]  # fmt: skip
 

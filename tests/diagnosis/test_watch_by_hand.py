@@ -300,6 +300,7 @@ def test_nothing_is_kept_alive():
     del hidden
     assert seen._calls.by_hand._open == []
     assert sum(each() is not None for each in kept) == 0
+    assert not any(known.given for known in seen._calls.by_hand._modules.values())
 
 
 def test_an_error_inside_leaves_nothing_open():

@@ -86,6 +86,28 @@ def drawn_once():
     train(Reader(), CHUNKS, state=torch.randn(1, ROWS, 5))
 
 
+def drawn_for_two_calls():
+    train(Reader(), CHUNKS[:2], lambda state: torch.randn(1, ROWS, 5), state=torch.randn(1, ROWS, 5))
+
+
+def mean_with_its_graph():
+    """Two chunks an update: the model hands the mean on, and learns through it."""
+    model = Reader()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for one, other in zip(CHUNKS[::4], CHUNKS[2::4], strict=True):
+        optimizer.zero_grad()
+        output, state = model(one)
+        output, _ = model(other, state.mean(1, keepdim=True).expand(1, ROWS, 5).contiguous())
+        output.square().mean().backward()
+        optimizer.step()
+
+
+def mean_of_a_first_pass():
+    """The layer reads the same twice in a call, first for a state that it begins with."""
+    make = lambda model, read: model.core(read)[1].detach().mean(1, keepdim=True).repeat(1, ROWS, 1)  # noqa: E731
+    train(Made(make), CHUNKS[::2], drop)
+
+
 def one_draw_for_all():
     first = torch.randn(1, ROWS, 5)
     train(Reader(), CHUNKS[::2], lambda state: first, state=first)
@@ -135,6 +157,7 @@ def features_from_the_data():
 def other_precision():
     train(Reader(nn.LSTM), CHUNKS, each(lambda field: field.half().float()))
     train(Reader(nn.LSTM), CHUNKS, each(lambda field: field.double().float()))
+    train(Reader(nn.LSTM), CHUNKS, each(lambda field: torch.round(field, decimals=6)))
 
 
 def by_numpy():
@@ -161,7 +184,8 @@ def decay_in_an_evaluation():
 
 
 HEALTHY = [
-    drawn_once, one_draw_for_all, learned, made_of_noise, mean_of_an_encoder, of_an_encoder_that_does_not_learn,
+    drawn_once, drawn_for_two_calls, mean_with_its_graph, mean_of_a_first_pass, one_draw_for_all,
+    learned, made_of_noise, mean_of_an_encoder, of_an_encoder_that_does_not_learn,
     features_from_the_data, other_precision, by_numpy, some_rows_anew, decay_in_an_evaluation,
 ]  # fmt: skip
 
@@ -171,7 +195,7 @@ def test_states_that_look_strange(loop):
     with watch() as seen:
         loop()
     assert [finding.kind for finding in seen.findings if finding.kind == "foreign-state"] == []
-    assert len(seen._calls.calls) >= 5
+    assert len(seen._calls.calls) >= 2
 
 
 def test_few_values_are_alike_by_chance():

@@ -283,9 +283,9 @@ class Calls:
         self.calls.append(call)
         entering, strangers = call.entering, self.places.strangers
         if call.trains and entering.is_filled and not entering.known() and not entering.has_graph:
-            entering.strange = strangers.what(layer, call.root, fields_of(given), axis)
+            entering.strange = strangers.what(layer, fields_of(given), axis)
         if call.trains:
-            strangers.leave(layer, call.root, left)
+            strangers.leave(layer, left)
         self._lanes.leave(call.number, [rows_of(tensor, axis) for tensor in left if tensor.ndim == axis + 2])
         return call
 

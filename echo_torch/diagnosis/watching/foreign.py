@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,24 +29,19 @@ _PRECISION = 1e-2  # of a factor that comes from another precision
 _OFTEN = 3  # draws, from which on they are no first state
 
 
-class _Left(NamedTuple):
-    root: int
-    fields: list[Tensor]
-
-
 class Strangers:
     """Knows what states that no call has left are made of, as far as that can be seen."""
 
     def __init__(self) -> None:
-        self._left: dict[int, deque[_Left]] = {}
+        self._left: dict[int, deque[list[Tensor]]] = {}
         self._drawn: Marks[bool] = Marks()
         self._met: dict[int, set[bytes]] = {}  # of each layer, the draws that have entered
 
-    def leave(self, layer: int, root: int, fields: Sequence[Tensor]) -> None:
+    def leave(self, layer: int, fields: Sequence[Tensor]) -> None:
         """A training call of a layer has left a state."""
         if sum(field.numel() for field in fields) <= _MOST_VALUES:
             kept = [field.detach().clone() for field in fields]
-            self._left.setdefault(layer, deque(maxlen=_EARLIER)).append(_Left(root, kept))
+            self._left.setdefault(layer, deque(maxlen=_EARLIER)).append(kept)
 
     def draw(self, name: str, given: Sequence[Any], result: Any) -> None:
         """A function has been called; numbers that it draws are known again as long as they only change their form."""
@@ -57,12 +52,11 @@ class Strangers:
             if is_whole and not any(isinstance(part, Tensor) for part in given[1:]):
                 self._drawn.set(result, True)
 
-    def what(self, layer: int, root: int, fields: Sequence[Tensor], axis: int) -> str | None:
+    def what(self, layer: int, fields: Sequence[Tensor], axis: int) -> str | None:
         """What a state is made of that no call has left: a key of `WORDS`, or None where that is unknown.
 
         Args:
             layer: Which it enters.
-            root: The outermost call in which it enters.
             fields: Its tensors.
             axis: Which of their axes counts the rows.
         """
@@ -71,8 +65,8 @@ class Strangers:
             return None
         given = fields[number].detach()
         for left in reversed(self._left.get(layer, ())):
-            if left.root != root and number < len(left.fields) and left.fields[number].numel() >= _FEW_VALUES:
-                found = relation(given, left.fields[number], axis)
+            if number < len(left) and left[number].numel() >= _FEW_VALUES:
+                found = relation(given, left[number], axis)
                 if found:
                     return found
         return "drawn" if self._drawn.of(fields[number]) and self._is_new(layer, given) else None

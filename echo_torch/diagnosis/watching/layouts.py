@@ -77,9 +77,9 @@ class Layouts:
         if not (len(self._viewed) or len(self._outputs)):
             return
         for source in given:
-            if not isinstance(source, Tensor) or source.shape[:2] != result.shape[:2]:
-                continue
             viewed, output = self._viewed.of(source), self._outputs.of(source)
+            if (viewed is None and output is None) or source.shape[:2] != result.shape[:2]:
+                continue
             if viewed is not None and source.shape[:-1] == result.shape[:-1]:
                 is_vector = viewed.shape[-1:] == source.shape[-1:]
                 shape = (*viewed.shape[:-1], result.shape[-1]) if is_vector else viewed.shape
@@ -106,7 +106,7 @@ class Layouts:
 def exchanges(source: Sequence[int], result: Sequence[int]) -> bool:
     """Whether a view of the first shape as the second makes its first axis another one, without moving a value.
 
-    >>> exchanges((80, 6), (6, 80, 1)), exchanges((80, 6, 2), (480, 2)), exchanges((80, 6), (80, 2, 3))
+    >>> exchanges((80, 6), (6, 80, 1)), exchanges((80, 6, 2), (480, 2)), exchanges((4, 24), (4, 6, 4))
     (True, False, False)
     """
     sizes = [size for size in source if size > 1]

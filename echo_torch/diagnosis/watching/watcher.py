@@ -317,11 +317,12 @@ class Watch:
     def _leave(self, module: nn.Module, inputs: tuple[Any, ...], *named_and_output: Any) -> None:
         # Where a module has raised, torch leaves out the named arguments.
         named, output = ({}, *named_and_output)[-2:]
-        if self._own is None or id(module) in self._own:
-            self._calls.leave(module, inputs, named, output)
-        else:
-            self._calls.leave_other()
-        self._calls.rest()
+        with torch._C.DisableTorchFunction():  # what is done here is no way of data
+            if self._own is None or id(module) in self._own:
+                self._calls.leave(module, inputs, named, output)
+            else:
+                self._calls.leave_other()
+            self._calls.rest()
 
     def _names(self) -> list[str]:
         return [self._name(layer) for layer in self._calls.layers]
