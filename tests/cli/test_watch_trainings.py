@@ -57,8 +57,8 @@ def test_what_is_intended_fails_nothing(tmp_path):
 def test_a_training_is_the_same(tmp_path, words, children):
     """The same weights, random states, files and classes, with children that are not watched but counted."""
     watched = assert_same([TRAINS, *words], tmp_path)
-    assert "LSTM begins" in watched.report
-    assert watched.report.count("LSTM begins") == 1
+    assert "lstm begins" in watched.report
+    assert watched.report.count("lstm begins") == 1
     assert ("of its own, of which nothing was seen" in watched.report) == (children is not None)
     assert children is None or f"has started {children} of its own" in watched.report
 
@@ -66,7 +66,7 @@ def test_a_training_is_the_same(tmp_path, words, children):
 @pytest.mark.slow
 def test_sigterm_comes_after_the_report(tmp_path):
     watched = assert_same([TRAINS, "--ends", "SIGTERM"], tmp_path, code=-15)
-    assert "LSTM begins" in watched.report
+    assert "lstm begins" in watched.report
 
 
 @pytest.mark.slow
@@ -74,7 +74,7 @@ def test_an_error_is_shown_without_frames_of_the_watch(tmp_path):
     """Torch itself goes another way where there are hooks; the frames of the script, and the error, are the same."""
     alone, watched = both([TRAINS, "--ends", "error"], tmp_path)
     assert alone.code == watched.code == 1
-    assert "LSTM begins" in watched.report
+    assert "lstm begins" in watched.report
     assert "torch/nn/modules/module.py" in watched.err
     assert not [line for line in watched.err.splitlines() if "echo_torch/" in line or "overrides.py" in line]
     ends = [
@@ -89,7 +89,7 @@ def test_an_error_is_shown_without_frames_of_the_watch(tmp_path):
 def test_stop_ends_after_the_updates(tmp_path):
     ended = run([TRAINS, "--epochs", "1000000"], tmp_path, options=["--stop", "--updates", "7"])
     assert (ended.code, ended.out) == (0, "")
-    assert "LSTM begins 7 times" in ended.report
+    assert "lstm begins 7 times" in ended.report
     failing = run([TRAINS, "--fault", "swap"], tmp_path, options=["--stop", "--updates", "7", "--fail-on", "any"])
     assert (failing.code, failing.out) == (1, "")
 
@@ -171,4 +171,4 @@ def test_lightning_starts_the_script_again(tmp_path):
         assert ended.code == 0, ended.err
         weights.append([(tmp_path / f"weights{rank}").read_text() for rank in (0, 1)])
     assert weights[0] == weights[1]
-    assert ended.report.count("LSTM begins 2 times") == 1
+    assert ended.report.count("lstm begins 2 times") == 1

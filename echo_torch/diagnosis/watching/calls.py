@@ -18,6 +18,7 @@ from echo_torch.diagnosis.watching.places import Places
 from echo_torch.diagnosis.watching.standing import Standing, array_of, standing_of, steps_of
 
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+_WRAPPERS = ("DataParallel", "DistributedDataParallel")  # around a script's own model
 _A_WHILE = 3  # calls of the whole model after which a batch is gone
 _MOST_CALLS = 5_000  # that are recorded: of a cell that is stepped, a few updates hold as many
 
@@ -148,8 +149,11 @@ class Calls:
 
     def note_root(self, module: nn.Module) -> None:
         """A module is called, perhaps from outside of any other."""
-        if self._depth == 0 and self._is_watched() and not any(module is root for root in self.roots):
-            self.roots.append(module)
+        if self._depth == 0 and self._is_watched():
+            if type(module).__name__ in _WRAPPERS and isinstance(module.module, nn.Module):
+                module = module.module
+            if not any(module is root for root in self.roots):
+                self.roots.append(module)
 
     def enter(self, inputs: Any = ()) -> None:
         """A module is called."""
