@@ -98,12 +98,13 @@ class Arrays:
         self.note_numpy(array)
         return self.places_of(torch.from_numpy(array))
 
-    def write(self, view: Tensor, sources: Tensor | None) -> None:
+    def write(self, view: Tensor, sources: Tensor | None, *, is_constant: bool = False) -> None:
         """A script has written into a part of an array.
 
         Args:
             view: The part.
             sources: The places of what it has written, of the view's shape or one that expands to it; None: unknown.
+            is_constant: Whether it has written one value everywhere.
         """
         array, offset = self._number(view)
         size = view.untyped_storage().nbytes() // view.element_size()
@@ -113,7 +114,7 @@ class Arrays:
         is_again = torch.zeros(())
         if sources is None:  # data may be made so; what is written there once more is something else
             filled = self._filled.setdefault(array, torch.zeros(size, dtype=torch.bool))
-            is_again = filled[places]
+            is_again = filled[places] | is_constant
             filled[places] = True
             if array not in self._written and not is_again.any():
                 return

@@ -41,7 +41,8 @@ _VECTORS = {
 
 # ... that write values into an array, that make one which holds the same everywhere, and that make one of numpy's.
 _WRITES = {"__setitem__", "copy_"}
-_FILLS = {"bernoulli_", "exponential_", "fill_", "normal_", "random_", "uniform_", "zero_"}
+_CONSTANT_FILLS = {"fill_", "zero_"}
+_FILLS = _CONSTANT_FILLS | {"bernoulli_", "exponential_", "normal_", "random_", "uniform_"}
 _CONSTANTS = {"full", "full_like", "new_full", "new_ones", "new_zeros", "ones", "ones_like", "zeros", "zeros_like"}
 _OF_NUMPY = {"as_tensor", "asarray", "tensor"}
 
@@ -194,7 +195,7 @@ class Places(TorchFunctionMode):
                 args[0][args[1]] if name == "__setitem__" else args[0], args[0], args[2 if name == "__setitem__" else 1]
             )
         elif name in _FILLS:
-            self._write(args[0], args[0], None)
+            self._write(args[0], args[0], None, is_constant=name in _CONSTANT_FILLS)
         elif name in _CONSTANTS:
             self.arrays.note_constant(result)
         elif name in _OF_NUMPY and args and isinstance(args[0], np.ndarray):
@@ -227,13 +228,13 @@ class Places(TorchFunctionMode):
                     self._made.add(id(result))
                 return
 
-    def _write(self, view: Tensor, whole: Tensor, value: Any) -> None:
+    def _write(self, view: Tensor, whole: Tensor, value: Any, *, is_constant: bool = False) -> None:
         """A view alone is where the whole is; other indices make a copy, and then it is unknown what was written."""
         is_view = view.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
         is_data = isinstance(value, Tensor) and not value.requires_grad and id(value) not in self._made
         if is_view and not whole.requires_grad:
             self._places.pop(id(whole), None)
-            self.arrays.write(view, self._lasting(value) if is_data else None)
+            self.arrays.write(view, self._lasting(value) if is_data else None, is_constant=is_constant)
 
     def _lasting(self, value: Tensor) -> Tensor | None:
         """The places of a value; where what it was made of is gone, those in its own storage."""
