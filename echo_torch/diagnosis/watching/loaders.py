@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C import DisableTorchFunction
 from torch.utils.data import IterableDataset
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
@@ -97,7 +98,7 @@ class Loaders:
             with contextlib.suppress(Exception):  # whatever somebody's dataset does: then nothing is known of it
                 if index is not None and getattr(iterator, "_in_order", True):
                     self._follow(iterator, index, batch)
-                with random_state_kept():
+                with DisableTorchFunction():
                     self._padding.note_batch(batch)
         return batch
 
@@ -111,9 +112,9 @@ class Loaders:
         if isinstance(dataset, IterableDataset):
             return
         again = self._shadows[id(dataset)].fetch(iterator, index)
-        for received, found in _pairs(batch, again):
-            if _is_same(received, found):
-                places = self._places.of(found)
+        with DisableTorchFunction():
+            for received, found in _pairs(batch, again):
+                places = self._places.of(found) if _is_same(received, found) else None
                 if places is not None:
                     self._places.keep(received, places)
 

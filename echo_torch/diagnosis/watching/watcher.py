@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from torch import nn
+from torch._C import DisableTorchFunction
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from echo_torch.diagnosis.watching.calls import Call, Calls
@@ -46,7 +47,7 @@ class Watch:
         self._loaders = Loaders(calls.places, calls.padding)
         self._loaders.begin()
         self._handles = [
-            register_module_forward_pre_hook(lambda module, inputs: calls.enter(inputs)),
+            register_module_forward_pre_hook(self._enter),
             register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
             optimizer.register_optimizer_step_pre_hook(lambda *given: calls.begin_step()),
             optimizer.register_optimizer_step_post_hook(lambda *given: calls.end_step()),
@@ -106,11 +107,16 @@ class Watch:
         """Findings and what is unknown, ready for JSON."""
         return {"findings": [finding.to_dict() for finding in self.findings], "unknown": self.unknown}
 
+    def _enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        with DisableTorchFunction():
+            self._calls.enter(inputs)
+
     def _leave(self, module: nn.Module, inputs: tuple[Any, ...], *named_and_output: Any) -> None:
         # Where a module has raised, torch leaves out the named arguments.
         named, output = ({}, *named_and_output)[-2:]
         if self._own is None or id(module) in self._own:
-            self._calls.leave(module, inputs, named, output)
+            with DisableTorchFunction():  # what is looked at here is no way of data
+                self._calls.leave(module, inputs, named, output)
         else:
             self._calls.leave_other()
         self._calls.rest()
