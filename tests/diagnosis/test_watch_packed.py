@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_sequence
 
 from echo_torch import watch
-from echo_torch.diagnosis.watching.arrays import ARRAY
+from echo_torch.diagnosis.watching.arrays import ARRAY, FILLED
 
 SERIES = torch.randn(3, 40, 2, generator=torch.Generator().manual_seed(5))
 LENGTHS = [(2, 5, 3), (4, 1, 6), (3, 3, 2), (1, 6, 4), (5, 2, 2), (2, 4, 6)]
@@ -100,6 +100,8 @@ def test_rows_that_were_filled_up_end_with_their_last_step():
     model = nn.GRU(2, 4)
     with watch(model) as seen:
         model(pad_sequence([SERIES[0, 3:5], SERIES[1, 0:4]], padding_value=1e9))
+        filled = seen._calls.places.of(pad_sequence([SERIES[0, 3:5], SERIES[1, 0:4]], padding_value=7.0))
+    assert (filled[2:, 0] == FILLED).all()
     standing = seen._calls.calls[0].standing
     assert [place % ARRAY for place in standing.last] == [4 * 2, (40 + 3) * 2]
     assert standing.stride == 2

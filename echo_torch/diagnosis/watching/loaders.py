@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C import DisableTorchFunction
 from torch.utils.data import IterableDataset
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
@@ -25,7 +26,8 @@ from echo_torch.randomness import random_state_kept
 
 _MOST_BYTES = 256 * 2**20  # of a dataset that is copied
 _MOST_OBJECTS = 100_000
-_MOST_SECONDS = 0.5  # for reading a batch once more
+_MOST_SECONDS = 1.0  # for reading batches once more: so many at once, ...
+_SECONDS_A_BATCH = 0.05  # ... and so many for each
 
 
 class Loaders:
@@ -97,7 +99,7 @@ class Loaders:
             with contextlib.suppress(Exception):  # whatever somebody's dataset does: then nothing is known of it
                 if index is not None and getattr(iterator, "_in_order", True):
                     self._follow(iterator, index, batch)
-                with random_state_kept():
+                with DisableTorchFunction():
                     self._padding.note_batch(batch)
         return batch
 
@@ -111,9 +113,9 @@ class Loaders:
         if isinstance(dataset, IterableDataset):
             return
         again = self._shadows[id(dataset)].fetch(iterator, index)
-        for received, found in _pairs(batch, again):
-            if _is_same(received, found):
-                places = self._places.of(found)
+        with DisableTorchFunction():
+            for received, found in _pairs(batch, again):
+                places = self._places.of(found) if _is_same(received, found) else None
                 if places is not None:
                     self._places.keep(received, places)
 
@@ -124,6 +126,7 @@ class _Shadow:
     def __init__(self, dataset: Any, places: Places) -> None:
         self._original = dataset  # kept alive, so that no other gets its id
         self._copy: Any = None
+        self._seconds = 0.0  # that reading has taken beyond what each batch may take
         self._places = places
         parts = _parts_of(dataset)
         self._note_arrays(parts)
@@ -149,7 +152,8 @@ class _Shadow:
                 self._copy, iterator._auto_collation, copy.deepcopy(iterator._collate_fn), iterator._drop_last
             )
             found = fetcher.fetch(index)  # type: ignore[no-untyped-call]
-        self._is_given_up = time.perf_counter() - start > _MOST_SECONDS
+        self._seconds += time.perf_counter() - start - _SECONDS_A_BATCH
+        self._is_given_up = self._seconds > _MOST_SECONDS
         return found
 
 

@@ -19,11 +19,11 @@ from torch.nn.utils.rnn import PackedSequence
 from echo_torch.diagnosis.watching.arrays import BLANK, FILLED
 from echo_torch.diagnosis.watching.places import Places
 
-Hook = Callable[[Tensor, Callable[[Tensor], None]], None]
+Hook = Callable[[Tensor, Callable[[Tensor | None], None]], None]
 
 _AT_HAND = 8  # batches, or embeddings, whose padding is remembered
 _FEW = 5  # rows that end in the same symbol by chance
-_MOST_DOUBTS = 10  # calls after which nobody looks for a symbol that only ends rows
+_MOST_DOUBTS = 3  # calls after which nobody looks for a symbol that only ends rows
 
 
 @dataclass
@@ -178,7 +178,7 @@ class Padding:
     def _note_lookup(self, words: Tensor, places: Tensor, padding_idx: int | None) -> None:
         if padding_idx is not None:
             self._note(places[words.cpu() == padding_idx])
-        if words.ndim == 2 and min(words.shape) > 1:
+        if words.ndim == 2 and min(words.shape) > 1 and self._num_doubts < _MOST_DOUBTS:
             flat, order = places.flatten().sort()
             self._symbols.append((flat, words.detach().cpu().flatten()[order]))
 
@@ -260,11 +260,11 @@ def _runs(mask: Tensor) -> Tensor:
     return mask.flip(1).int().cumprod(1).sum(1)
 
 
-def _noticing(layer: nn.Module, padded: Padded, mask: Tensor, *, is_features: bool) -> Callable[[Tensor], None]:
+def _noticing(layer: nn.Module, padded: Padded, mask: Tensor, *, is_features: bool) -> Callable[[Tensor | None], None]:
     """Notes the rows whose padded steps, or state after them, a gradient comes back to."""
 
     def notice(gradient: Tensor | None) -> None:
-        if gradient is None:  # of a backward pass that fails
+        if gradient is None:  # so autograd calls hooks where a second backward pass fails
             return
         is_read = (gradient != 0).any(-1).cpu()
         if is_read.ndim == 2 and not is_features:  # (layers, rows): only what reads forwards ends in the padding

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch._C import DisableTorchFunction
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
@@ -309,15 +310,16 @@ class Watch:
             self.step_aside()
             return
         self._calls.note_root(module)
-        if self._own is None or id(module) in self._own:
-            self._calls.enter_own(module, inputs)
-        else:
-            self._calls.enter(inputs)
+        with DisableTorchFunction():
+            if self._own is None or id(module) in self._own:
+                self._calls.enter_own(module, inputs)
+            else:
+                self._calls.enter(inputs)
 
     def _leave(self, module: nn.Module, inputs: tuple[Any, ...], *named_and_output: Any) -> None:
         # Where a module has raised, torch leaves out the named arguments.
         named, output = ({}, *named_and_output)[-2:]
-        with torch._C.DisableTorchFunction():  # what is done here is no way of data
+        with DisableTorchFunction():  # what is done here is no way of data
             if self._own is None or id(module) in self._own:
                 self._calls.leave(module, inputs, named, output)
             else:
