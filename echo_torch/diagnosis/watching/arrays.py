@@ -176,8 +176,7 @@ class _WeakArray:
 
 def _positions(tensor: Tensor) -> Tensor:
     """Where in its storage each value of a tensor stands, int64 of its shape."""
-    positions = torch.tensor(int(tensor.storage_offset()))
-    for axis, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
-        along = [-1 if number == axis else 1 for number in range(tensor.ndim)]
-        positions = positions + (torch.arange(size) * stride).view(along)
-    return positions.expand(tensor.shape)
+    positions = np.array(tensor.storage_offset())
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        positions = positions[..., None] + np.arange(size) * stride
+    return torch.from_numpy(positions)

@@ -233,13 +233,15 @@ class Calls:
 
     def begin_step(self, *, has_closure: bool = False) -> None:
         """An optimiser begins a step: what it does to weights is no way of data, but its closure reads some."""
-        self.places.is_paused = not has_closure
         self.places.is_in_step = True
+        if not has_closure:
+            self.places.rest()
 
     def end_step(self) -> None:
         """An optimiser has made a step."""
         self.update += 1
-        self.places.is_paused = self.places.is_in_step = False
+        self.places.is_in_step = False
+        self.places.go_on()
         if not self._is_watched():
             self.places.end(is_forced=False)
 
@@ -295,28 +297,31 @@ class Calls:
 
     def _entering(self, layer: int, given: Any, axis: int) -> Entering:
         fields = [tensor for tensor in fields_of(given) if tensor.ndim == axis + 2]
-        rows = [rows_of(tensor, axis) for tensor in fields]
+        rows = [[None if is_empty(row) else row for row in rows_of(tensor, axis)] for tensor in fields]
         origins = [
-            [None if is_empty(row) else self._origin(layer, row, number, lane) for lane, row in enumerate(lanes)]
+            [None if row is None else self._origin(layer, row, number, lane) for lane, row in enumerate(lanes)]
             for number, lanes in enumerate(rows)
         ]
         return Entering(
             is_given=given is not None,
             num_lanes=max((len(lanes) for lanes in rows), default=0),
-            is_filled=any(not is_empty(row) for lanes in rows for row in lanes),
+            is_filled=any(row is not None for lanes in rows for row in lanes),
             origins=origins,
-            empty_lanes=[lane for lane, parts in enumerate(zip(*rows, strict=False)) if all(map(is_empty, parts))],
+            empty_lanes=[lane for lane, parts in enumerate(zip(*rows, strict=False)) if set(parts) == {None}],
             has_graph=any(tensor.grad_fn is not None for tensor in fields),
         )
 
     def _origin(self, layer: int, row: bytes, number: int, lane: int) -> Origin | None:
         """The call that left these bytes, if possible of the same layer, field and lane, and the latest of these."""
+        origins = self._lanes.origins(row)
+        if len(origins) < 2:
+            return origins[0] if origins else None
 
         def likeness(origin: Origin) -> tuple[bool, bool, bool, int]:
             is_same_layer = self.calls[origin.call].layer == layer
             return is_same_layer, origin.field == number, origin.lane == lane, origin.call
 
-        return max(self._lanes.origins(row), key=likeness, default=None)
+        return max(origins, key=likeness)
 
     def _listen(self, call: Call, given: Any, left: list[Any]) -> None:
         """Notice gradients: those that come back to the call, and those that go through the state that enters it."""

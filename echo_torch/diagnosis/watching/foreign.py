@@ -19,8 +19,8 @@ WORDS = {
     "drawn": "random numbers that are drawn anew",
 }
 _DRAWS = {"normal", "normal_", "rand", "rand_like", "randn", "randn_like", "uniform_"}
-_WAYS = {"__get__", "clone", "contiguous", "cpu", "cuda", "detach", "div", "float", "mul", "permute", "to", "transpose",
-         "unsqueeze", "view"}  # fmt: skip
+_WAYS = {"T", "clone", "contiguous", "cpu", "cuda", "data", "detach", "div", "float", "mT", "mul", "permute", "to",
+         "transpose", "unsqueeze", "view"}  # fmt: skip
 _EARLIER = 3  # calls of a layer whose states are compared
 _FEW_VALUES = 4  # that are alike by chance
 _MOST_VALUES = 2**20  # of a state that is compared

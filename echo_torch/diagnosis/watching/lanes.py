@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,10 +33,11 @@ def rows_of(field: Tensor, axis: int) -> list[bytes]:
         field: (layers, lanes, features), or (lanes, features), or without lanes.
         axis: Which axis counts the lanes.
     """
-    values = field.detach().movedim(axis, 0)
-    values = values.reshape(values.shape[0], -1).contiguous().cpu()
-    whole = values.view(torch.uint8).numpy().tobytes() if values.numel() else b""
-    width = len(whole) // max(1, len(values))
+    values = field.detach().cpu()
+    values = values.view(torch.int16) if values.dtype is torch.bfloat16 else values  # numpy has no such floats
+    rows = np.moveaxis(values.numpy(), axis, 0)
+    whole = rows.tobytes()
+    width = len(whole) // max(1, len(rows))
     return [whole[start : start + width] for start in range(0, len(whole), width)] if width else []
 
 

@@ -6,6 +6,7 @@ done to values is done to their places too, as long as it only moves them, or tr
 
 from __future__ import annotations
 
+import functools
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C import DisableTorchFunction
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from echo_torch.data.random_symbols import Integers
@@ -23,11 +25,11 @@ from echo_torch.diagnosis.watching.layouts import Layouts
 
 # The names of functions that move values about ...
 _MOVES = {
-    "__get__", "__getitem__", "_pack_padded_sequence", "cat", "chunk", "concat", "expand", "expand_as", "flatten",
-    "flip", "gather", "hstack", "index_select", "movedim", "moveaxis", "narrow", "pad", "pad_sequence", "permute",
-    "repeat", "repeat_interleave", "reshape", "reshape_as", "roll", "select", "split", "split_with_sizes", "squeeze",
-    "stack", "swapaxes", "swapdims", "t", "tensor_split", "tile", "transpose", "unbind", "unflatten", "unfold",
-    "unsqueeze", "view", "view_as", "vstack",
+    "H", "T", "__getitem__", "_pack_padded_sequence", "cat", "chunk", "concat", "data", "expand", "expand_as",
+    "flatten", "flip", "gather", "hstack", "index_select", "mH", "mT", "moveaxis", "movedim", "narrow", "pad",
+    "pad_sequence", "permute", "repeat", "repeat_interleave", "reshape", "reshape_as", "roll", "select", "split",
+    "split_with_sizes", "squeeze", "stack", "swapaxes", "swapdims", "t", "tensor_split", "tile", "transpose",
+    "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as", "vstack",
 }  # fmt: skip
 # ... that make a vector of each value, ...
 _LOOKUPS = {"embedding", "one_hot"}
@@ -45,6 +47,9 @@ _CONSTANT_FILLS = {"fill_", "zero_"}
 _FILLS = _CONSTANT_FILLS | {"bernoulli_", "exponential_", "normal_", "random_", "uniform_"}
 _CONSTANTS = {"full", "full_like", "new_full", "new_ones", "new_zeros", "ones", "ones_like", "zeros", "zeros_like"}
 _OF_NUMPY = {"as_tensor", "asarray", "tensor"}
+_VIEWED = {"H", "T", "data", "mH", "mT"}  # attributes that are views of a tensor, as `transpose` gives them
+_OTHER = "__get__"  # the name of a function that gives another attribute
+_MOST_FUNCTIONS = 4096  # whose names are remembered
 
 
 _OPEN: weakref.WeakSet[Places] = weakref.WeakSet()
@@ -77,7 +82,7 @@ class Places(TorchFunctionMode):
         self.layouts = Layouts()
         self.strangers = Strangers()
         self.use: Callable[[Iterable[Any]], None] = lambda given: None
-        self._is_open = False
+        self._is_open = self._is_resting = False
         self._places: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
         self.arrays = Arrays()
         self.on_lookup: Callable[[Tensor, Tensor, int | None], None] | None = None
@@ -93,9 +98,11 @@ class Places(TorchFunctionMode):
             self.is_paused = True
             return result
         try:
-            with torch.no_grad():
-                self.use(args)
-                self._follow(func, args, kwargs, result)
+            name = _name_of(func)
+            if name in _WRITES or (name != _OTHER and (isinstance(result, Tensor) or type(result) in (tuple, list))):
+                with DisableTorchFunction():  # no other mode, as of a default device, has to do with places
+                    self.use(args)
+                    self._follow(name, func, args, kwargs, result)
         except Exception:  # whatever somebody's function does: then its places are unknown
             return result
         return result
@@ -105,6 +112,20 @@ class Places(TorchFunctionMode):
         self.__enter__()  # type: ignore[no-untyped-call]
         self._is_open = True
         _OPEN.add(self)
+
+    def rest(self) -> None:
+        """Be no mode for a while, which costs nothing then, unless another one was begun meanwhile."""
+        self.is_paused = True
+        if self._is_open and _get_current_function_mode() is self:  # type: ignore[no-untyped-call]
+            self._is_open, self._is_resting = False, True
+            self.__exit__(None, None, None)
+
+    def go_on(self) -> None:
+        """Follow again, after a rest."""
+        self.is_paused = False
+        if self._is_resting:
+            self._is_open, self._is_resting = True, False
+            self.__enter__()  # type: ignore[no-untyped-call]
 
     def end(self, *, is_forced: bool = True) -> None:
         """Follow no more.
@@ -117,11 +138,14 @@ class Places(TorchFunctionMode):
         if self._is_open and (is_forced or is_uppermost):
             self._is_open = False
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self._is_resting = False
         self._places.clear()
         _OPEN.discard(self)
 
     def of(self, tensor: Tensor) -> Tensor | None:
         """The place of each value, int64 of the tensor's shape; None where they are unknown."""
+        if self._is_resting:
+            return None
         found = self._places.get(id(tensor))
         if found is not None and found[0]() is tensor:
             return found[1]
@@ -161,8 +185,7 @@ class Places(TorchFunctionMode):
             key = id(result)
             self._places[key] = weakref.ref(result, lambda _: self._places.pop(key, None)), places
 
-    def _follow(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        name = getattr(func, "__name__", "")
+    def _follow(self, name: str, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         # What a function writes into is its result: the places of it are found anew, and not written there.
         kwargs = {key: value for key, value in kwargs.items() if key != "out"}
         self.strangers.draw(name, args, result)
@@ -269,6 +292,16 @@ class Places(TorchFunctionMode):
             return [self._needed(one) for one in part] if is_list else self._needed(part)
 
         return [swap(part) for part in args], {name: swap(part) for name, part in kwargs.items()}
+
+
+@functools.lru_cache(_MOST_FUNCTIONS)
+def _name_of(func: Any) -> str:
+    """The name of a function, or of the attribute that it gives, where that is a view."""
+    name = getattr(func, "__name__", "")
+    if name != "__get__":
+        return name
+    attribute = getattr(getattr(func, "__self__", None), "__name__", "")
+    return attribute if attribute in _VIEWED else _OTHER
 
 
 def _tensors_in(given: Iterable[Any]) -> Iterator[Tensor]:

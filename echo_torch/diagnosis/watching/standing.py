@@ -89,15 +89,18 @@ def _in_feature(found: Tensor, places: Places) -> Steps | None:
     A feature that several rows or steps share, as the time of day, does not tell where they stand, nor does one of a
     small array that is read again and again beside a large one; then another one is asked.
     """
-    first, last = found[..., 0], found[..., -1]
-    arrays = (found[0, 0] // ARRAY).tolist()
-    if len(set(arrays)) > 1:
-        first = found[..., max(range(len(arrays)), key=lambda feature: places.arrays.size_of(arrays[feature]))]
-    if _num_places(first) < first.numel():
-        first = max((found[..., feature] for feature in range(found.shape[2])), key=_num_places)
+    first = last = found[..., 0]
+    if found.stride(-1):  # else all features stand at one place, as those of an embedding
+        arrays = (found[0, 0] // ARRAY).tolist()
+        if len(set(arrays)) > 1:
+            first = found[..., max(range(len(arrays)), key=lambda feature: places.arrays.size_of(arrays[feature]))]
+        if _num_places(first) < first.numel():
+            first = max((found[..., feature] for feature in range(found.shape[2])), key=_num_places)
+        last = found[..., -1]
+        last = torch.where(first // ARRAY == last // ARRAY, torch.maximum(first, last), first)
     if first.shape[1] > 1 and bool((first == first[:, :1]).all()):
         return None
-    return Steps(first, torch.where(first // ARRAY == last // ARRAY, torch.maximum(first, last), first))
+    return Steps(first, last)
 
 
 def _num_places(places: Tensor) -> int:
@@ -126,12 +129,12 @@ def standing_of(found: Steps, places: Places) -> Standing | None:
         first, last = _ends(steps)
         if int(first.min()) < ARRAY and not places.arrays.is_named(array_of(int(first.max()))):
             return None
-    moves = (steps[:, 1:] - steps[:, :-1]).flatten()
+    moves = steps[:, 1:] - steps[:, :-1]
     if not is_whole:
-        moves = moves[((steps[:, 1:] >= ARRAY) & (steps[:, :-1] >= ARRAY)).flatten()]
-    strides = set(moves.tolist())
-    width = int((lasts - steps).max()) + 1
-    stride = strides.pop() if len(strides) == 1 else None
+        moves = moves[(steps[:, 1:] >= ARRAY) & (steps[:, :-1] >= ARRAY)]
+    width = int((lasts - steps).max()) + 1 if lasts is not steps else 1
+    stride = int(moves.flatten()[0]) if moves.numel() else None
+    stride = None if stride is None or bool((moves != stride).any()) else stride
     is_told = is_whole and (stride or steps.shape[1] == 1)
     return Standing(first.tolist(), last.tolist(), stride, width, None if is_told else steps.contiguous())
 
