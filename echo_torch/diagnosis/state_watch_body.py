@@ -78,7 +78,8 @@ class StateWatchBody(_Callback):
 
     def to_dict(self) -> dict[str, Any]:
         """Findings and what is unknown, ready for JSON."""
-        return {"findings": [finding.to_dict() for finding in self.findings], "unknown": self.unknown}
+        found = {"findings": []} if self._watch is None else self._watch.to_dict()
+        return {**found, "unknown": self.unknown}
 
     def reach(
         self,

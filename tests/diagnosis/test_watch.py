@@ -16,6 +16,7 @@ from structures import (
     tbptt_by_hand,
     word_language_model,
 )
+from support.loops import detached, train
 from torch import nn
 from torch._C import _len_torch_function_stack
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
@@ -66,24 +67,8 @@ class Stepped(nn.Module):
         return torch.stack(outputs), state
 
 
-def detached(state):
-    return tuple(field.detach() for field in state)
-
-
 def chunks(number=6, steps=4, rows=2):
     return torch.randn(number, steps, rows, 3, generator=torch.Generator().manual_seed(1))
-
-
-def train(model, batches, hand_on=detached, state=None):
-    """A plain loop; `hand_on` stands between two chunks."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for batch in batches:
-        optimizer.zero_grad()
-        output, state = model(batch, state)
-        output.square().mean().backward()
-        optimizer.step()
-        state = hand_on(state)
-    return state
 
 
 def train_by_hand(model, batches, hand_on):
@@ -342,6 +327,9 @@ def test_places_are_followed():
             "cat": torch.cat([series[:, :1], series[:, 3:4]], dim=1)[1],
             "index": series.t()[torch.tensor([5, 0]), 1],
             "cast": series[3].float().clone()[2:4],
+            "T": torch.stack([series[2], series[0]]).T[:, 1],
+            "mT": torch.stack([series[2], series[0]]).mT[5],
+            "data": torch.stack([series[2], series[0]]).data[1],
             "pad": pad_sequence([series[0, :2], series[1, :1]], batch_first=True)[0],
         }
         stand = {name: (places.of(tensor) % 2**40).tolist() for name, tensor in found.items()}
@@ -636,6 +624,7 @@ def test_what_an_optimiser_does_is_no_way_of_data():
     class Noting(torch.optim.SGD):
         def step(self, closure=None):
             noted.append(seen._calls.places.is_paused)
+            assert _len_torch_function_stack() == 0
             return super().step(closure)
 
     model, noted = Model(), []
@@ -645,7 +634,50 @@ def test_what_an_optimiser_does_is_no_way_of_data():
             model(batch)[0].mean().backward()
             optimizer.step()
             noted.append(seen._calls.places.is_paused)
+            assert _len_torch_function_stack() == 1
     assert noted == [True, False] * 3
+
+
+def test_after_a_step_that_fails_nothing_is_guessed():
+    """No update is made, so what is read up to the next one is not followed."""
+
+    class Failing(torch.optim.SGD):
+        def step(self, closure=None):
+            if len(seen._calls.calls) == 3:
+                raise ArithmeticError
+            return super().step(closure)
+
+    model, state = Model(), None
+    with watch(model) as seen:
+        optimizer = Failing(model.parameters(), lr=0.1)
+        for batch in chunks(8):
+            output, state = model(torch.stack(list(batch)), state)
+            output.mean().backward()
+            with contextlib.suppress(ArithmeticError):
+                optimizer.step()
+            state = detached(state)
+        assert _len_torch_function_stack() == 1
+    assert [call.standing is None for call in seen._calls.calls] == [number == 3 for number in range(8)]
+    assert seen.findings == []
+    assert _len_torch_function_stack() == 0
+
+
+def test_a_default_device_is_none_of_its_business():
+    """What it makes for itself is made where the data are."""
+    series, buffer = torch.randn(40, 2, 3), torch.empty(5, 2, 3)
+    with torch.device("meta"), watch() as seen:
+        model = Model().to_empty(device="cpu")
+        train(model, (buffer.copy_(chunk) for chunk in series.split(5)))
+    assert (seen.findings, seen.unknown, seen.fault) == ([], [], None)
+
+
+def test_a_sentence_that_is_true_of_many_layers_is_said_once():
+    layers, learned = nn.ModuleList(nn.GRU(3, 3) for _ in range(5)), nn.Parameter(chunks()[0])
+    with watch(layers) as seen:
+        for layer in layers:
+            layer(learned)
+    sentences = [text for text in seen.unknown if "not known where the rows stand" in text]
+    assert [text.split(": at ")[0] for text in sentences] == ["0, 1, 2 and 2 more layers"]
 
 
 @pytest.mark.parametrize("is_nested", [False, True])

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from support.loops import detached
 from torch import nn
 
 from echo_torch import Stamps, reach, watch
@@ -13,10 +14,6 @@ from echo_torch.errors import RuleError
 
 ROWS, STEPS = 3, 4
 WHOLE = torch.randn(ROWS, 60, 2, generator=torch.Generator().manual_seed(1))
-
-
-def detached(state):
-    return tuple(field.detach() for field in state)
 
 
 def lstm(**options):

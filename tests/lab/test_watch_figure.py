@@ -4,6 +4,7 @@ import matplotlib
 import pytest
 import torch
 from matplotlib.patches import Rectangle
+from support.loops import detached
 from torch import nn
 
 from echo_torch import Stamps, watch
@@ -14,10 +15,6 @@ from echo_torch.lab.watch_figure import draw_watch
 
 ROWS, STEPS = 2, 4
 WHOLE = torch.randn(ROWS, 200, 2, generator=torch.Generator().manual_seed(1))
-
-
-def detached(state):
-    return tuple(field.detach() for field in state)
 
 
 def lstm():

@@ -127,6 +127,8 @@ def _share(number: int, total: int) -> str:
 
 
 def _lags_in_words(lags: list[int]) -> str:
+    if len(lags) > _FEW_GAPS and lags == list(range(lags[0], lags[-1] + 1)):
+        return f"{lags[0]} to {lags[-1]}"
     if len(lags) > _FEW_LAGS:
         return f"{', '.join(map(str, lags[: _FEW_LAGS // 2]))}, ..., {lags[-1]} ({len(lags):,} of them)"
     return ", ".join(map(str, lags)) or "none"

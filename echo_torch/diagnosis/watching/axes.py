@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from echo_torch.diagnosis.watching.arrays import ARRAY
-from echo_torch.diagnosis.watching.calls import Call, Calls
+from echo_torch.diagnosis.watching.calls import Calls
+from echo_torch.diagnosis.watching.recorded import Call
 from echo_torch.diagnosis.watching.standing import Standing, array_of
 
 _FEW_STEPS = 4  # that are in no order by chance

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,83 +13,15 @@ from torch.nn.utils.rnn import PackedSequence
 from echo_torch.diagnosis.stamps import CheckedStamps
 from echo_torch.diagnosis.watching.by_hand import ByHand
 from echo_torch.diagnosis.watching.lanes import Lanes, Origin, fields_of, is_empty, rows_of
-from echo_torch.diagnosis.watching.padding import Padded, Padding
+from echo_torch.diagnosis.watching.lasting import LastingArrays
+from echo_torch.diagnosis.watching.padding import Padding
 from echo_torch.diagnosis.watching.places import Places
-from echo_torch.diagnosis.watching.standing import Standing, array_of, standing_of, steps_of
+from echo_torch.diagnosis.watching.recorded import Call, Entering
+from echo_torch.diagnosis.watching.standing import standing_of, steps_of
 
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _WRAPPERS = ("DataParallel", "DistributedDataParallel")  # around a script's own model
-_A_WHILE = 3  # calls of the whole model after which a batch is gone
 _MOST_CALLS = 5_000  # that are recorded: of a cell that is stepped, a few updates hold as many
-
-
-@dataclass
-class Entering:
-    """What enters a call, lane by lane.
-
-    Attributes:
-        is_given: Whether a state is handed in at all.
-        num_lanes: How many lanes the state has; 0 without one.
-        is_filled: Whether any lane is other than zero.
-        origins: Of each field and lane, where it comes from; None where no call has left it, or it is zero.
-        empty_lanes: Lanes that are zero in all fields.
-        has_graph: Whether a gradient would go back through it.
-        strange: What a state of training is that no call has left, as far as it is known: a key of `foreign.WORDS`.
-    """
-
-    is_given: bool = False
-    num_lanes: int = 0
-    is_filled: bool = False
-    origins: list[list[Origin | None]] = field(default_factory=list)
-    empty_lanes: list[int] = field(default_factory=list)
-    has_graph: bool = False
-    strange: str | None = None
-
-    def known(self) -> list[Origin]:
-        """Where lanes come from, as far as it is known."""
-        return [origin for lanes in self.origins for origin in lanes if origin is not None]
-
-
-@dataclass
-class Call:
-    """One call of a recurrent layer.
-
-    Attributes:
-        number: Of all calls.
-        layer: The layer's number among those that were called.
-        root: The number of the outermost call of a module in which it is.
-        update: How many optimiser steps had been made.
-        trains: Whether the layer is in training mode and gradients are recorded.
-        is_training: Whether the layer is in training mode.
-        num_rows: Rows of its input; 0 where it has none.
-        entering: What enters it.
-        standing: Where its rows stand; None: unknown.
-        told: What somebody has said last of where rows stand; None: nobody has.
-        num_steps: Steps of its input; 0 where its places are unknown.
-        padded: The padding that it reads, while it trains; None: none is known.
-        reached: How many optimiser steps had been made when a gradient first came back to it; None: none has yet.
-        reaches_back: Of each gradient that has gone through the state that enters it to a call that had one before: the
-            optimiser steps that had been made when that call had its first, and now.
-        is_exchanged: Whether a view has exchanged axes of what it reads without moving the values.
-        takes_last_row: Whether the last row of its output has been taken alone.
-    """
-
-    number: int
-    layer: int
-    root: int
-    update: int
-    trains: bool
-    is_training: bool
-    num_rows: int
-    entering: Entering
-    standing: Standing | None = None
-    told: CheckedStamps | None = None
-    num_steps: int = 0
-    padded: Padded | None = None
-    reached: int | None = None
-    reaches_back: list[tuple[int, int]] = field(default_factory=list)
-    is_exchanged: bool = False
-    takes_last_row: bool = False
 
 
 @dataclass
@@ -116,7 +48,8 @@ class Calls:
         update: Optimiser steps so far.
         places: Where values stand.
         padding: Which of them are padding.
-        lasting: The numbers of arrays that are there for longer than a batch.
+        lasting: The arrays that are there for longer than a batch.
+        is_idle: Whether nothing is to be seen until training and evaluation change, or an optimiser makes a first step.
         first_skipped: The number that the first call would have had that was not recorded; None: all were.
         by_hand: Recurrences without a recurrent layer.
     """
@@ -134,11 +67,10 @@ class Calls:
         self.padding = Padding(self.places)
         self.by_hand = ByHand(RECURRENT)
         self.places.use = self.by_hand.use
-        self.lasting: set[int] = set()
+        self.lasting = LastingArrays(self.places.arrays)
         self.first_skipped: int | None = None
+        self.is_idle = False
         self._told: CheckedStamps | None = None
-        # Of each array the root that read it last, the places that were read first, and whether others were read later.
-        self._read: dict[int, tuple[int, set[int], bool]] = {}
         self._most_updates = most_updates
         self._guarded = guarded
         self._numbers: dict[int, int] = {}
@@ -177,7 +109,7 @@ class Calls:
         if self._depth == 0:
             self.places.forget_what_was_made()
             if not self._is_watched():
-                self.places.is_paused = True  # up to the next update, if there is one
+                self.is_idle = self.places.is_paused = True  # up to the next update, if there is one
 
     def leave(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         """A module has returned, or raised: then there is no output."""
@@ -203,7 +135,7 @@ class Calls:
         steps = steps_of(module, read, self.places) if isinstance(read, (Tensor, PackedSequence)) else None
         if steps is not None:
             call.standing, call.num_steps = standing_of(steps, self.places), steps.first.shape[1]
-        self._note_arrays(call)
+        self.lasting.note(call.standing.first if call.standing is not None else (), self._root)
         call.is_exchanged = isinstance(read, Tensor) and self.places.layouts.is_exchanged(read)
         features = output[0] if isinstance(module, nn.RNNBase) and output is not None else None
         if isinstance(features, Tensor) and features.ndim == 3 and num_rows > 1:
@@ -212,24 +144,6 @@ class Calls:
         self._listen(call, given, [*fields, features])
         if steps is not None and call.trains:
             call.padded = self.padding.listen(module, read, steps.first, [*fields, features], self._hook)
-
-    def _note_arrays(self, call: Call) -> None:
-        """An array lasts if other places of it are read later, and it is there when no batch would be any more."""
-        now: dict[int, set[int]] = {}
-        for place in call.standing.first if call.standing is not None else ():
-            now.setdefault(array_of(place), set()).add(place)
-        for array, (root, first, has_moved) in list(self._read.items()):
-            places = now.get(array, first)
-            has_moved |= not (places <= first or first <= places)
-            is_back = array in now and root < self._root - 1
-            is_left = array not in now and root < self._root - _A_WHILE and self.places.arrays.is_alive(array)
-            if has_moved and (is_back or is_left):
-                self.lasting.add(array)
-            self._read[array] = self._root if array in now else root, first, has_moved
-            if array in self.lasting or not (array in now or self.places.arrays.is_alive(array)):
-                del self._read[array]  # there is nothing more to be learned of it
-        for array in now.keys() - self._read.keys() - self.lasting:
-            self._read[array] = self._root, now[array], False
 
     def begin_step(self, *, has_closure: bool = False) -> None:
         """An optimiser begins a step: what it does to weights is no way of data, but its closure reads some."""
@@ -242,13 +156,14 @@ class Calls:
         self.update += 1
         self.places.is_in_step = False
         self.places.go_on()
+        self.is_idle = self.is_over()
         if not self._is_watched():
             self.places.end(is_forced=False)
 
     def stand(self, tensor: Tensor, stamps: CheckedStamps) -> None:
         """Somebody says where a tensor's rows stand, (lanes, steps, ...)."""
         self._told = stamps
-        self.lasting |= self.places.stand(tensor, stamps.sequence, stamps.step)
+        self.lasting.numbers |= self.places.stand(tensor, stamps.sequence, stamps.step)
 
     def release(self) -> None:
         """Take all hooks from tensors."""

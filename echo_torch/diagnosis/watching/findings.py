@@ -9,10 +9,11 @@ from typing import Any
 
 from echo_torch.diagnosis.data_path.reaching import is_shuffled
 from echo_torch.diagnosis.watching.axes import axes_in, order_in
-from echo_torch.diagnosis.watching.calls import Call, Calls
+from echo_torch.diagnosis.watching.calls import Calls
 from echo_torch.diagnosis.watching.foreign import WORDS, foreign_in
 from echo_torch.diagnosis.watching.hand_overs import OTHER, HandOvers
 from echo_torch.diagnosis.watching.padding import padding_read
+from echo_torch.diagnosis.watching.recorded import Call
 from echo_torch.diagnosis.watching.standing import array_of
 
 _NEARLY_ALL = 0.9  # of the steps inside a chunk: a truncation by plan cuts fewer; of rows: some begin anew

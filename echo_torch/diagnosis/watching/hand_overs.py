@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from echo_torch.diagnosis.watching.arrays import ARRAY
-from echo_torch.diagnosis.watching.calls import Call, Calls
+from echo_torch.diagnosis.watching.calls import Calls
 from echo_torch.diagnosis.watching.lanes import Origin
+from echo_torch.diagnosis.watching.recorded import Call
 from echo_torch.diagnosis.watching.standing import Standing, array_of, gap_between
 
 OTHER = "other"  # as of `reach`: into another array, or elsewhere in it than steps lead
@@ -32,7 +33,7 @@ class HandOvers:
         self._seen = seen
         self._stride = _usual_stride(own, seen)
         # Frames that a script has written into a buffer one by one are arrays too; a sequence is gone through.
-        self._sequences = seen.lasting - (seen.places.arrays.copied - _walked(own, seen))
+        self._sequences = seen.lasting.numbers - (seen.places.arrays.copied - _walked(own, seen))
         self._walks_inside = _walks_inside(own, seen, self._stride)
         self.gaps: Counter[int | str] = Counter()
         self.lost = self.unknown = self.moved = 0

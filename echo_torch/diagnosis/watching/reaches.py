@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from echo_torch.diagnosis.data_path.explaining import reach_lines
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach, reach
-from echo_torch.diagnosis.watching.calls import Call, Calls
+from echo_torch.diagnosis.watching.calls import Calls
 from echo_torch.diagnosis.watching.hand_overs import origins_of
 from echo_torch.diagnosis.watching.observed import Observed, UnknownError
+from echo_torch.diagnosis.watching.recorded import Call
 from echo_torch.errors import RuleError, suggest
 
 

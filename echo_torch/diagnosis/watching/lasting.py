@@ -1,0 +1,50 @@
+"""Which arrays are there for longer than a batch: a data set, a series, a text?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from echo_torch.diagnosis.watching.arrays import Arrays
+from echo_torch.diagnosis.watching.standing import array_of
+
+_A_WHILE = 3  # calls of the whole model after which a batch is gone
+
+
+class LastingArrays:
+    """An array lasts if other places of it are read later, and it is there when no batch would be any more.
+
+    Args:
+        arrays: Tells which are still there.
+
+    Attributes:
+        numbers: The numbers of the arrays that last.
+    """
+
+    def __init__(self, arrays: Arrays) -> None:
+        self.numbers: set[int] = set()
+        self._arrays = arrays
+        # Of each array the root that read it last, the places that were read first, and whether others were read later.
+        self._read: dict[int, tuple[int, set[int], bool]] = {}
+
+    def note(self, places: Iterable[int], now: int) -> None:
+        """A call has read.
+
+        Args:
+            places: Where its rows begin.
+            now: The number of the outermost call of a module in which it is.
+        """
+        found: dict[int, set[int]] = {}
+        for place in places:
+            found.setdefault(array_of(place), set()).add(place)
+        for array, (root, first, has_moved) in list(self._read.items()):
+            again = found.get(array, first)
+            has_moved |= not (again <= first or first <= again)
+            is_back = array in found and root < now - 1
+            is_left = array not in found and root < now - _A_WHILE and self._arrays.is_alive(array)
+            if has_moved and (is_back or is_left):
+                self.numbers.add(array)
+            self._read[array] = now if array in found else root, first, has_moved
+            if array in self.numbers or not (array in found or self._arrays.is_alive(array)):
+                del self._read[array]  # there is nothing more to be learned of it
+        for array in found.keys() - self._read.keys() - self.numbers:
+            self._read[array] = now, found[array], False

@@ -1,0 +1,79 @@
+"""What is recorded of a call of a recurrent layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from echo_torch.diagnosis.stamps import CheckedStamps
+from echo_torch.diagnosis.watching.lanes import Origin
+from echo_torch.diagnosis.watching.padding import Padded
+from echo_torch.diagnosis.watching.standing import Standing
+
+
+@dataclass
+class Entering:
+    """What enters a call, lane by lane.
+
+    Attributes:
+        is_given: Whether a state is handed in at all.
+        num_lanes: How many lanes the state has; 0 without one.
+        is_filled: Whether any lane is other than zero.
+        origins: Of each field and lane, where it comes from; None where no call has left it, or it is zero.
+        empty_lanes: Lanes that are zero in all fields.
+        has_graph: Whether a gradient would go back through it.
+        strange: What a state of training is that no call has left, as far as it is known: a key of `foreign.WORDS`.
+    """
+
+    is_given: bool = False
+    num_lanes: int = 0
+    is_filled: bool = False
+    origins: list[list[Origin | None]] = field(default_factory=list)
+    empty_lanes: list[int] = field(default_factory=list)
+    has_graph: bool = False
+    strange: str | None = None
+
+    def known(self) -> list[Origin]:
+        """Where lanes come from, as far as it is known."""
+        return [origin for lanes in self.origins for origin in lanes if origin is not None]
+
+
+@dataclass
+class Call:
+    """One call of a recurrent layer.
+
+    Attributes:
+        number: Of all calls.
+        layer: The layer's number among those that were called.
+        root: The number of the outermost call of a module in which it is.
+        update: How many optimiser steps had been made.
+        trains: Whether the layer is in training mode and gradients are recorded.
+        is_training: Whether the layer is in training mode.
+        num_rows: Rows of its input; 0 where it has none.
+        entering: What enters it.
+        standing: Where its rows stand; None: unknown.
+        told: What somebody has said last of where rows stand; None: nobody has.
+        num_steps: Steps of its input; 0 where its places are unknown.
+        padded: The padding that it reads, while it trains; None: none is known.
+        reached: How many optimiser steps had been made when a gradient first came back to it; None: none has yet.
+        reaches_back: Of each gradient that has gone through the state that enters it to a call that had one before: the
+            optimiser steps that had been made when that call had its first, and now.
+        is_exchanged: Whether a view has exchanged axes of what it reads without moving the values.
+        takes_last_row: Whether the last row of its output has been taken alone.
+    """
+
+    number: int
+    layer: int
+    root: int
+    update: int
+    trains: bool
+    is_training: bool
+    num_rows: int
+    entering: Entering
+    standing: Standing | None = None
+    told: CheckedStamps | None = None
+    num_steps: int = 0
+    padded: Padded | None = None
+    reached: int | None = None
+    reaches_back: list[tuple[int, int]] = field(default_factory=list)
+    is_exchanged: bool = False
+    takes_last_row: bool = False

@@ -1,0 +1,227 @@
+"""What a watch has seen, in findings, sentences and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import nn
+
+from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
+from echo_torch.diagnosis.watching.calls import Calls
+from echo_torch.diagnosis.watching.findings import Finding, findings_by_hand, findings_of
+from echo_torch.diagnosis.watching.hand_overs import HandOvers
+from echo_torch.diagnosis.watching.kinds import check_kinds
+from echo_torch.diagnosis.watching.observed import UnknownError
+from echo_torch.diagnosis.watching.reaches import number_of, reach_in_words, reach_seen
+from echo_torch.diagnosis.watching.recorded import Call
+from echo_torch.diagnosis.watching.tracks import SeenCall, tracks_of
+
+_FEW_NAMES = 3  # of layers of which the same is said
+
+
+class Seen:
+    """What the calls of recurrent layers tell, also while they are still being watched.
+
+    Args:
+        calls: What was recorded.
+        model: As of `watch`.
+        intended: As of `watch`.
+
+    Attributes:
+        fault: What has gone wrong in the watch itself; it watches no more then, and the training goes on.
+    """
+
+    def __init__(self, calls: Calls, model: nn.Module | None, intended: Sequence[str]) -> None:
+        self.fault: Exception | None = None
+        self._aside = ""  # why it watches no more
+        self._calls = calls
+        self._model = model
+        self._intended = check_kinds("intended", intended)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The faults that were seen."""
+        return [finding for finding in self._all_findings() if finding.kind not in self._intended]
+
+    @property
+    def intended(self) -> list[Finding]:
+        """What was seen of the kinds that are meant."""
+        return [finding for finding in self._all_findings() if finding.kind in self._intended]
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether a recurrent layer has been called."""
+        return bool(self._calls.layers)
+
+    @property
+    def unknown(self) -> list[str]:
+        """What could not be seen, in sentences."""
+        fault = (
+            [] if self.fault is None else [f"The watch broke off, by a fault of its own: {named_error(self.fault)}."]
+        )
+        fault += [self._aside] if self._aside else []
+        if not self._calls.layers:
+            return fault or ["No recurrent layer of torch.nn was called, so nothing is known of any state."]
+        of_layers: dict[str, list[str]] = {}  # the same is often said of several
+        for number, name in enumerate(self._names()):
+            for sentence in self._unknown_of(number):
+                of_layers.setdefault(sentence, []).append(name)
+        return fault + [f"{_listed(names)}: {sentence}" for sentence, names in of_layers.items()]
+
+    def _unknown_of(self, layer: int) -> Iterator[str]:
+        first = self._first_calls(layer)
+        astray = sum(call.standing is None for call in first)
+        if astray:
+            yield (
+                f"at {astray} of {len(first)} beginnings it is not known where the rows stand in the data, nor whether "
+                "they go on where their states stopped: `reach_of` and `StateAudit` tell."
+            )
+        rows = HandOvers(self._calls_of(layer), self._calls)
+        if rows.unknown:
+            yield (
+                f"at {rows.unknown:,} of {rows.unknown + rows.number:,} hand-overs it is not known whether a row goes "
+                "on where its state stopped, because the batches are made on the way: `reach_of` and `StateAudit` tell."
+            )
+        strange = [call for call in first if _kind_of(call) == "unknown"]
+        if strange:
+            yield f"at {len(strange)} of {len(first)} beginnings the state is none that a call has left."
+
+    def lines(self) -> list[str]:
+        """All of it for people: what each layer's state does, the faults, and what could not be seen."""
+        layers = [self._in_words(number, name) for number, name in enumerate(self._names())]
+        found = self._all_findings()
+        faults = [_said(finding) for finding in found if finding.kind not in self._intended]
+        intended = [f"intended: {_said(finding)}" for finding in found if finding.kind in self._intended]
+        unknown = [f"unknown: {text}" for text in self.unknown]
+        return [*layers, *self._reaches(), *(faults or ["No fault was seen."]), *intended, *unknown]
+
+    def reach(
+        self,
+        layer: str | None = None,
+        lag: int | None = None,
+        *,
+        vocabulary_size: int | None = None,
+        max_lag: int = DEFAULT_MAX_LAG,
+    ) -> Reach | None:
+        """What the rows of a layer had read in training, as `reach` says it, from what was seen alone.
+
+        A row begins where its state was empty, made by the model or left by another layer, and goes on where it was
+        left by an earlier call, in whichever row. Steps count from where a row begins, unless stamps were given.
+
+        >>> import torch
+        >>> lstm, state = torch.nn.LSTM(2, 3), None
+        >>> series = torch.randn(40, 5, 2)
+        >>> with watch(lstm) as seen:
+        ...     for begin in (0, 10, 20):
+        ...         output, state = lstm(series[begin : begin + 4], state)
+        >>> seen.reach(lag=6).gaps, seen.reach(lag=6).reachable_share
+        ({0: 45, 6: 10}, 0.0)
+
+        Args:
+            layer: Its dotted name, as the findings have it; None: the only one.
+            lag: As of `reach`.
+            vocabulary_size: As of `reach`.
+            max_lag: As of `reach`.
+
+        Returns:
+            The reach over the calls that were watched; None where it is unknown.
+
+        Raises:
+            RuleError: If there is no such layer, or several and none is named, or as of `reach`.
+        """
+        own = self._calls_of(number_of(layer, self._names()))
+        try:
+            return reach_seen(own, self._calls, lag, vocabulary_size, max_lag)
+        except UnknownError:
+            return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Findings and what is unknown, ready for JSON; what is intended too, where something may be."""
+        found: dict[str, Any] = {"findings": [finding.to_dict() for finding in self.findings], "unknown": self.unknown}
+        if self._intended:
+            found["intended"] = [finding.to_dict() for finding in self.intended]
+        return found
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the recurrent layers that were called, in the order of their first calls."""
+        return self._names()
+
+    def tracks(self, layer: str | None = None) -> list[SeenCall]:
+        """The calls of a layer that were watched, row by row: what a picture of them shows.
+
+        Args:
+            layer: As of `reach`.
+
+        Raises:
+            RuleError: As of `reach`.
+        """
+        return tracks_of(self._calls_of(number_of(layer, self._names())), self._calls)
+
+    def _all_findings(self) -> list[Finding]:
+        by_hand = [(self._name(module), count, of) for module, count, of in self._calls.by_hand.found()]
+        return findings_of(self._calls, self._names()) + findings_by_hand(by_hand)
+
+    def _reaches(self) -> list[str]:
+        """For each layer a sentence on its reach and horizon, where they are known."""
+        names = enumerate(self._names())
+        return [words for number, name in names for words in reach_in_words(name, self._calls_of(number), self._calls)]
+
+    def _calls_of(self, layer: int) -> list[Call]:
+        return [call for call in self._calls.calls if call.layer == layer]
+
+    def _names(self) -> list[str]:
+        return [self._name(layer) for layer in self._calls.layers]
+
+    def _name(self, module: nn.Module) -> str:
+        """Its dotted name in the model, or in whatever was called from outside; else that of its class."""
+        roots = [self._model] if self._model is not None else self._calls.roots
+        known = (named for root in roots for named in root.named_modules())
+        return next((name for name, part in known if part is module and name), type(module).__name__)
+
+    def _first_calls(self, layer: int) -> list[Call]:
+        """Of each training call of the whole model, the first call of a layer; without any, of each evaluating one."""
+        own = self._calls_of(layer)
+        first: dict[int, Call] = {}
+        for call in [call for call in own if call.trains] or own:
+            first.setdefault(call.root, call)
+        return list(first.values())
+
+    def _in_words(self, layer: int, name: str) -> str:
+        first = self._first_calls(layer)
+        kinds = [_kind_of(call) for call in first]
+        words = [f"{kinds.count(kind):,} {said}" for kind, said in _BEGINNINGS.items() if kind in kinds]
+        when = "training" if any(call.trains for call in first) else "evaluation"
+        return f"{name} begins {len(first):,} times in {when}{': ' if words else ''}{', '.join(words)}."
+
+
+_BEGINNINGS = {
+    "carried": "with what an earlier call left",
+    "empty": "without a state",
+    "made": "with one that the model has made",
+    "unknown": "with one that no call has left",
+}
+
+
+def _kind_of(call: Call) -> str:
+    """What a call begins with: a key of `_BEGINNINGS`."""
+    if not call.entering.is_filled:
+        return "empty"
+    if call.entering.known():
+        return "carried"
+    return "made" if call.entering.has_graph else "unknown"
+
+
+def _said(finding: Finding) -> str:
+    return f"{finding.kind} in {finding.module}: {finding.sentence}"
+
+
+def named_error(error: Exception) -> str:
+    """An error in words, without a stop behind it."""
+    return f"{type(error).__name__}: {error}".rstrip(".: ")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _FEW_NAMES} more layers" if len(names) > _FEW_NAMES + 1 else ""
+    return ", ".join(names[: _FEW_NAMES if more else None]) + more
