@@ -105,7 +105,7 @@ def test_cut_or_altered_anywhere(run):
 @pytest.mark.slow
 def test_cut_or_altered_at_many_offsets(run):
     """At every one with DAMAGE_EVERY=1. The usual step is odd, so that every bit of a byte has its turn."""
-    offsets = range(0, run.checkpoint.stat().st_size, int(os.environ.get("DAMAGE_EVERY", "25")))
+    offsets = range(0, run.checkpoint.stat().st_size, int(os.environ.get("DAMAGE_EVERY", "75")))
     assert check_damage(run, lambda whole: (whole[:offset] for offset in offsets)) == len(offsets)
     assert check_damage(run, lambda whole: (flipped(whole, o, o % 8) for o in offsets)) == len(offsets)
 

@@ -50,7 +50,7 @@ def test_examples(tmp_path):
 
 
 def sample_of(command):
-    """A training that names no budget is cut short: the claims train each mode whole. With ALL_CLAIMS=1 it is not."""
+    """A training that names no budget is cut short: the claims train it whole. With ALL_CLAIMS=1 it is not."""
     is_training = re.match(r"python (train\.py|-m echo_torch train) ", command)
     has_budget = re.search(r"--(updates|sequences|help|config)\b", command)
     is_whole = not is_training or has_budget or os.environ.get("ALL_CLAIMS") == "1"

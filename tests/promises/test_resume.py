@@ -447,8 +447,8 @@ def test_a_checkpoint_that_does_not_fit_is_refused(trained, damage, message):
 @pytest.mark.parametrize("option", ["--workers", "--devices"])
 def test_the_program_itself_is_killed_and_interrupted(tmp_path, option):
     """As a user does it, from a terminal, whose Ctrl-C reaches all processes; nothing of them is left running."""
-    command = [sys.executable, str(ROOT / "train.py"), "--updates", "800", "--checkpoint-every", "50", "--no-progress"]
-    command += [option, "2", "--validate-every", "250", "--run-dir"]
+    command = [sys.executable, str(ROOT / "train.py"), "--updates", "500", "--checkpoint-every", "50", "--no-progress"]
+    command += [option, "2", "--validate-every", "200", "--run-dir"]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
     run, codes = RunDirectory(tmp_path / "run"), []
     for number in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGTERM, None):
