@@ -63,6 +63,8 @@ class Watched:
         self._asked, self._launch = asked, launch()
         self._json = None if asked.json is None else self._free("json", asked.json)
         self._plot = None if asked.plot is None else self._free("plot", asked.plot)
+        if self._json is not None and self._json == self._plot:
+            raise RuleError("plot", "$plot must name another file than $json", repr(asked.plot))
         self._seen: Watch | None = None
         self._process, self._children, self._is_starting_one = os.getpid(), 0, False
         self._has_failed = self._has_ended = False
@@ -190,13 +192,15 @@ class Watched:
         path = Path(os.path.abspath(file))
         if self._launch is not None:
             path = path.with_name(f"{path.stem}-rank{self._launch.rank}{path.suffix}")
+        if not file or path.is_dir():
+            raise RuleError(name, f"${name} must name a file, not a directory", repr(file))
         self._check_free(name, path)
-        if not path.parent.is_dir():
-            raise RuleError(name, f"${name} must name a file in a directory that is there", repr(file))
+        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+            raise RuleError(name, f"${name} must name a file in a directory that can be written to", repr(file))
         return path
 
     def _check_free(self, name: str, path: Path) -> None:
-        if path.is_dir() or (path.exists() and not self._asked.is_forced):
+        if path.exists() and not self._asked.is_forced:
             raise RuleError(
                 name, f"${name} must name a file that is not there yet", repr(str(path)),
                 reason="because nothing is overwritten", way_out="take another name, or say $force",
