@@ -153,10 +153,16 @@ def seconds_without_recurrence(rounds: int) -> list[float]:
     return added
 
 
+def _count(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1. Got {word!r}.")
+    return int(word)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--updates", type=int, default=45)
+    parser.add_argument("--rounds", type=_count, default=9)
+    parser.add_argument("--updates", type=_count, default=45)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{arguments.rounds} rounds of {arguments.updates} updates; watched / plain, median (lowest, highest)")

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from echo_torch.errors import RuleError, UserError, suggest
 from echo_torch.files import write_text
+from echo_torch.lab.run_directory import check_new_file
 
 FAULTS = Path(__file__).parent
 CASES = FAULTS.parents[1] / "tests" / "reference" / "cases"
@@ -225,6 +226,8 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         if arguments.jobs < 1:
             raise RuleError("jobs", "$jobs must be at least 1", arguments.jobs)
+        if arguments.json:
+            check_new_file(arguments.json, "json")
         tool, asked = Tool(arguments.tool, arguments.timeout), programs(arguments.only)
         scores = list(run_all(tool, asked, arguments.jobs))
         if arguments.json:

@@ -230,6 +230,8 @@ def is_running(process):
         (["--only", "07"], "--only takes names of cases. Got '07'; the cases are 01, 02,"),
         (["--only", "01_one_step_window"], "(did you mean '01_one_step_windows'?)"),
         (["--tool", "look {script}"], "--tool must hold {json}, because"),
+        (["--json", "nowhere/scores.json"], "--json must name a file in a directory that can be written to"),
+        (["--json", __file__], "--json must name a new file, because none is overwritten"),
         (["--tool", "look {json}"], "--tool must hold {script}, because"),
         (["--jobs", "0"], "--jobs must be at least 1. Got 0."),
         (["--timeout", "0"], "--timeout must be more than 0 seconds. Got 0.0."),
