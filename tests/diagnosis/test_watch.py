@@ -755,14 +755,15 @@ def test_bad_arguments(options, message):
         watch(**options)
 
 
-@pytest.mark.parametrize("is_before", [False, True])
-def test_what_is_compiled_is_left_alone(is_before):
+@pytest.mark.filterwarnings("ignore:Using .torch.compile.module.. when there are global hooks:UserWarning")
+@pytest.mark.parametrize("when", ["before", "before, not named", "inside"])
+def test_what_is_compiled_is_left_alone(when):
     """A compiler would go through hooks too: none is there, and a sentence says so."""
     compile_before, model = torch.compile, Model()
-    compiled = torch.compile(model, backend="eager") if is_before else None
-    with watch(compiled) as seen:
+    compiled = None if when == "inside" else torch.compile(model, backend="eager")
+    with watch(compiled if when == "before" else None) as seen:
         compiled = torch.compile(model, backend="eager") if compiled is None else compiled
-        assert not torch.nn.modules.module._has_any_global_hook()
+        assert bool(torch.nn.modules.module._has_any_global_hook()) == (when == "before, not named")
         for batch in chunks():
             compiled(batch, None)
     assert torch.compile is compile_before
@@ -789,14 +790,15 @@ def test_a_buffer_that_is_filled_anew_stands_nowhere():
     assert seen.unknown
 
 
-def test_steps_outside_of_a_module_are_no_hand_overs():
-    """A decoder reads a row backwards, in a loop of the script itself."""
+@pytest.mark.parametrize("order", [range(5, -1, -1), [3, 0, 5, 1, 4, 2]], ids=["backwards", "permuted"])
+def test_steps_outside_of_a_module_are_no_hand_overs(order):
+    """A decoder reads a row in an order of its own, in a loop of the script itself."""
     cell, data = nn.LSTMCell(3, 4), torch.randn(2, 30, 3)
     with watch() as seen:
         for begin in range(0, 30, 6):
             state, loss = None, 0
-            for step in reversed(range(begin, begin + 6)):
-                state = cell(data[:, step], state)
+            for step in order:
+                state = cell(data[:, begin + step], state)
                 loss = loss + state[0].mean()
             loss.backward()
     assert seen.findings == []
