@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import cached_property
 from itertools import count
+from multiprocessing import connection
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -297,6 +301,15 @@ def _begin_worker(worker: int) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_SECONDS_AFTER_SIGTERM))
     # Errors of the dataset go to the one that trains; here only those of a thread that hands chunks on would be shown.
     sys.excepthook = _show_unless_left
+    # torch asks for its parent, which is another process where a server has forked this one; then it would never end.
+    main = multiprocessing.parent_process()
+    if main is not None:
+        threading.Thread(target=_end_with, args=(main.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 def _show_unless_left(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

@@ -2,6 +2,10 @@ import contextlib
 import itertools
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,8 @@ from hypothesis import strategies as st
 
 from echo_torch import Chunk, EchoStream, RandomSymbols, WindowLayout, frame_windows, generate_sequence
 from echo_torch.data import stream
+
+ROOT = Path(__file__).parents[2]
 
 
 def make_stream(*, length=25, window=5, lag=1, batch_size=5, seed=1, dropped=1, cut="chunk", **options):
@@ -64,6 +70,34 @@ def test_start_far_away_costs_nothing():
     chunk = next(iter(make_stream(start=4 * 10**15)))
     assert chunk.sequence[0] == 10**15
     assert chunk.symbols[0].tolist() == generate_sequence(6, sequence=10**15)[1:]
+
+
+KILLED = """
+import multiprocessing, os, sys
+from echo_torch.experiments.configuration import configure
+from echo_torch.lab.plan import Plan
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    chunks = iter(Plan(configure("lag")).training().loader(num_workers=2))
+    next(chunks)
+    print(*(worker.pid for worker in chunks._workers), flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_workers_end_with_a_killed_training(tmp_path, method):
+    """Of a server that has forked them they are the children, and it lives on."""
+    (tmp_path / "killed.py").write_text(KILLED)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "killed.py", method]
+    found = subprocess.run(words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, timeout=100, text=True)
+    workers = found.stdout.split()
+    assert (found.returncode, len(workers)) == (-signal.SIGKILL, 2)
+    deadline = time.monotonic() + 30
+    while any(Path("/proc", worker).exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than this machine has cores
