@@ -578,7 +578,7 @@ def test_nothing_is_left_behind_by_an_exception():
         train(model, chunks(), hand_on=stop)
     assert hooks_of_torch() == before
     assert len(seen._calls._handles) == 0
-    assert seen.lines()[0] == "core begins 1 times in training: 1 without a state."
+    assert seen.lines()[0] == "core begins once in training: 1 without a state."
 
 
 def test_a_model_can_be_copied_and_saved_meanwhile():
@@ -753,22 +753,6 @@ def test_zeros_are_no_state():
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         watch(**options)
-
-
-@pytest.mark.filterwarnings("ignore:Using .torch.compile.module.. when there are global hooks:UserWarning")
-@pytest.mark.parametrize("when", ["before", "before, not named", "inside"])
-def test_what_is_compiled_is_left_alone(when):
-    """A compiler would go through hooks too: none is there, and a sentence says so."""
-    compile_before, model = torch.compile, Model()
-    compiled = None if when == "inside" else torch.compile(model, backend="eager")
-    with watch(compiled if when == "before" else None) as seen:
-        compiled = torch.compile(model, backend="eager") if compiled is None else compiled
-        assert bool(torch.nn.modules.module._has_any_global_hook()) == (when == "before, not named")
-        for batch in chunks():
-            compiled(batch, None)
-    assert torch.compile is compile_before
-    assert seen.findings == []
-    assert seen.unknown[0].startswith("The script compiles by torch.compile")
 
 
 def test_what_a_function_writes_into_holds_what_it_wrote():

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from echo_torch.diagnosis.watching.compiled import hides_recurrence
+
 _FEW_VALUES = 4  # that are alike by chance
 _MOST_VALUES = 2**20  # of a tensor that is compared
 _EARLIER = 4  # calls of a module whose results are compared
@@ -116,7 +118,8 @@ class ByHand:
         known = self._modules.get(id(module))
         if known is None:
             is_of_torch = type(module).__module__.split(".")[0] == "torch"
-            may_be_one = not is_of_torch and not any(isinstance(part, self._layers) for part in module.modules())
+            has_layers = any(isinstance(part, self._layers) for part in module.modules()) or hides_recurrence(module)
+            may_be_one = not is_of_torch and not has_layers
             known = self._modules[id(module)] = _Module(module, may_be_one)
         return known
 

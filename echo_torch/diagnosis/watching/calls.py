@@ -50,6 +50,7 @@ class Calls:
         padding: Which of them are padding.
         lasting: The arrays that are there for longer than a batch.
         is_idle: Whether nothing is to be seen until training and evaluation change, or an optimiser makes a first step.
+        hidden: Compiled modules that were called, with a recurrent layer inside, by their ids.
         first_skipped: The number that the first call would have had that was not recorded; None: all were.
         by_hand: Recurrences without a recurrent layer.
     """
@@ -70,6 +71,7 @@ class Calls:
         self.lasting = LastingArrays(self.places.arrays)
         self.first_skipped: int | None = None
         self.is_idle = False
+        self.hidden: dict[int, nn.Module] = {}
         self._told: CheckedStamps | None = None
         self._most_updates = most_updates
         self._guarded = guarded

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from echo_torch.data.random_symbols import Integers
 from echo_torch.diagnosis.watching.arrays import ARRAY, FILLED, MOST_VALUES, Arrays
+from echo_torch.diagnosis.watching.compiled import is_recorded
 from echo_torch.diagnosis.watching.foreign import Strangers
 from echo_torch.diagnosis.watching.layouts import Layouts
 
@@ -92,7 +93,7 @@ class Places(TorchFunctionMode):
         """Call the function, and follow what it does to places."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if self.is_paused:
+        if self.is_paused or is_recorded():
             return result
         if self.is_in_step and func is Tensor.backward:
             self.is_paused = True

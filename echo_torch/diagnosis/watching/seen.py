@@ -9,6 +9,7 @@ from torch import nn
 
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
 from echo_torch.diagnosis.watching.calls import Calls
+from echo_torch.diagnosis.watching.compiled import BY_JIT
 from echo_torch.diagnosis.watching.findings import Finding, findings_by_hand, findings_of
 from echo_torch.diagnosis.watching.hand_overs import HandOvers
 from echo_torch.diagnosis.watching.kinds import check_kinds
@@ -61,6 +62,7 @@ class Seen:
             [] if self.fault is None else [f"The watch broke off, by a fault of its own: {named_error(self.fault)}."]
         )
         fault += [self._aside] if self._aside else []
+        fault += [f"{self._name(module)}: {BY_JIT}" for module in self._calls.hidden.values()]
         if not self._calls.layers:
             return fault or ["No recurrent layer of torch.nn was called, so nothing is known of any state."]
         of_layers: dict[str, list[str]] = {}  # the same is often said of several
@@ -178,7 +180,8 @@ class Seen:
         """Its dotted name in the model, or in whatever was called from outside; else that of its class."""
         roots = [self._model] if self._model is not None else self._calls.roots
         known = (named for root in roots for named in root.named_modules())
-        return next((name for name, part in known if part is module and name), type(module).__name__)
+        of_class = getattr(module, "original_name", type(module).__name__)  # of what torch.jit has compiled
+        return next((name for name, part in known if part is module and name), of_class)
 
     def _first_calls(self, layer: int) -> list[Call]:
         """Of each training call of the whole model, the first call of a layer; without any, of each evaluating one."""
@@ -193,7 +196,8 @@ class Seen:
         kinds = [_kind_of(call) for call in first]
         words = [f"{kinds.count(kind):,} {said}" for kind, said in _BEGINNINGS.items() if kind in kinds]
         when = "training" if any(call.trains for call in first) else "evaluation"
-        return f"{name} begins {len(first):,} times in {when}{': ' if words else ''}{', '.join(words)}."
+        times = "once" if len(first) == 1 else f"{len(first):,} times"
+        return f"{name} begins {times} in {when}{': ' if words else ''}{', '.join(words)}."
 
 
 _BEGINNINGS = {

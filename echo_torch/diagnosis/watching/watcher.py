@@ -16,6 +16,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from echo_torch.diagnosis.hooks import remove_hook
 from echo_torch.diagnosis.stamps import Stamps, checked_stamps
 from echo_torch.diagnosis.watching.calls import RECURRENT, Calls
+from echo_torch.diagnosis.watching.compiled import BY_COMPILE, hides_recurrence, is_compiled, is_recorded
 from echo_torch.diagnosis.watching.seen import Seen, named_error
 from echo_torch.errors import RuleError
 
@@ -58,8 +59,8 @@ class Watch(Seen):
         from echo_torch.diagnosis.watching.loaders import Loaders
 
         calls = self._calls
-        if self._model is not None and any(map(_is_compiled, self._model.modules())):
-            self._aside = _COMPILED
+        if self._model is not None and any(map(is_compiled, self._model.modules())):
+            self._aside = BY_COMPILE
             return self
         self._step_aside_of_compilers()
         calls.places.begin()
@@ -101,7 +102,7 @@ class Watch(Seen):
         @functools.wraps(compile_)
         def aside(*args: Any, **kwargs: Any) -> Any:
             if not self._aside:
-                self._aside = _COMPILED
+                self._aside = BY_COMPILE
                 self.step_aside()
             return compile_(*args, **kwargs)
 
@@ -168,13 +169,15 @@ class Watch(Seen):
             self._when_over()
 
     def _enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if _is_compiled(module):
-            self._aside = _COMPILED
+        if is_compiled(module):
+            self._aside = BY_COMPILE
             self.step_aside()
             return
-        if self._calls.is_idle:
+        if self._calls.is_idle or is_recorded():
             self._calls.enter()
             return
+        if isinstance(module, torch.jit.ScriptModule) and hides_recurrence(module):
+            self._calls.hidden[id(module)] = module
         self._calls.note_root(module)
         with DisableTorchFunction():
             if self._own is None or id(module) in self._own:
@@ -183,7 +186,7 @@ class Watch(Seen):
                 self._calls.enter(inputs)
 
     def _leave(self, module: nn.Module, inputs: tuple[Any, ...], *named_and_output: Any) -> None:
-        if self._calls.is_idle and not isinstance(module, RECURRENT):
+        if (self._calls.is_idle and not isinstance(module, RECURRENT)) or is_recorded():
             self._calls.leave_other()
             return
         # Where a module has raised, torch leaves out the named arguments.
@@ -194,13 +197,6 @@ class Watch(Seen):
             else:
                 self._calls.leave_other()
             self._calls.rest()
-
-
-_COMPILED = "The script compiles by torch.compile, and what is compiled cannot be watched: nothing was from there on."
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    return type(module).__name__ == "OptimizedModule"
 
 
 def watch(model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES, intended: Sequence[str] = ()) -> Watch:
