@@ -33,8 +33,9 @@ def until(is_so):
 
 
 def test_who_waits_is_told_once_for_what_and_how_long(err):
-    with Waiting("Evaluating", 5000, "chunks", progress="line") as found:
-        found.done = 12
+    found = Waiting("Evaluating", 5000, "chunks", progress="line")
+    found.done = 12
+    with found:
         until(lambda: found.is_over)
         found.done = 13
     (line,) = err.getvalue().splitlines()

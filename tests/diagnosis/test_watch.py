@@ -738,6 +738,15 @@ def test_names_and_layers_that_are_not_asked_about():
     assert seen.to_dict()["findings"][0]["sentence"].startswith("In 5 of 5 updates a gradient goes through the state")
 
 
+def test_of_a_layer_whose_calls_came_too_late_nothing_is_said():
+    """As of a model that is loaded anew for a last evaluation."""
+    model = Model()
+    with watch(updates=2) as seen:
+        train(model, chunks(3))
+        copy.deepcopy(model).eval()(chunks()[0])
+    assert [line.split(" begins ")[0] for line in seen.lines() if " begins " in line] == ["core"]
+
+
 def test_zeros_are_no_state():
     for value, is_zero in ((0.0, True), (-0.0, True), (1e-45, False), (-1.0, False), (float("nan"), False)):
         for dtype in (torch.float32, torch.float64, torch.bfloat16):

@@ -91,7 +91,7 @@ class Seen:
 
     def lines(self) -> list[str]:
         """All of it for people: what each layer's state does, the faults, and what could not be seen."""
-        layers = [self._in_words(number, name) for number, name in enumerate(self._names())]
+        layers = [self._in_words(number, name) for number, name in enumerate(self._names()) if self._calls_of(number)]
         found = self._all_findings()
         faults = [_said(finding) for finding in found if finding.kind not in self._intended]
         intended = [f"intended: {_said(finding)}" for finding in found if finding.kind in self._intended]
@@ -112,6 +112,7 @@ class Seen:
         left by an earlier call, in whichever row. Steps count from where a row begins, unless stamps were given.
 
         >>> import torch
+        >>> from echo_torch import watch
         >>> lstm, state = torch.nn.LSTM(2, 3), None
         >>> series = torch.randn(40, 5, 2)
         >>> with watch(lstm) as seen:
