@@ -42,6 +42,7 @@ def test_quiet_says_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_second_run_gets_a_new_name():
     for _ in range(2):
         main(["train", "--quiet", *QUICK])

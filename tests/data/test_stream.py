@@ -85,6 +85,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_workers_end_with_a_killed_training(tmp_path, method):
     """Of a server that has forked them they are the children, and it lives on."""

@@ -101,6 +101,7 @@ def test_a_model_without_a_state_is_said_to_have_none(is_training):
     assert all(module.training is is_training for module in model.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_the_loop_without_lightning_learns(name):
     """What is checked are trainings, not dead code."""

@@ -260,6 +260,7 @@ def test_what_cannot_be_measured_is_refused(run, tmp_path):
         guess_ahead(own, Plan(own).model())
 
 
+@pytest.mark.slow
 def test_stream_without_standard_input(run):
     command = [sys.executable, "-m", "echo_torch", "stream", "--run", str(run)]
     found = subprocess.run(["sh", "-c", shlex.join(command) + " <&-"], capture_output=True, text=True)

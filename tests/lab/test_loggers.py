@@ -40,6 +40,7 @@ def rows_of_csv(path, prefix):
     return {int(r["step"]): {n: float(r[f"{prefix}{n}"]) for n in ("loss", "accuracy", "targets")} for r in rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["lstm", "support.own_models:Nested"])
 def test_lightnings_csv_logger_gets_every_row(tmp_path, model):
     run, alone = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "alone")

@@ -85,6 +85,7 @@ def test_when_one_fails_all_end(monkeypatch, what, error, message):
     assert time.monotonic() - begin < 45, "it waited for the others"  # they would take 60 seconds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.3, 4])
 def test_an_interrupt_is_handed_on(seconds, capfd):
     """While the others begin to import, and while they work."""

@@ -78,6 +78,7 @@ def test_the_same_configuration_gives_the_same_weights(tmp_path):
     assert one["weights_sha256"] == two["weights_sha256"] != other["weights_sha256"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"batch_size": 7}, {"cut": "sequence"}, {"layers": 2}, {"length": 6}])
 def test_other_numbers_train(tmp_path, options):
     result = train(short(**options), RunDirectory(tmp_path), audit="count")

@@ -287,6 +287,7 @@ def test_a_failing_save_leaves_the_last_good_checkpoint(run, monkeypatch, capfd)
     assert load_model(run)[0].reading.updates == 40
 
 
+@pytest.mark.slow
 def test_the_directory_is_removed_under_the_run(tmp_path):
     run = RunDirectory(tmp_path / "run")
     arguments = ["train", "--updates", 100_000, "--log-every", 5, "--run-dir", run.path, "--no-progress"]

@@ -203,6 +203,7 @@ def test_a_tool_that_writes_and_then_fails_is_heard(tmp_path):
     assert Tool(stand_in(tmp_path, "write('axes'); sys.exit(1)")).findings(CASES / SAMPLE) == [{"kind": "axes"}]
 
 
+@pytest.mark.slow
 def test_a_tool_that_takes_too_long_is_ended_with_what_it_started(tmp_path):
     note = tmp_path / "child"
     body = (

@@ -35,6 +35,7 @@ def opened(monkeypatch):
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_explicit", [False, True])
 def test_a_resume_reads_its_checkpoint_once(tmp_path, opened, is_explicit):
     run = RunDirectory(tmp_path / "run")

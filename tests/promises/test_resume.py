@@ -180,6 +180,7 @@ def test_it_says_where_it_begins(tmp_path, capsys):
     assert "The run goes on after update 24 of 30." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, pytest.param({"mode": "aligned"}, marks=pytest.mark.slow)])
 def test_a_longer_training_goes_on_as_if_it_had_been_meant(tmp_path, options):
     """The row of the rest, which a longer training does not have, is taken back."""
@@ -193,6 +194,7 @@ def test_a_longer_training_goes_on_as_if_it_had_been_meant(tmp_path, options):
     assert files(run.path) == files(whole.path)
 
 
+@pytest.mark.slow
 def test_from_a_checkpoint_elsewhere(tmp_path, monkeypatch):
     """Copied away in the middle and given by its path: what came later in the run is given up, however it goes on."""
     configuration = short()
@@ -215,6 +217,7 @@ def test_from_a_checkpoint_elsewhere(tmp_path, monkeypatch):
     assert files(run.path) == expected
 
 
+@pytest.mark.slow
 def test_a_complete_run_is_evaluated_again(tmp_path):
     """Killed between its last checkpoint and its result, its last row that of a rest or not."""
     for updates in (24, 18):
@@ -296,6 +299,7 @@ def test_foreign_places_are_refused(tmp_path, capfd):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_train_into_the_same_directory(tmp_path):
     configuration, run = short(updates=20), RunDirectory(tmp_path / "run")
     train(configuration, run)
@@ -303,6 +307,7 @@ def test_two_processes_do_not_train_into_the_same_directory(tmp_path):
         train(configuration, run, resume="auto")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_interrupted_and_resumed(tmp_path, number):
     """It ends the update, saves where no checkpoint was due, and says how to go on."""
@@ -322,6 +327,7 @@ def test_interrupted_and_resumed(tmp_path, number):
     assert files(run.path) == files(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_killed_loader_process(tmp_path):
     """As by a machine that is out of memory: a sentence, and the run can go on."""
     run = RunDirectory(tmp_path / "run")
