@@ -1,14 +1,19 @@
 """`watch` and loaders: batches from workers, and datasets of numpy, stand where their rows stand."""
 
+import contextlib
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._C import _len_torch_function_stack
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from echo_torch import watch
+from echo_torch.diagnosis.watching import calls as calls_module
 from echo_torch.diagnosis.watching import loaders as loaders_module
 
 STEPS, ROWS, NUMBER = 4, 2, 20
@@ -153,3 +158,69 @@ def test_a_loader_gives_the_same(num_workers):
     assert all(map(torch.equal, read(True), read(False)))
     assert [getattr(*name) for name in names] == before
     assert "_next_index" not in vars(_MultiProcessingDataLoaderIter)
+
+
+# --- where a pass ends and another begins, after the first updates ------------------------------------------------
+
+
+class Streamed(IterableDataset):
+    """The same windows, of which nobody knows how many there are."""
+
+    def __iter__(self):
+        return iter(Windows()[number] for number in range(NUMBER))
+
+
+def passes(loader, *, is_reset=False, number=3, updates=5):
+    torch.manual_seed(0)
+    layer = nn.LSTM(3, 4)
+    optimizer, state = torch.optim.SGD(layer.parameters(), lr=0.1), None
+    with watch(updates=updates) as seen:
+        for _ in range(number):
+            state = None if is_reset else state
+            for batch in loader:
+                output, state = layer(batch[:, None], state)
+                state = tuple(field.detach() for field in state)
+                optimizer.zero_grad()
+                output.mean().backward()
+                optimizer.step()
+    return seen
+
+
+@pytest.mark.parametrize("options", [{}, {"num_workers": 1}, {"num_workers": 1, "persistent_workers": True}], ids=str)
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_a_state_over_the_end_of_a_pass(is_reset, options):
+    """Of twenty batches a pass the first five are watched; the second pass and the third go back to the start."""
+    seen = passes(DataLoader(Windows(), batch_size=None, **options), is_reset=is_reset)
+    back = [(finding.kind, finding.count) for finding in seen.findings]
+    assert back == ([] if is_reset else [("rows-reread", 2)])
+    assert [text for text in seen.unknown if "2 new passes of a loader were watched" in text] == seen.unknown
+    assert sum(call.is_remembered for call in seen._calls.calls) == 3  # before the last batch of each pass
+    assert _len_torch_function_stack() == 0
+
+
+def test_a_border_that_nobody_sees_coming():
+    seen = passes(DataLoader(Streamed(), batch_size=None))
+    assert seen.findings == []
+    assert "it is not known what the state does where the data begin anew" in seen.unknown[-1]
+
+
+def test_very_many_passes_are_not_all_watched():
+    seen = passes(DataLoader(Windows(), batch_size=None), number=60)
+    assert seen.findings[0].count == calls_module._MOST_PASSES + 1
+    assert len(seen._calls.calls) < 150
+
+
+def test_inside_of_another_mode_a_border_is_not_watched():
+    """The mode of the watch would be taken away in the place of that one."""
+    loader = DataLoader(Windows(), batch_size=None)
+    layer = nn.LSTM(3, 4)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    with watch(updates=5) as seen:
+        batches = itertools.chain(loader, loader)
+        for number in range(2 * NUMBER):
+            with torch.device("cpu") if number >= 5 else contextlib.nullcontext():
+                batch = next(batches)
+            layer(batch[:, None])[0].mean().backward()
+            optimizer.step()
+            assert _len_torch_function_stack() == (number < 4)
+    assert _len_torch_function_stack() == 0

@@ -21,6 +21,7 @@ from echo_torch.diagnosis.watching.standing import standing_of, steps_of
 
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _WRAPPERS = ("DataParallel", "DistributedDataParallel")  # around a script's own model
+_MOST_PASSES = 20  # of a loader that are looked at after the first updates
 _MOST_CALLS = 5_000  # that are recorded: of a cell that is stepped, a few updates hold as many
 
 
@@ -43,6 +44,7 @@ class Calls:
 
     Attributes:
         calls: All that were recorded.
+        most_updates: As above.
         layers: The recurrent layers that were called, in the order of their first call.
         roots: The modules that were called from outside of any other.
         update: Optimiser steps so far.
@@ -50,6 +52,7 @@ class Calls:
         padding: Which of them are padding.
         lasting: The arrays that are there for longer than a batch.
         is_idle: Whether nothing is to be seen until training and evaluation change, or an optimiser makes a first step.
+        new_passes: How many passes of a loader over the same data again were watched where they began.
         hidden: Compiled modules that were called, with a recurrent layer inside, by their ids.
         first_skipped: The number that the first call would have had that was not recorded; None: all were.
         by_hand: Recurrences without a recurrent layer.
@@ -61,6 +64,7 @@ class Calls:
         guarded: Callable[[Callable[[Tensor], None]], Callable[[Tensor], None]] = lambda hook: hook,
     ) -> None:
         self.calls: list[Call] = []
+        self.most_updates = most_updates
         self.layers: list[nn.Module] = []
         self.roots: list[nn.Module] = []
         self.update = 0
@@ -71,9 +75,10 @@ class Calls:
         self.lasting = LastingArrays(self.places.arrays)
         self.first_skipped: int | None = None
         self.is_idle = False
+        self.new_passes = 0
+        self._is_at_border = False
         self.hidden: dict[int, nn.Module] = {}
         self._told: CheckedStamps | None = None
-        self._most_updates = most_updates
         self._guarded = guarded
         self._numbers: dict[int, int] = {}
         self._lanes = Lanes()
@@ -132,7 +137,8 @@ class Calls:
             self._skipped[layer] = _Skipped(module.training, given, fields, num_rows)
             return
         if skipped is not None:  # what it left may enter now
-            self._record(module, layer, skipped.given, skipped.fields, skipped.num_rows, skipped.is_training)
+            before = self._record(module, layer, skipped.given, skipped.fields, skipped.num_rows, skipped.is_training)
+            before.is_remembered = True
         call = self._record(module, layer, given, fields, num_rows, module.training)
         steps = steps_of(module, read, self.places) if isinstance(read, (Tensor, PackedSequence)) else None
         if steps is not None:
@@ -162,6 +168,26 @@ class Calls:
         if not self._is_watched():
             self.places.end(is_forced=False)
 
+    def note_batch(self, number: int, of: int | None, is_after_watched: bool) -> bool:
+        """A loader is asked for a batch. Where one pass ends and another begins is watched after the first updates too.
+
+        Args:
+            number: Of the batch in its pass.
+            of: How many there are; None: nobody knows.
+            is_after_watched: Whether the batch of the same data before it was watched.
+
+        Returns:
+            Whether what is done with the batch is watched.
+        """
+        was_watched = self._is_watched()
+        is_near = number <= 1 or (of is not None and number >= of - 1)
+        self._is_at_border = is_near and self.new_passes <= _MOST_PASSES and self._depth == 0
+        if self._is_at_border and not was_watched:
+            self._is_at_border = self.places.begin_again()
+            self.is_idle = not self._is_at_border
+        self.new_passes += number == 0 and is_after_watched and self._is_watched()
+        return self._is_watched()
+
     def stand(self, tensor: Tensor, stamps: CheckedStamps) -> None:
         """Somebody says where a tensor's rows stand, (lanes, steps, ...)."""
         self._told = stamps
@@ -180,7 +206,8 @@ class Calls:
         return self._depth == 0 and not self._is_watched()
 
     def _is_watched(self) -> bool:
-        return max(self.update, self._root * (self.update == 0)) < self._most_updates and len(self.calls) < _MOST_CALLS
+        is_first = max(self.update, self._root * (self.update == 0)) < self.most_updates
+        return (is_first or self._is_at_border) and len(self.calls) < _MOST_CALLS
 
     def _number(self, layer: nn.Module) -> int:
         number = self._numbers.setdefault(id(layer), len(self._numbers))

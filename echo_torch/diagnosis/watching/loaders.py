@@ -9,7 +9,7 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDat
 from echo_torch.diagnosis.watching.padding import Padding
 from echo_torch.diagnosis.watching.places import Places
 from echo_torch.randomness import random_state_kept
+
+NoteBatch = Callable[[int, int | None, bool], bool]  # as `Calls.note_batch`
 
 _MOST_BYTES = 256 * 2**20  # of a dataset that is copied
 _MOST_OBJECTS = 100_000
@@ -39,11 +41,15 @@ class Loaders:
     Args:
         places: Where values stand.
         padding: Told of each batch.
+        note_batch: Told of each batch before it comes.
     """
 
-    def __init__(self, places: Places, padding: Padding) -> None:
+    def __init__(self, places: Places, padding: Padding, note_batch: NoteBatch) -> None:
         self._places = places
         self._padding = padding
+        self._note_batch = note_batch
+        # Datasets by their ids, kept alive so that no other gets one, and whether their latest batch was watched.
+        self._latest: dict[int, tuple[Any, bool]] = {}
         self._indices: weakref.WeakKeyDictionary[Any, deque[Any]] = weakref.WeakKeyDictionary()
         self._shadows: dict[int, _Shadow] = {}  # by the ids of datasets
         self._undo: list[Callable[[], None]] = []
@@ -61,6 +67,7 @@ class Loaders:
             self._undo.pop()()
         self._indices.clear()
         self._shadows.clear()
+        self._latest.clear()
 
     def _wrap(self, owner: type, name: str, around: Callable[..., Any]) -> None:
         is_own, before = name in vars(owner), getattr(owner, name)
@@ -90,6 +97,8 @@ class Loaders:
         return index
 
     def _next(self, before: Callable[..., Any], iterator: Any) -> Any:
+        with contextlib.suppress(Exception):
+            self._note_number(iterator)
         if not self._places.is_paused:
             self._note_dataset(iterator._dataset)
         batch = before(iterator)
@@ -102,6 +111,12 @@ class Loaders:
                 with DisableTorchFunction():
                     self._padding.note_batch(batch)
         return batch
+
+    def _note_number(self, iterator: Any) -> None:
+        number, sampler, dataset = iterator._num_yielded, iterator._index_sampler, iterator._dataset
+        _, was_watched = self._latest.get(id(dataset), (None, False))
+        is_watched = self._note_batch(number, len(sampler) if isinstance(sampler, Sized) else None, was_watched)
+        self._latest[id(dataset)] = dataset, is_watched
 
     def _note_dataset(self, dataset: Any) -> None:
         """Its arrays of numpy have places, and its copies too."""

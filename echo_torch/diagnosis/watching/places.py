@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch._C import DisableTorchFunction
+from torch._C import DisableTorchFunction, _len_torch_function_stack
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from echo_torch.data.random_symbols import Integers
@@ -84,6 +84,7 @@ class Places(TorchFunctionMode):
         self.strangers = Strangers()
         self.use: Callable[[Iterable[Any]], None] = lambda given: None
         self._is_open = self._is_resting = False
+        self._depth = 0  # of other modes that were open before
         self._places: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
         self.arrays = Arrays()
         self.on_lookup: Callable[[Tensor, Tensor, int | None], None] | None = None
@@ -110,9 +111,21 @@ class Places(TorchFunctionMode):
 
     def begin(self) -> None:
         """Follow from now on."""
-        self.__enter__()  # type: ignore[no-untyped-call]
-        self._is_open = True
+        self._depth = _len_torch_function_stack()
+        self._open()
         _OPEN.add(self)
+
+    def begin_again(self) -> bool:
+        """Follow again, after the end, where no other mode was begun meanwhile; return whether that is so."""
+        self.is_paused = False
+        if not self._is_open and _len_torch_function_stack() == self._depth:
+            self._open()
+            _OPEN.add(self)
+        return self._is_open
+
+    def _open(self) -> None:
+        self._is_open, self._is_resting = True, False
+        self.__enter__()  # type: ignore[no-untyped-call]
 
     def rest(self) -> None:
         """Be no mode for a while, which costs nothing then, unless another one was begun meanwhile."""
@@ -124,9 +137,8 @@ class Places(TorchFunctionMode):
     def go_on(self) -> None:
         """Follow again, after a rest."""
         self.is_paused = False
-        if self._is_resting:
-            self._is_open, self._is_resting = True, False
-            self.__enter__()  # type: ignore[no-untyped-call]
+        if self._is_resting and _len_torch_function_stack() == self._depth:
+            self._open()
 
     def end(self, *, is_forced: bool = True) -> None:
         """Follow no more.

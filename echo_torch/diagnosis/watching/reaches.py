@@ -43,7 +43,7 @@ def steps_of_a_gradient(own: Sequence[Call], seen: Calls) -> int | None:
     """
     steps: dict[int, int] = {}  # of each call, back to where its graph begins
     for call in own:
-        if not call.trains:
+        if not call.trains or call.is_remembered:
             continue
         if call.standing is None:
             return None

@@ -50,6 +50,7 @@ class Call:
         is_training: Whether the layer is in training mode.
         num_rows: Rows of its input; 0 where it has none.
         entering: What enters it.
+        is_remembered: Whether it was not watched itself, but the call before one that is: only its state is known.
         standing: Where its rows stand; None: unknown.
         told: What somebody has said last of where rows stand; None: nobody has.
         num_steps: Steps of its input; 0 where its places are unknown.
@@ -69,6 +70,7 @@ class Call:
     is_training: bool
     num_rows: int
     entering: Entering
+    is_remembered: bool = False
     standing: Standing | None = None
     told: CheckedStamps | None = None
     num_steps: int = 0

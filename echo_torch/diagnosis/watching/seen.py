@@ -69,7 +69,25 @@ class Seen:
         for number, name in enumerate(self._names()):
             for sentence in self._unknown_of(number):
                 of_layers.setdefault(sentence, []).append(name)
-        return fault + [f"{_listed(names)}: {sentence}" for sentence, names in of_layers.items()]
+        said = [f"{_listed(names)}: {sentence}" for sentence, names in of_layers.items()]
+        return [*fault, *said, *self._not_watched()]
+
+    def _not_watched(self) -> Iterator[str]:
+        """Which borders were never seen: a state may be carried over one."""
+        calls = self._calls
+        carries = any(call.trains and call.entering.known() for call in calls.calls)
+        if calls.first_skipped is None or not carries:
+            return
+        number = len({call.root for call in calls.calls[: calls.first_skipped]})
+        after = f"After the first {number:,} calls of the model only those around"
+        if calls.new_passes:
+            passes = "a new pass" if calls.new_passes == 1 else f"{calls.new_passes:,} new passes"
+            yield f"{after} {passes} of a loader were watched, and around changes between training and evaluation."
+        else:
+            yield (
+                f"{after} changes between training and evaluation were watched, so it is not known what the state does "
+                "where the data begin anew: more `updates` show it."
+            )
 
     def _unknown_of(self, layer: int) -> Iterator[str]:
         first = self._first_calls(layer)
@@ -186,7 +204,7 @@ class Seen:
 
     def _first_calls(self, layer: int) -> list[Call]:
         """Of each training call of the whole model, the first call of a layer; without any, of each evaluating one."""
-        own = self._calls_of(layer)
+        own = [call for call in self._calls_of(layer) if not call.is_remembered]
         first: dict[int, Call] = {}
         for call in [call for call in own if call.trains] or own:
             first.setdefault(call.root, call)
