@@ -215,7 +215,7 @@ def test_inside_of_another_mode_a_border_is_not_watched():
     loader = DataLoader(Windows(), batch_size=None)
     layer = nn.LSTM(3, 4)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
-    with watch(updates=5) as seen:
+    with watch(updates=5):
         batches = itertools.chain(loader, loader)
         for number in range(2 * NUMBER):
             with torch.device("cpu") if number >= 5 else contextlib.nullcontext():
