@@ -198,6 +198,17 @@ def test_a_state_over_the_end_of_a_pass(is_reset, options):
     assert _len_torch_function_stack() == 0
 
 
+def test_after_a_fault_of_the_watch_no_border_is_looked_for(monkeypatch, capsys):
+    monkeypatch.setattr(calls_module.Calls, "leave", lambda *given: 1 / 0)
+    before = _BaseDataLoaderIter.__next__
+    with watch() as seen:
+        assert _BaseDataLoaderIter.__next__ is not before
+        nn.GRU(3, 4)(next(iter(DataLoader(Windows()))))
+        assert isinstance(seen.fault, ZeroDivisionError)
+        assert _BaseDataLoaderIter.__next__ is before
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_border_that_nobody_sees_coming():
     seen = passes(DataLoader(Streamed(), batch_size=None))
     assert seen.findings == []

@@ -155,6 +155,8 @@ class Watch(Seen):
                 except Exception as error:
                     self.fault = error
                     self._calls.places.end(is_forced=False)
+                    if self._loaders is not None:
+                        self._loaders.end()
                     if sys.stderr is not None:
                         print(
                             f"echo_torch watch broke off, by a fault of its own: {named_error(error)}.", file=sys.stderr
