@@ -222,6 +222,13 @@ def test_what_the_first_finds_wrong_ends_the_others(tmp_path):
     assert [path.name for path in run.iterdir()] == ["notes.txt"]
 
 
+def has_caller(port):
+    """Whether somebody has connected to a port of this machine: the remote end of a connection that is established."""
+    tables = [Path("/proc/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    words = [line.split() for lines in tables for line in lines]
+    return any(remote.endswith(f":{port:04X}") and state == "01" for _, _, remote, state, *_ in words)
+
+
 @pytest.mark.slow
 def test_a_program_that_waits_for_a_silent_stranger_ends_at_sigterm(tmp_path, stranger):
     """Its process ends for good, although torch still waits in it."""
@@ -232,7 +239,11 @@ def test_a_program_that_waits_for_a_silent_stranger_ends_at_sigterm(tmp_path, st
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(15)  # it imports for a while, and then it waits
+    deadline = time.monotonic() + 120
+    while not has_caller(stranger):  # it imports for a while
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(2)  # now it waits for an answer
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=15)
     assert process.returncode == 143
