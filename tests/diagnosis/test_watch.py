@@ -16,7 +16,7 @@ from structures import (
     tbptt_by_hand,
     word_language_model,
 )
-from support.loops import detached, train
+from support.loops import Reader, detached, train
 from torch import nn
 from torch._C import _len_torch_function_stack
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
@@ -795,6 +795,18 @@ def test_steps_outside_of_a_module_are_no_hand_overs(order):
                 loss = loss + state[0].mean()
             loss.backward()
     assert seen.findings == []
+
+
+@pytest.mark.parametrize("step", [9, 20])
+def test_lines_that_are_joined_are_one_text(step):
+    """As those of a file, each a tensor of its own that is kept; the text is cut into rows, which cross the lines."""
+    generator = torch.Generator().manual_seed(1)
+    lines = [torch.randint(9, (length,), generator=generator) for length in range(20, 60)]
+    with watch() as seen:
+        text = torch.cat(lines)
+        rows = text[: len(text) // 4 * 4].view(4, -1).t().contiguous()
+        train(Reader(nn.LSTM, symbols=9), rows.split(step))
+    assert (seen.findings, seen.unknown) == ([], [])
 
 
 def test_samples_one_by_one_carry_no_state():

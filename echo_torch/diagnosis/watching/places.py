@@ -32,6 +32,8 @@ _MOVES = {
     "split_with_sizes", "squeeze", "stack", "swapaxes", "swapdims", "t", "tensor_split", "tile", "transpose",
     "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as", "vstack",
 }  # fmt: skip
+# ... of which these join several, ...
+_JOINS = {"cat", "concat", "hstack"}
 # ... that make a vector of each value, ...
 _LOOKUPS = {"embedding", "one_hot"}
 # ... the same by comparing a value with all that it may be, along an axis of its own, ...
@@ -205,7 +207,7 @@ class Places(TorchFunctionMode):
         if name in _MOVES:
             if isinstance(result, (Tensor, tuple, list)):
                 self.layouts.move(name, args, result)
-                if self._is_told_by_storage(args, result):
+                if self._is_told_by_storage(args, result) or (name in _JOINS and _is_one_of_whole_ones(args, result)):
                     return
                 swapped, swapped_by_name = self._swapped(args, kwargs)
                 if name == "pad_sequence":
@@ -315,6 +317,13 @@ def _name_of(func: Any) -> str:
         return name
     attribute = getattr(getattr(func, "__self__", None), "__name__", "")
     return attribute if attribute in _VIEWED else _OTHER
+
+
+def _is_one_of_whole_ones(args: Any, result: Any) -> bool:
+    """Whether whole arrays without further axes are joined, as the lines of a text: then it is one from there on."""
+    parts = args[0] if args and isinstance(args[0], (tuple, list)) else ()
+    is_one = isinstance(result, Tensor) and result.ndim == 1 and len(parts) > 1
+    return is_one and all(part.nbytes == part.untyped_storage().nbytes() for part in parts)
 
 
 def _tensors_in(given: Iterable[Any]) -> Iterator[Tensor]:
