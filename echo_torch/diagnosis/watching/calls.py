@@ -164,7 +164,7 @@ class Calls:
         self.update += 1
         self.places.is_in_step = False
         self.places.go_on()
-        self.is_idle = self.is_over()
+        self.is_idle = self._depth == 0 and not self._is_watched()
         if not self._is_watched():
             self.places.end(is_forced=False)
 
@@ -202,12 +202,15 @@ class Calls:
         self.by_hand.release()
 
     def is_over(self) -> bool:
-        """Whether all that was to be watched is over, and no module is at work."""
-        return self._depth == 0 and not self._is_watched()
+        """Whether the first updates are over, and no module is at work."""
+        return self._depth == 0 and not self._is_first()
 
     def _is_watched(self) -> bool:
-        is_first = max(self.update, self._root * (self.update == 0)) < self.most_updates
-        return (is_first or self._is_at_border) and len(self.calls) < _MOST_CALLS
+        return self._is_first() or (self._is_at_border and len(self.calls) < _MOST_CALLS)
+
+    def _is_first(self) -> bool:
+        number = max(self.update, self._root * (self.update == 0))
+        return number < self.most_updates and len(self.calls) < _MOST_CALLS
 
     def _number(self, layer: nn.Module) -> int:
         number = self._numbers.setdefault(id(layer), len(self._numbers))
