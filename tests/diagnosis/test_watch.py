@@ -27,6 +27,7 @@ from echo_torch import watch
 from echo_torch.diagnosis.watching import calls as calls_module
 from echo_torch.diagnosis.watching import lanes as lanes_module
 from echo_torch.diagnosis.watching.findings import KINDS
+from echo_torch.diagnosis.watching.hand_overs import HandOvers
 from echo_torch.diagnosis.watching.lanes import is_empty
 
 STRUCTURES = {
@@ -318,7 +319,7 @@ def test_symbols_through_an_embedding_and_two_layers():
 
 
 def test_places_are_followed():
-    series = torch.arange(24).view(4, 6)
+    series, row = torch.arange(24).view(4, 6), torch.arange(6)
     with watch() as seen:
         places = seen._calls.places
         found = {
@@ -326,6 +327,7 @@ def test_places_are_followed():
             "copy": torch.stack([series[2], series[0]])[:, 1],
             "cat": torch.cat([series[:, :1], series[:, 3:4]], dim=1)[1],
             "index": series.t()[torch.tensor([5, 0]), 1],
+            "halves": torch.cat([row[3:], row[:3]]),
             "cast": series[3].float().clone()[2:4],
             "T": torch.stack([series[2], series[0]]).T[:, 1],
             "mT": torch.stack([series[2], series[0]]).mT[5],
@@ -797,16 +799,89 @@ def test_steps_outside_of_a_module_are_no_hand_overs(order):
     assert seen.findings == []
 
 
+@pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("step", [9, 20])
-def test_lines_that_are_joined_are_one_text(step):
+def test_lines_that_are_joined_are_one_text(step, first):
     """As those of a file, each a tensor of its own that is kept; the text is cut into rows, which cross the lines."""
     generator = torch.Generator().manual_seed(1)
     lines = [torch.randint(9, (length,), generator=generator) for length in range(20, 60)]
     with watch() as seen:
-        text = torch.cat(lines)
+        text = torch.cat([line[first:] for line in lines])
         rows = text[: len(text) // 4 * 4].view(4, -1).t().contiguous()
         train(Reader(nn.LSTM, symbols=9), rows.split(step))
     assert (seen.findings, seen.unknown) == ([], [])
+
+
+def test_where_nothing_is_followed_nothing_is_said_of_places():
+    """As in an evaluation after the first updates."""
+    model, rows = Reader(nn.LSTM, symbols=9), torch.randint(9, (300, 4))
+    with watch(updates=5) as seen:
+        train(model, rows.split(30))
+        model.eval()
+        with torch.no_grad():
+            state = None
+            for chunk in rows.split(30):
+                _, state = model(chunk, state)
+    assert seen.findings == []
+    evaluated = [call for call in seen._calls.calls if not call.is_training]
+    assert [call.standing for call in evaluated if not call.is_remembered] == [None]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_shuffled_samples_that_carry_nothing_meet_by_chance(seed):
+    """Some row goes on in the storage where the row before it ended, but no rule is behind it."""
+    torch.manual_seed(seed)
+    samples, core = torch.randn(40, 5, 3), nn.GRU(3, 4, batch_first=True)
+    with watch() as seen:
+        for _ in range(6):
+            for batch in samples[torch.randperm(40)].split(8):
+                core(batch)[0].mean().backward()
+    rows = HandOvers(seen._calls.calls, seen._calls)
+    assert rows.lost >= 3
+    assert 2 * rows.lost < rows.begun == 29 * 8
+    assert seen.findings == []
+    assert "gap:" not in " ".join(seen.lines())
+
+
+def test_frames_of_a_list_give_no_stride():
+    """Each is a tensor of its own; in between a series is read, where one step follows the other."""
+    frames, series, core = [torch.randn(2, 3) for _ in range(40)], torch.randn(4, 2, 3), nn.GRU(3, 4)
+    with watch() as seen:
+        for begin in range(0, 40, 8):
+            for first in range(begin, begin + 8, 2):
+                core(torch.stack(frames[first : first + 2]))[0].mean().backward()
+            _, state = core(series[:2])
+            core(series[2:], state.detach())[0].mean().backward()
+    assert seen.findings == []
+
+
+def test_a_model_that_reads_its_own_guesses():
+    """Each is a tensor of its own: from one to the next is no step. A sample that is primed goes on in one tensor."""
+    torch.manual_seed(0)
+    model, prime = Reader(symbols=9), torch.tensor([3, 5, 7])
+    with watch() as seen:
+        for _ in range(4):
+            symbol, state, loss = torch.randint(9, (1, 1)), None, 0
+            for _ in range(12):
+                output, state = model(symbol, state)
+                loss = loss + output.mean()
+                symbol = (output.detach().view(1, 1) > 0).long()
+            loss.backward()
+            state = None
+            for symbol in prime:
+                _, state = model(symbol.view(1, 1), state)
+    assert seen.findings == []
+
+
+def test_a_loss_is_no_call_of_the_model():
+    """Without an optimiser so many calls of the model are watched."""
+    model, loss, state = Model(), nn.MSELoss(), None
+    with watch(updates=4) as seen:
+        for batch in chunks(6):
+            output, state = model(batch, state)
+            loss(output, torch.zeros_like(output)).backward()
+            state = detached(state)
+    assert len(seen._calls.calls) == 4
 
 
 def test_samples_one_by_one_carry_no_state():

@@ -109,7 +109,7 @@ def copies_of_the_state():
         output, hidden = model(step, hidden)
         output.mean().backward()
         hidden = hidden.detach().clone()
-    return "Cell", 48, 49
+    return "Cell", 49, 50
 
 
 def two_fields_by_name():
@@ -118,7 +118,7 @@ def two_fields_by_name():
         output, state = model(step, state=state)
         output.mean().backward()
         state = detached(state)
-    return "Gated", 48, 49
+    return "Gated", 49, 50
 
 
 def kept_and_replaced():

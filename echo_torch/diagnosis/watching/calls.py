@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.loss import _Loss
 from torch.nn.utils.rnn import PackedSequence
 
 from echo_torch.diagnosis.stamps import CheckedStamps
@@ -82,7 +83,7 @@ class Calls:
         self._guarded = guarded
         self._numbers: dict[int, int] = {}
         self._lanes = Lanes()
-        self._depth = self._root = 0
+        self._depth = self._root = self._finished = 0
         self._skipped: dict[int, _Skipped] = {}
         self._handles: list[Any] = []  # of tensors
 
@@ -94,16 +95,16 @@ class Calls:
             if not any(module is root for root in self.roots):
                 self.roots.append(module)
 
-    def enter(self, inputs: Any = ()) -> None:
-        """A module is called."""
+    def enter(self, module: nn.Module, inputs: Any = ()) -> None:
+        """A module is called. A loss that is one is no call of the model."""
         if self._depth == 0 and not self.places.is_paused:
             self.padding.note_batch(inputs)
-        self._root += self._depth == 0
+        self._root += self._depth == 0 and not isinstance(module, _Loss)
         self._depth += 1
 
     def enter_own(self, module: nn.Module, inputs: Any = ()) -> None:
         """A module is called that is looked at."""
-        self.enter(inputs)
+        self.enter(module, inputs)
         if self._is_watched() and not torch.compiler.is_compiling():
             self.by_hand.enter(module)
 
@@ -114,6 +115,7 @@ class Calls:
     def rest(self) -> None:
         """What follows when a module has returned, if it is the outermost."""
         if self._depth == 0:
+            self._finished = self._root
             self.places.forget_what_was_made()
             if not self._is_watched():
                 self.is_idle = self.places.is_paused = True  # up to the next update, if there is one
@@ -140,7 +142,8 @@ class Calls:
             before = self._record(module, layer, skipped.given, skipped.fields, skipped.num_rows, skipped.is_training)
             before.is_remembered = True
         call = self._record(module, layer, given, fields, num_rows, module.training)
-        steps = steps_of(module, read, self.places) if isinstance(read, (Tensor, PackedSequence)) else None
+        is_followed = isinstance(read, (Tensor, PackedSequence)) and not self.places.is_paused
+        steps = steps_of(module, read, self.places) if is_followed else None
         if steps is not None:
             call.standing, call.num_steps = standing_of(steps, self.places), steps.first.shape[1]
         self.lasting.note(call.standing.first if call.standing is not None else (), self._root)
@@ -209,7 +212,7 @@ class Calls:
         return self._is_first() or (self._is_at_border and len(self.calls) < _MOST_CALLS)
 
     def _is_first(self) -> bool:
-        number = max(self.update, self._root * (self.update == 0))
+        number = self.update or self._finished
         return number < self.most_updates and len(self.calls) < _MOST_CALLS
 
     def _number(self, layer: nn.Module) -> int:

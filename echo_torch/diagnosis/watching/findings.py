@@ -145,7 +145,8 @@ def _of_places(name: str, rows: HandOvers) -> list[Finding]:
             counts[kind] = sum(of_kind.values())
             words[word] = max(of_kind, key=lambda gap: of_kind[gap], default=0)
     going_on = rows.lost + rows.gaps[0]
-    if rows.lost >= _FEW and (rows.lost >= _NEARLY_ALL * going_on or counts["other-sequence"]):
+    is_rule = 2 * rows.lost >= rows.begun  # else rows meet by chance, as those of shuffled samples
+    if rows.lost >= _FEW and is_rule and (rows.lost >= _NEARLY_ALL * going_on or counts["other-sequence"]):
         counts["state-lost"] = rows.lost
     return [
         Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of, **words))

@@ -24,7 +24,8 @@ class HandOvers:
     Attributes:
         gaps: How often each gap lies between where a state stopped and where its row goes on; of those that are known.
         unknown: How many rows go on of which it is not known how far from where their state stopped.
-        lost: How many rows go on exactly where the call before stopped, but without its state.
+        begun: How many rows begin without a state in a later call, where it is known of both calls where they stand.
+        lost: How many of these go on exactly where the call before stopped.
         moved: How many rows go on exactly where another row than that of their state stopped; not in `gaps`. None where
             that is rare, as of the first of consecutive windows.
     """
@@ -36,7 +37,7 @@ class HandOvers:
         self._sequences = seen.lasting.numbers - (seen.places.arrays.copied - _walked(own, seen))
         self._walks_inside = _walks_inside(own, seen, self._stride)
         self.gaps: Counter[int | str] = Counter()
-        self.lost = self.unknown = self.moved = 0
+        self.begun = self.lost = self.unknown = self.moved = 0
         self._of_moved: list[int | str | None] = []  # their gaps
         self._beginnings = {tuple(call.standing.first) for call in own if call.standing and not call.entering.known()}
         before: Call | None = None
@@ -48,10 +49,7 @@ class HandOvers:
             reads_back = getattr(seen.layers[call.layer], "bidirectional", False)  # then no state can go on in time
             is_later = before is not None and before.root != call.root and not reads_back
             if is_later and before is not None and before.standing is not None:
-                self.lost += sum(
-                    self._is_lost(before.standing, call.standing, lane) and not _is_told_to_start(call, lane)
-                    for lane in empty_lanes_of(call)
-                )
+                self._begin(before.standing, call, call.standing)
             before = call
         if not any(call.entering.is_given or call.num_rows > 1 for call in own):  # one window after the other
             self.lost = 0
@@ -96,11 +94,16 @@ class HandOvers:
             self.gaps.update(gap for gap in self._of_moved if gap is not None)
             self.unknown += self._of_moved.count(None)
 
+    def _begin(self, before: Standing, call: Call, standing: Standing) -> None:
+        num_rows = min(len(before.last), len(standing.first))
+        lanes = [lane for lane in empty_lanes_of(call) if lane < num_rows and not _is_told_to_start(call, lane)]
+        self.begun += len(lanes)
+        self.lost += sum(self._is_lost(before, standing, lane) for lane in lanes)
+
     def _is_lost(self, before: Standing, standing: Standing, lane: int) -> bool:
-        both = lane < min(len(before.last), len(standing.first))
-        if len(standing.first) == 1 and both and self._is_elsewhere(before.last[0], standing.first[0]):
+        if len(standing.first) == 1 and self._is_elsewhere(before.last[0], standing.first[0]):
             return False  # of samples that are read one by one the next is none that goes on
-        return both and self.gap(before.last[lane], standing.first[lane], standing.width) == 0
+        return self.gap(before.last[lane], standing.first[lane], standing.width) == 0
 
     def gap(self, last: int, first: int, width: int) -> int | str | None:
         """Steps between two places, `OTHER` where none lead from one to the other; None where it is unknown."""
@@ -125,14 +128,15 @@ def _usual_stride(own: Sequence[Call], seen: Calls) -> int | None:
     for call in own:
         if call.standing is None:
             continue
-        if call.standing.stride is not None:
+        if call.standing.stride is not None and abs(call.standing.stride) < ARRAY:
             counts[call.standing.stride] += 1
         for lane, origin in origins_of(call):
             left = seen.calls[origin.call]
             is_inside = left.root == call.root or _are_steps(left, call)
             if left.layer == call.layer and is_inside and left.standing is not None:
-                counts[call.standing.first[lane] - left.standing.last[origin.lane]] += 1
-    return counts.most_common(1)[0][0] if counts else None
+                first, last = call.standing.first[lane], left.standing.last[origin.lane]
+                counts[first - last] += array_of(first) == array_of(last)
+    return counts.most_common(1)[0][0] if counts.total() else None
 
 
 def _walked(own: Sequence[Call], seen: Calls) -> set[int]:

@@ -207,7 +207,7 @@ class Places(TorchFunctionMode):
         if name in _MOVES:
             if isinstance(result, (Tensor, tuple, list)):
                 self.layouts.move(name, args, result)
-                if self._is_told_by_storage(args, result) or (name in _JOINS and _is_one_of_whole_ones(args, result)):
+                if self._is_told_by_storage(args, result) or (name in _JOINS and _is_one_text(args, result)):
                     return
                 swapped, swapped_by_name = self._swapped(args, kwargs)
                 if name == "pad_sequence":
@@ -319,11 +319,14 @@ def _name_of(func: Any) -> str:
     return attribute if attribute in _VIEWED else _OTHER
 
 
-def _is_one_of_whole_ones(args: Any, result: Any) -> bool:
-    """Whether whole arrays without further axes are joined, as the lines of a text: then it is one from there on."""
+def _is_one_text(args: Any, result: Any) -> bool:
+    """Whether arrays without further axes are joined, or most of each, as the lines of a text are: then it is one."""
     parts = args[0] if args and isinstance(args[0], (tuple, list)) else ()
-    is_one = isinstance(result, Tensor) and result.ndim == 1 and len(parts) > 1
-    return is_one and all(part.nbytes == part.untyped_storage().nbytes() for part in parts)
+    if not isinstance(result, Tensor) or result.ndim != 1 or len(parts) < 2:
+        return False
+    storages = [part.untyped_storage() for part in parts]
+    is_apart = len({storage.data_ptr() for storage in storages}) == len(parts)
+    return is_apart and all(2 * part.nbytes >= s.nbytes() for part, s in zip(parts, storages, strict=True))
 
 
 def _tensors_in(given: Iterable[Any]) -> Iterator[Tensor]:

@@ -62,7 +62,9 @@ def reach_in_words(name: str, own: Sequence[Call], seen: Calls) -> list[str]:
         found = reach_seen(own, seen, None, None, DEFAULT_MAX_LAG)
     except UnknownError:
         return []
-    said = [line for line in reach_lines(found) if line.startswith(("gap: ", "reachable lags: "))]
+    carries = any(call.trains and call.entering.known() for call in own)  # else no gap lies between two calls
+    asked = ("gap: ", "reachable lags: ") if carries else ("reachable lags: ",)
+    said = [line for line in reach_lines(found) if line.startswith(asked)]
     if (steps := steps_of_a_gradient(own, seen)) is not None:
         said.append(f"horizon: {steps:,} step{'' if steps == 1 else 's'}")
     return [f"{name}: {'; '.join(said)}."]

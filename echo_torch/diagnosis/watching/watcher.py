@@ -176,7 +176,7 @@ class Watch(Seen):
             self.step_aside()
             return
         if self._calls.is_idle or is_recorded():
-            self._calls.enter()
+            self._calls.enter(module)
             return
         if isinstance(module, torch.jit.ScriptModule) and hides_recurrence(module):
             self._calls.hidden[id(module)] = module
@@ -185,7 +185,7 @@ class Watch(Seen):
             if self._own is None or id(module) in self._own:
                 self._calls.enter_own(module, inputs)
             else:
-                self._calls.enter(inputs)
+                self._calls.enter(module, inputs)
 
     def _leave(self, module: nn.Module, inputs: tuple[Any, ...], *named_and_output: Any) -> None:
         if (self._calls.is_idle and not isinstance(module, RECURRENT)) or is_recorded():
