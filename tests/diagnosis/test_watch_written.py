@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from echo_torch import watch
-from echo_torch.diagnosis.watching.arrays import ARRAY
+from echo_torch.diagnosis.watching.arrays import ARRAY, BLANK
 
 ROWS, HORIZON, FEATURES = 2, 5, 3
 
@@ -100,3 +100,30 @@ def test_indices_that_make_a_copy_are_not_followed():
     with watch() as seen:
         buffer[torch.tensor([0, 1])] = source
         assert not seen._calls.places.arrays._written
+
+
+def one_by_one(values):
+    for number in range(len(values)):
+        values[number - 1] = number  # the last one first
+
+
+def at_once(values):
+    values[:] = values.numel()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: torch.zeros(6), lambda: torch.zeros(4, 6)[2], lambda: torch.zeros(6, 4)[:, 1]]
+)
+@pytest.mark.parametrize("times", [1, 2])
+def test_numbers_set_one_by_one_are_as_a_whole_that_is_set(make, times):
+    """Once they make data of a buffer; what is set there again stands nowhere."""
+    found = []
+    for write in (one_by_one, at_once):
+        with watch() as seen:
+            values = make()
+            for _ in range(times):
+                write(values)
+            places = seen._calls.places.of(values)
+            found.append([place % ARRAY if place > ARRAY else place for place in places.tolist()])
+    assert found[0] == found[1]
+    assert (found[0] == [BLANK] * 6) == (times == 2)

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+
+from echo_torch.data.random_symbols import Integers
 
 ARRAY = 2**40  # a place is the number of its array times this, and the position in it
 FILLED = 0  # the place of what a function has filled in: it stands in no array
@@ -34,8 +37,8 @@ class Arrays:
         self._sequences: dict[int, int] = {}  # the numbers of arrays that stand for sequences, by the sequences
         self._starts: list[int] = []  # the same addresses, sorted
         self._constants: set[int] = set()
-        self._written: dict[int, Tensor] = {}  # the place of each value of an array
-        self._filled: dict[int, Tensor] = {}  # whether something that is known of nowhere was written there
+        self._written: dict[int, Integers] = {}  # the place of each value of an array
+        self._filled: dict[int, NDArray[np.bool_]] = {}  # whether something that is known of nowhere was written there
 
     def is_alive(self, array: int) -> bool:
         """Whether anybody still holds an array."""
@@ -67,9 +70,9 @@ class Arrays:
     def places_of(self, tensor: Tensor) -> Tensor:
         """The place of each value by the storage, int64 of the tensor's shape; or where a written value comes from."""
         array, offset = self._number(tensor)
-        places = _positions(tensor) + (array * ARRAY + offset)
-        written = self._written.get(array)
-        return places if written is None else self._sources(places, written[places - array * ARRAY])
+        positions = np.asarray(_positions(tensor) + offset)  # numpy makes a number of what has no axes
+        places, written = positions + array * ARRAY, self._written.get(array)
+        return torch.from_numpy(np.asarray(places if written is None else self._sources(places, written[positions])))
 
     def note_constant(self, tensor: Tensor) -> None:
         """A function has made a tensor that holds one value everywhere."""
@@ -110,28 +113,45 @@ class Arrays:
         size = view.untyped_storage().nbytes() // view.element_size()
         if size > MOST_VALUES:
             return
-        places = _positions(view) + offset
-        is_again = torch.zeros(())
-        if sources is None:  # data may be made so; what is written there once more is something else
-            filled = self._filled.setdefault(array, torch.zeros(size, dtype=torch.bool))
-            is_again = filled[places] | is_constant
-            filled[places] = True
-            if array not in self._written and not is_again.any():
-                return
-        if array not in self._written:
-            is_blank = array in self._constants
-            self._written[array] = torch.full((size,), BLANK) if is_blank else array * ARRAY + torch.arange(size)
+        positions = np.asarray(_positions(view) + offset)
         if sources is None:
-            self._written[array][places] = torch.where(is_again, BLANK, places + array * ARRAY)
+            self._fill(array, positions, size, is_constant=is_constant)
         else:
-            self._written[array][places] = sources.expand(view.shape)
+            self._sources_in(array, size)[positions] = sources.expand(view.shape).numpy()
             self.copied |= set((sources // ARRAY).flatten().tolist())
 
-    def _sources(self, places: Tensor, sources: Tensor) -> Tensor:
+    def fill_one(self, tensor: Tensor, index: int) -> None:
+        """A script has written a number into a tensor (values); the same as `write`, but quick."""
+        array, offset = self._number(tensor)
+        size = tensor.untyped_storage().nbytes() // tensor.element_size()
+        if size <= MOST_VALUES:
+            position = offset + tensor.storage_offset() + index * tensor.stride(0)
+            filled = self._filled.get(array)
+            if filled is None or filled[position] or array in self._written:
+                self._fill(array, np.asarray(position), size, is_constant=False)
+            else:
+                filled[position] = True
+
+    def _fill(self, array: int, positions: Integers, size: int, *, is_constant: bool) -> None:
+        """Data may be made so; what is written there once more is something else."""
+        if array not in self._filled:
+            self._filled[array] = np.zeros(size, dtype=bool)
+        is_again = self._filled[array][positions] | is_constant
+        self._filled[array][positions] = True
+        if array in self._written or np.any(is_again):
+            self._sources_in(array, size)[positions] = np.where(is_again, BLANK, positions + array * ARRAY)
+
+    def _sources_in(self, array: int, size: int) -> Integers:
+        if array not in self._written:
+            is_blank = array in self._constants
+            self._written[array] = np.full(size, BLANK) if is_blank else array * ARRAY + np.arange(size)
+        return self._written[array]
+
+    def _sources(self, places: Integers, sources: Integers) -> Integers:
         """Where values come from, as far as the arrays are still there; else where they stand now."""
         numbers = sources // ARRAY
-        gone = [number for number in set(numbers.flatten().tolist()) if number and not self.is_alive(number)]
-        return torch.where(torch.isin(numbers, torch.tensor(gone)), places, sources) if gone else sources
+        gone = [number for number in set(numbers.ravel().tolist()) if number and not self.is_alive(number)]
+        return np.where(np.isin(numbers, gone), places, sources) if gone else sources
 
     def _number(self, tensor: Tensor) -> tuple[int, int]:
         """The number of a tensor's array, and where in it its storage begins."""
@@ -174,9 +194,9 @@ class _WeakArray:
         return self._array() is None
 
 
-def _positions(tensor: Tensor) -> Tensor:
+def _positions(tensor: Tensor) -> Integers:
     """Where in its storage each value of a tensor stands, int64 of its shape."""
-    positions = np.array(tensor.storage_offset())
+    positions: Integers = np.array(tensor.storage_offset())
     for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
         positions = positions[..., None] + np.arange(size) * stride
-    return torch.from_numpy(positions)
+    return positions

@@ -228,10 +228,10 @@ class Places(TorchFunctionMode):
                 self.on_lookup(read, places, kwargs.get("padding_idx"))
             self.keep(result, places.unsqueeze(-1).expand(result.shape))
             self.layouts.treat([*args, *kwargs.values()], result)
+        elif name == "__setitem__":
+            self._set(*args)
         elif name in _WRITES:
-            self._write(
-                args[0][args[1]] if name == "__setitem__" else args[0], args[0], args[2 if name == "__setitem__" else 1]
-            )
+            self._write(args[0], args[0], args[1])
         elif name in _FILLS:
             self._write(args[0], args[0], None, is_constant=name in _CONSTANT_FILLS)
         elif name in _CONSTANTS:
@@ -265,6 +265,14 @@ class Places(TorchFunctionMode):
                 if name in _VECTORS or id(tensor) in self._made:
                     self._made.add(id(result))
                 return
+
+    def _set(self, whole: Tensor, index: Any, value: Any) -> None:
+        if type(index) is int and whole.ndim == 1 and type(value) in (int, float):  # many are set one by one
+            if not whole.requires_grad:
+                self._places.pop(id(whole), None)
+                self.arrays.fill_one(whole, index % len(whole))
+        else:
+            self._write(whole[index], whole, value)
 
     def _write(self, view: Tensor, whole: Tensor, value: Any, *, is_constant: bool = False) -> None:
         """A view alone is where the whole is; other indices make a copy, and then it is unknown what was written."""
