@@ -93,7 +93,7 @@ def soak_training(run: RunDirectory, num_updates: int) -> list[tuple[float, floa
     with quiet_lightning():
         callbacks = [SaveLast(run.checkpoint, configuration.checkpoint_every, validate_every=every), watch]
         trainer = build_trainer(configuration, callbacks, build_loggers(Plan(configuration), run))
-        trainer.fit(build_module(configuration, Plan(configuration).model()), build_data(Plan(configuration)))
+        trainer.fit(build_module(Plan(configuration), Plan(configuration).model()), build_data(Plan(configuration)))
     return watch.rows
 
 

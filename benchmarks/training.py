@@ -74,7 +74,7 @@ def this_project(num_updates: int, *, dressed: bool = False, checkpoint_every: i
             run.create()
             callbacks = [SaveLast(run.checkpoint, checkpoint_every)]
         trainer = build_trainer(configuration, callbacks, loggers)
-        module = build_module(configuration, Plan(configuration).model())
+        module = build_module(Plan(configuration), Plan(configuration).model())
         return _time_fit(trainer, module, build_data(Plan(configuration)))
 
 
@@ -127,7 +127,7 @@ def aligned(num_updates: int, num_audits: int = 0) -> float:
     """Training of `aligned`, 32 lanes; with ten audits, what one costs stands out of the noise."""
     configuration = configure("aligned", updates=num_updates, accelerator="cpu")
     with quiet_lightning():
-        module = build_module(configuration, Plan(configuration).model())
+        module = build_module(Plan(configuration), Plan(configuration).model())
         # Lightning wants callbacks that save something to be of different classes.
         audits = [type(f"Audit{n}", (StateAudit,), {})("raise") for n in range(num_audits)]
         return _time_fit(build_trainer(configuration, audits), module, build_data(Plan(configuration)))

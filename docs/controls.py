@@ -24,7 +24,7 @@ STATES = 160_000
 
 def train(configuration: Configuration, model: EchoLSTM) -> None:
     """The run's own recipe, on whatever weights of the model are to be trained."""
-    module: EchoModule = build_module(configuration, model)
+    module: EchoModule = build_module(Plan(configuration), model)
     with quiet_lightning():
         build_trainer(configuration).fit(module, Plan(configuration).training().loader())
 

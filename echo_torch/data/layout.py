@@ -130,6 +130,12 @@ class WindowLayout:
         """Columns of every chunk."""
         return int(self._steps.shape[2])
 
+    @property
+    def num_answered(self) -> int:
+        """So many of the last columns hold whatever is asked; nothing is asked in those before."""
+        is_asked = (self._answers != NO_STEP).any(axis=(0, 1))
+        return self.num_steps - int(is_asked.argmax())
+
     def places(self, index: Integers) -> Places:
         """What the chunks of the given numbers, int64 (n,), read."""
         group, place = np.divmod(index, self.chunks_per_sequence)

@@ -73,6 +73,7 @@ class Block(NamedTuple):
     starts: NDArray[np.bool_]
     sequence: Integers
     step: Integers
+    index: Integers  # type: ignore[assignment]  # hides tuple.index, as that of `Chunk` does
 
 
 class EchoStream(IterableDataset[Chunk]):
@@ -164,7 +165,7 @@ class EchoStream(IterableDataset[Chunk]):
 
     def blocks(self) -> Iterator[Block]:
         """The chunks from `start` on, many at a time: for what looks at millions of them."""
-        return (self._block(index) for index in self._indices(self.start, 1))
+        return (self.block(index) for index in self._indices(self.start, 1))
 
     def _indices(self, first: int, stride: int) -> Iterator[Integers]:
         """The numbers of the chunks that are made at a time."""
@@ -179,16 +180,19 @@ class EchoStream(IterableDataset[Chunk]):
                 return
             yield index
 
-    def loader(self, *, num_workers: int = 0) -> DataLoader[Chunk]:
+    def loader(self, *, num_workers: int = 0, block: Callable[[int], int] | None = None) -> DataLoader[Any]:
         """A DataLoader that hands the chunks on as they are, in order.
 
         Args:
             num_workers: Processes that make chunks ahead of time; 0 makes them in this one, which is as quick at
                 the tutorial's sizes.
+            block: Several chunks are handed on at a time, as a `Block`, for a training that makes several updates of
+                one batch. It says where: number of a block's first chunk -> that of the chunk after its last. In
+                several worker processes it must say the same in all of them. None: one chunk at a time.
         """
         # A generator of its own: otherwise every pass would draw its base seed from the global random state.
         return DataLoader(
-            self,
+            self if block is None else _Blocks(self, block),
             batch_size=None,
             collate_fn=_as_it_is,
             num_workers=num_workers,
@@ -198,11 +202,12 @@ class EchoStream(IterableDataset[Chunk]):
 
     def _make(self, index: Integers) -> Iterator[Chunk]:
         # unbind makes all views in one call; indexing would cost a call for each field of each chunk.
-        fields = (np.require(field, requirements=["C", "W"]) for field in self._block(index))
+        *fields, _ = self.block(index)
         columns = (torch.from_numpy(field).unbind(0) for field in fields)
         return map(Chunk._make, zip(*columns, index.tolist(), strict=True))
 
-    def _block(self, index: Integers) -> Block:
+    def block(self, index: Integers) -> Block:
+        """The chunks of the given numbers, int64 (n,), as arrays that can be written to."""
         places = _shard(self.layout.places(index), self.rank, self.num_ranks)
         sequence, step = places.sequence[:, :, None], places.step
         symbols, is_there = self._read(sequence, step)
@@ -217,7 +222,8 @@ class EchoStream(IterableDataset[Chunk]):
         if self.is_missing is not None:
             nothing = 0 if is_float(symbols) else -1
             symbols = only_where(~self.is_missing(sequence, places.step), symbols, nothing)
-        return Block(symbols, targets, places.starts, places.sequence, step)
+        fields = (symbols, targets, places.starts, places.sequence, step, index)
+        return Block._make(np.require(field, requirements=["C", "W"]) for field in fields)
 
     def _read(self, sequence: Integers, step: Integers) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """What the source has, and where something stands, be it missing or not."""
@@ -256,6 +262,26 @@ class EchoStream(IterableDataset[Chunk]):
             return None
         one_sequence, one_step = (values[:1] for values in _flat(sequence, step, is_there))
         return checked_answers(self.targets(one_sequence, one_step), 1, symbols.dtype)
+
+
+class _Blocks(IterableDataset[Block]):
+    """The blocks of a stream, from where it starts; in a loader worker its share, every n-th."""
+
+    def __init__(self, stream: EchoStream, end_of: Callable[[int], int]) -> None:
+        super().__init__()
+        self._stream, self._end_of = stream, end_of
+
+    def __iter__(self) -> Iterator[Block]:
+        worker = get_worker_info()
+        own, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        last, begin = self._stream.num_chunks, self._stream.start
+        for number in count():
+            if last is not None and begin >= last:
+                return
+            end = self._end_of(begin) if last is None else min(last, self._end_of(begin))
+            if number % stride == own:
+                yield self._stream.block(np.arange(begin, end))
+            begin = end
 
 
 def _flat(sequence: Integers, step: Integers, mask: NDArray[np.bool_]) -> tuple[Integers, Integers]:

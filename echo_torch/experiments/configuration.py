@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that flags can be explained and refused at on
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ MAX_PARAMETERS = 200_000_000  # with Adam's two moments and the gradients 3.2 GB
 MAX_CHUNK_NUMBERS = 200_000_000  # activations of one chunk kept for the gradient, 0.8 GB
 _DIGITS_HIDDEN_SIZE = 128  # several digits to remember where a one-hot symbol is one
 # Which options say something of the networks here, and which of a user's own model.
-_OF_NETWORKS = ("hidden_size", "layers", "mlp_window", "encoding", "base", "init")
+_OF_NETWORKS = ("hidden_size", "layers", "mlp_window", "encoding", "base", "init", "kernel")
 _OF_OWN_MODELS = ("model_options",)
 
 
@@ -68,6 +69,7 @@ class Configuration:
     learning_rate: float = option("learning_rate")
     clip_norm: float | None = option("clip_norm")
     accelerator: str = option("accelerator")
+    kernel: str = option("kernel")
     devices: int = option("devices")
     workers: int = option("workers")
     threads: int = option("threads")
@@ -127,7 +129,33 @@ def configure(mode: str, **options: Any) -> Configuration:
     configuration = Configuration(mode=mode, reading=reading, **values)  # type: ignore[arg-type]  # checked above
     reading.check(mode)
     _check_size(configuration)
+    if configuration.kernel == "direct" and (obstacle := not_covered(configuration)) is not None:
+        raise RuleError(
+            obstacle,
+            "$kernel direct covers $model lstm on one of $devices",
+            f"{obstacle} {values[obstacle]}",
+            reason="because its formulas are derived for that",
+            way_out="with $kernel auto it is autograd's",
+        )
     return configuration
+
+
+def configure_saved(values: Mapping[str, Any]) -> Configuration:
+    """A configuration that a run has saved; one without a kernel was trained by autograd, when there was no other.
+
+    Raises:
+        RuleError: As `configure`.
+        TypeError: If there is no mode.
+    """
+    is_own = isinstance(values.get("model"), str) and is_own_model(values["model"])
+    return configure(**({} if is_own else {"kernel": "autograd"}) | dict(values))
+
+
+def not_covered(configuration: Configuration) -> str | None:
+    """The option for which a gradient is not derived by hand; None: it is for all of them."""
+    if configuration.model != "lstm":
+        return "model"
+    return None if configuration.devices == 1 else "devices"
 
 
 def differences(saved: Configuration, now: Configuration) -> dict[str, tuple[Value, Value]]:
@@ -135,13 +163,18 @@ def differences(saved: Configuration, now: Configuration) -> dict[str, tuple[Val
 
     How long it trains may grow, and nothing else may differ: it would not be the same training.
     """
-    before, after = saved.to_dict(), now.to_dict()
+    before, after = saved.to_dict(), kept_kernel(now, saved).to_dict()
     # What only one of them has hangs on the mode or the model, which differs then.
     names = [name for name in ("mode", *OPTIONS) if name in before and name in after and before[name] != after[name]]
     lengths = {name for name in ("sequences", "updates") if name in names}
     if all(_grows(before.get(name), after.get(name)) for name in lengths):
         names = [name for name in names if name not in lengths]
     return {name: (before.get(name), after.get(name)) for name in names}
+
+
+def kept_kernel(now: Configuration, saved: Configuration) -> Configuration:
+    """The configuration of a training that goes on, with the saved kernel where it asks for none."""
+    return dataclasses.replace(now, kernel=saved.kernel) if now.kernel == "auto" else now
 
 
 def _grows(before: Any, after: Any) -> bool:

@@ -119,6 +119,7 @@ _PLAIN_NUMBER = re.compile(r"\s*[-+]?[0-9a-z.]+([-+][0-9]+)?\s*", re.ASCII | re.
 _BIG = 10**12
 _SEED_MAX = 2**63 - 1
 _DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+KERNELS = ("auto", "autograd", "direct")
 # In the order in which they stand in the help and in a YAML file.
 OPTIONS = {
     option.name: option
@@ -194,6 +195,12 @@ OPTIONS = {
             choices=("chunk", "sequence"),
         ),
         Option("accelerator", str, "auto", "machine", "where to train", choices=("auto", "cpu", "cuda")),
+        Option(
+            "kernel", str, "auto", "machine",
+            "how a gradient is computed: by autograd, or directly, by formulas derived by hand, which is faster; auto "
+            "takes those where they cover the other options",
+            choices=KERNELS,
+        ),
         Option("devices", int, 1, "machine", "processes that share the lanes", 1, 1024),
         Option("workers", int, 0, "machine", "loader processes; 0: make data in this one", 0, 256),
         Option("threads", int, 1, "machine", "CPU threads; one is fastest at these sizes", 1, 1024),

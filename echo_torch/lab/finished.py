@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from echo_torch.errors import RuleError, UserError, plain
-from echo_torch.experiments.configuration import Configuration, configure, differences
+from echo_torch.experiments.configuration import Configuration, configure_saved, differences
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.lab.yaml_files import SOURCE_KEY, check_format
@@ -121,7 +121,7 @@ def configuration_of(checkpoint: Checkpoint) -> tuple[Configuration, dict[str, s
             raise ValueError("the stream's place is not that of the update")
         versions = {name: str(note["versions"][name]) for name in current_versions()}
         len(carried["ranks"])
-        return configure(**note["config"]), versions
+        return configure_saved(note["config"]), versions
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"The checkpoint {str(checkpoint.path)!r} is not one of a run here: {error}.") from None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import torch
 
 from echo_torch.data.chunk import Chunk
-from echo_torch.data.layout import Layout
+from echo_torch.data.layout import Layout, WindowLayout
 from echo_torch.data.own_symbols import OwnNumbers
 from echo_torch.data.random_symbols import Missing
 from echo_torch.data.stream import EchoStream
@@ -52,6 +54,12 @@ class Plan:
         self._evaluations: dict[int, Bounded] = {}
         self._is_checked = False
 
+    def with_kernel(self, kernel: str) -> Plan:
+        """The same plan, its updates computed in this way; what was made already is shared."""
+        other = copy.copy(self)
+        other.configuration = dataclasses.replace(self.configuration, kernel=kernel)
+        return other
+
     @property
     def num_updates(self) -> int:
         """How many updates the training makes."""
@@ -61,6 +69,11 @@ class Plan:
     def layout(self) -> Layout:
         """Which lane of which chunk reads which step, in training."""
         return self._symbols.reading.layout()
+
+    @property
+    def num_answered(self) -> int:
+        """So many of the last columns of each chunk hold whatever is asked."""
+        return self.layout.num_answered if isinstance(self.layout, WindowLayout) else self.layout.num_steps
 
     @property
     def digest(self) -> str | None:

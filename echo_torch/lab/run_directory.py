@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echo_torch.errors import RuleError, UserError, plain
-from echo_torch.experiments.configuration import Configuration, configure
+from echo_torch.experiments.configuration import Configuration, configure_saved
 from echo_torch.files import PREVIOUS, Place, make_directory, open_regular, read_bytes, remove_unfinished, write_text
 from echo_torch.lab.locks import locked
 from echo_torch.lab.yaml_files import SOURCE_KEY, check_format, check_said, names_own_model, read_yaml
@@ -254,7 +254,7 @@ class RunDirectory:
         check_format(values.pop("format", None), repr(str(self.config)))
         source = values.pop(SOURCE_KEY, None) if names_own_model(values) else None
         try:
-            return configure(**values), source
+            return configure_saved(values), source
         except TypeError as error:  # there is no mode
             raise UserError(f"{str(self.config)!r} is not the configuration of a run: {error}.") from None
         except RuleError as error:

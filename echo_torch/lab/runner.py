@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -26,6 +26,7 @@ from echo_torch.files import FORMAT, Place
 from echo_torch.lab import memory, output
 from echo_torch.lab.console import quiet_lightning, warnings_as_lines
 from echo_torch.lab.finished import count_weights, current_versions, evaluation_result
+from echo_torch.lab.kernels import begun_plan, check_callbacks, resumed_plan
 from echo_torch.lab.meeting import RENDEZVOUS_TIMEOUT, check_timeout, meet, wait_for_the_first
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import KilledError, run_ranks
@@ -42,8 +43,10 @@ from echo_torch.lab.run_directory import RunDirectory, weights_sha256
 from echo_torch.lab.surroundings import in_own_surroundings, own_surroundings
 from echo_torch.lab.trainers import plain_trainer
 from echo_torch.lab.yaml_files import SOURCE_KEY
+from echo_torch.models.networks import EchoLSTM
 from echo_torch.randomness import seeded
 from echo_torch.ranks import check_launcher, is_first_rank, launched_rank, launched_ranks
+from echo_torch.training.blocks import BlockEnds, BlockModule
 from echo_torch.training.checkpoints import Checkpoint, load_checkpoint
 from echo_torch.training.metrics_file import MetricsFile
 from echo_torch.training.module import EchoModule
@@ -181,6 +184,8 @@ def train(
         # Where the directory is there already, nobody changes it between a look at it and the training.
         place = _lock(stack, run) if run.path.is_dir() else None
         start = find_start(plan, run, resume, allow_changed_model=allow_changed_model)
+        plan = begun_plan(plan, callbacks) if resume is None else resumed_plan(plan, run, start, callbacks)
+        check_callbacks(plan, callbacks)
         plan.check_model()
         meet(_backend(plan.configuration), watchers.rendezvous_timeout, say)
         if is_first_rank():
@@ -271,7 +276,7 @@ def _trained(
     progress = watchers.progress if is_first_rank() else False
     with Waiting("Making the network", None, "networks", progress=progress):
         model = plan.model()
-    module = build_module(c, model)
+    module = build_module(plan, model)
     # The first rank speaks for all.
     check = StateAudit(audit if is_first_rank() or audit == "raise" else "count")
     note = note_for(plan)
@@ -286,7 +291,7 @@ def _trained(
             memory.in_a_sentence(c, partial(and_what_is_kept, run)),
             ends_in_a_sentence(run, c.seed, path, saver),
         ):
-            _fit(trainer, module, build_data(plan), path)
+            _fit(trainer, module, build_data(plan, module), path)
             if trainer.global_step < plan.num_updates:  # a callback has ended it
                 saver.save(trainer, module)
             seconds = saver.seconds
@@ -336,16 +341,28 @@ def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
     return found
 
 
-def build_module(configuration: Configuration, model: torch.nn.Module) -> EchoModule:
+def build_module(plan: Plan, model: torch.nn.Module) -> EchoModule:
     """The model with its optimiser."""
+    c = plan.configuration
     # Keras divides by a square root plus 1e-7, PyTorch by one plus 1e-8.
-    epsilon = 1e-7 if configuration.init == "keras" else 1e-8
-    return EchoModule(model, learning_rate=configuration.learning_rate, epsilon=epsilon)
+    adam = {"learning_rate": c.learning_rate, "epsilon": 1e-7 if c.init == "keras" else 1e-8}
+    if c.kernel != "direct":
+        return EchoModule(model, **adam)
+    every = [number for number in (c.log_every, c.checkpoint_every, c.validate_every) if number is not None]
+    return BlockModule(
+        cast(EchoLSTM, model),
+        BlockEnds(every, plan.num_updates),
+        num_answered=plan.num_answered,
+        clip_norm=c.clip_norm,
+        validate_every=c.validate_every,
+        **adam,
+    )
 
 
-def build_data(plan: Plan) -> StreamData:
-    """What training and validation read."""
-    return StreamData(plan.training, plan.evaluation, num_workers=plan.configuration.workers)
+def build_data(plan: Plan, module: EchoModule | None = None) -> StreamData:
+    """What training and validation read, in batches as the module wants them; without one, a chunk each."""
+    ends = module.ends if isinstance(module, BlockModule) else None
+    return StreamData(plan.training, plan.evaluation, num_workers=plan.configuration.workers, block=ends)
 
 
 def build_loggers(plan: Plan, run: RunDirectory, made: int = 0, place: Place | None = None) -> list[Logger]:
@@ -374,7 +391,7 @@ def build_trainer(
         devices=configuration.devices,
         strategy=several if configuration.devices > 1 else "auto",
         max_steps=configuration.reading.num_updates,
-        gradient_clip_val=configuration.clip_norm,
+        gradient_clip_val=None if configuration.kernel == "direct" else configuration.clip_norm,
         log_every_n_steps=configuration.log_every,
         val_check_interval=configuration.validate_every,
         check_val_every_n_epoch=None,

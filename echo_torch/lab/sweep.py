@@ -16,7 +16,7 @@ from typing import Any, cast
 from tqdm import tqdm
 
 from echo_torch.errors import ENDINGS, Interrupted, UserError
-from echo_torch.experiments.configuration import Configuration, configure
+from echo_torch.experiments.configuration import Configuration, configure_saved, kept_kernel
 from echo_torch.files import make_directory
 from echo_torch.lab.locks import locked
 from echo_torch.lab.plan import Plan
@@ -116,7 +116,8 @@ def read_finished(
     except FileNotFoundError:
         return None
     try:
-        same = configure(**result["config"]) == configuration
+        saved = configure_saved(result["config"])
+        same = saved == kept_kernel(configuration, saved)
         _check_metrics(run.read_metrics())
     except (UserError, ValueError, KeyError, TypeError):
         raise damaged_error(run) from None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from echo_torch.errors import UserError
 from echo_torch.files import read_bytes, unfinished, write_text
+from echo_torch.lab.kernels import begun_plan
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.lab.yaml_files import MAX_CONFIG_BYTES, to_yaml
@@ -48,7 +49,7 @@ def begin(run: RunDirectory, plan: Plan) -> None:
             )
         for path in _made(run):
             path.unlink(missing_ok=True)
-        text = to_yaml(plan.configuration, plan.model_digest)
+        text = to_yaml(begun_plan(plan).configuration, plan.model_digest)
         write_text(run.path / _MARK, text)  # first: a kill between the two leaves nothing that seems a person's
         write_text(run.config, text)
 

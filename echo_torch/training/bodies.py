@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
@@ -85,14 +86,14 @@ class EchoModuleBody(_Module):
             LossError: If the loss is not finite.
         """
         if self._resumed_at is not None:
-            self._check_begin(chunk)
+            self._check_begin(chunk.index)
         logits, state = self.model(chunk.symbols, self._carry.begin(chunk.starts))
         total = loss_sum(logits, chunk.targets, self._num_digits)
         # The sum over all ranks, so that all stop where the loss of one is not finite.
         counts = sum_over_ranks(self._count(logits, chunk.targets, total.detach()))
         sum_of_losses, _, asked = counts.tolist()
         if not isfinite(sum_of_losses):
-            self._refuse(chunk)
+            self._refuse(self.trainer.global_step + 1, chunk.sequence)
         # Set here and not in a later hook: a checkpoint callback runs before those.
         self._carry.end(state, cursor=chunk.index + 1)
         self._pool(counts, batch_idx)
@@ -157,12 +158,12 @@ class EchoModuleBody(_Module):
         self._carry.load_state_dict(saved)
         self._pooled, self._resumed_at = saved["ranks"][0]["pooled"], saved["cursor"]
 
-    def _check_begin(self, chunk: Chunk) -> None:
+    def _check_begin(self, index: int) -> None:
         expected, self._resumed_at = self._resumed_at, None
-        if chunk.index != expected:
+        if index != expected:
             warnings.warn(
                 f"The training goes on from a checkpoint at chunk {expected}, but its loader begins at chunk "
-                f"{chunk.index}: the carried state belongs to another place. Let the loader begin at the module's "
+                f"{index}: the carried state belongs to another place. Let the loader begin at the module's "
                 "`cursor`, as that of StreamData does.",
                 CarryWarning,
                 stacklevel=2,
@@ -182,12 +183,12 @@ class EchoModuleBody(_Module):
         self._carry.end(state)
         return cast(Tensor, logits)
 
-    def _refuse(self, chunk: Chunk) -> NoReturn:
-        read = sorted({sequence for part in gather(chunk.sequence.tolist()) for sequence in part if sequence >= 0})
+    def _refuse(self, update: int, sequences: Tensor) -> NoReturn:
+        read = sorted({sequence for part in gather(sequences.tolist()) for sequence in part if sequence >= 0})
         which = f"sequence {read[0]}" if len(read) == 1 else f"sequences {read[0]} to {read[-1]}"
         raise LossError(
-            f"The loss is not finite at update {self.trainer.global_step + 1}, on {which}; the optimiser has not "
-            "applied it. A smaller learning rate or a clipped gradient norm may help."
+            f"The loss is not finite at update {update}, on {which}; nothing of this update is saved. A smaller "
+            "learning rate or a clipped gradient norm may help."
         )
 
     def _count(self, logits: Tensor, targets: Tensor, total: Tensor) -> Tensor:
@@ -197,9 +198,15 @@ class EchoModuleBody(_Module):
 
     def _pool(self, counts: Tensor, batch_idx: int) -> None:
         self._pooled = counts if self._pooled is None else self._pooled.to(counts.device) + counts
-        trainer, update = self.trainer, self.trainer.global_step + 1
+        trainer = self.trainer
         if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
             return  # the update is not complete: its gradient is still added up
+        self._log_if_due(trainer.global_step + 1)
+
+    def _log_if_due(self, update: int) -> None:
+        """Give the loggers a row of what is pooled, where one is due after so many updates."""
+        assert self._pooled is not None
+        trainer = self.trainer
         log_every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
         is_full = update % log_every == 0 or trainer.is_last_batch
         if is_full or update == trainer.max_steps:
@@ -246,9 +253,17 @@ class ValidationStream(Protocol):
 class StreamDataBody(_DataModule):
     """All of `StreamData` but its base class."""
 
-    def __init__(self, training: TrainingStream, validation: ValidationStream, *, num_workers: int = 0) -> None:
+    def __init__(
+        self,
+        training: TrainingStream,
+        validation: ValidationStream,
+        *,
+        num_workers: int = 0,
+        block: Callable[[int], int] | None = None,
+    ) -> None:
         super().__init__()
-        self._training, self._validation, self._num_workers = training, validation, num_workers
+        self._training, self._validation = training, validation
+        self._num_workers, self._block = num_workers, block
 
     def train_dataloader(self) -> Any:
         """The training stream from where the module stands, or this rank's share of it."""
@@ -263,7 +278,7 @@ class StreamDataBody(_DataModule):
                 reason="because each later pass would begin there too",
                 way_out="leave num_chunks out, and let the Trainer's max_steps end the training",
             )
-        return stream.loader(num_workers=self._num_workers)
+        return stream.loader(num_workers=self._num_workers, block=self._block)
 
     def val_dataloader(self) -> Any:
         """The validation's stream, or this rank's share of it."""

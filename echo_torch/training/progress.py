@@ -95,7 +95,7 @@ class Line(Callback):
         if self._waiting is None:
             self._made_before = trainer.global_step
             total = trainer.max_steps - self._made_before if trainer.max_steps > 0 else None
-            size = size_in_words(*batch.step.shape)
+            size = size_in_words(*batch.step.shape[-2:])
             self._waiting = Waiting("Training", total, "updates", progress="line", step=size)
             self._waiting.begin()
 

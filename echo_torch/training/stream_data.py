@@ -25,4 +25,5 @@ class StreamData(StreamDataBody, LightningDataModule):
         training: (start, rank, num_ranks) -> the stream that is trained on.
         validation: (rank, num_ranks) -> the stream of a validation.
         num_workers: Processes that make chunks ahead of time.
+        block: The training gets several chunks at a time, as of `EchoStream.loader`.
     """

@@ -19,7 +19,7 @@ from echo_torch.lab.runner import build_module
 
 def train_on(chunks, audit, configuration=None, **options):
     configuration = configuration or configure("aligned", vocabulary_size=100)
-    module = build_module(configuration, Plan(configuration).model())
+    module = build_module(Plan(configuration), Plan(configuration).model())
     return fit(module, chunks, audit, **options)
 
 

@@ -207,4 +207,4 @@ def test_the_correct_run_raises_none():
     chunks = correct_chunks()
     assert reach(chunks, 1).gap == 0
     assert train_on(chunks, StateAudit("raise")).num_faults == 0
-    assert build_module(configure("lag"), make_model()) is not None
+    assert build_module(Plan(configure("lag")), make_model()) is not None

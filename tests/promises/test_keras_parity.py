@@ -89,7 +89,7 @@ def test_loss_of_every_update_in_order(mode):
     losses = LossList()
     with quiet_lightning():
         trainer = build_trainer(configuration, loggers=[losses])
-        trainer.fit(build_module(configuration, model), stream_of(reference, configuration).loader())
+        trainer.fit(build_module(Plan(configuration), model), stream_of(reference, configuration).loader())
     assert len(losses.losses) == len(reference["loss"]) >= 24
     assert np.abs(np.array(losses.losses) - reference["loss"]).max() <= 1e-4
     assert np.abs(model.head.weight.detach().numpy().T - reference["final/head_kernel"]).max() <= 1e-3

@@ -186,7 +186,7 @@ def test_trains_on_cuda():
 
 def test_a_loss_that_is_not_finite_stops_before_the_optimiser(tmp_path, monkeypatch):
     """The weights are those of the update before, and the sentence says where it was."""
-    c = configure("lag", vocabulary_size=10, sequences=20, accelerator="cpu")
+    c = configure("lag", vocabulary_size=10, sequences=20, accelerator="cpu", kernel="autograd")
     run, good = RunDirectory(tmp_path / "run"), []
     forward = EchoLSTM.forward
 
@@ -225,7 +225,7 @@ def test_an_absurd_learning_rate_stops_too(tmp_path, monkeypatch):
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
     """A finite loss with an infinite gradient: the checkpoint of the update before stays the last."""
-    c = configure("lag", vocabulary_size=10, updates=20, accelerator="cpu", checkpoint_every=1)
+    c = configure("lag", vocabulary_size=10, updates=20, accelerator="cpu", checkpoint_every=1, kernel="autograd")
     run = RunDirectory(tmp_path / "run")
 
     def spoil(module, optimizer):

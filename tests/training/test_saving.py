@@ -46,7 +46,7 @@ def test_bar_shows_what_it_should(tmp_path):
     configuration = configure("lag", updates=30, log_every=10, accelerator="cpu")
     with quiet_lightning():
         trainer = build_trainer(configuration, [Bar("lag", drawn)])
-        trainer.fit(build_module(configuration, Plan(configuration).model()), build_data(Plan(configuration)))
+        trainer.fit(build_module(Plan(configuration), Plan(configuration).model()), build_data(Plan(configuration)))
     last = drawn.getvalue().strip().split("\r")[-1]
     for word in ("lag 100%", "30/30 updates", "updates/s", "left", "loss 4.", "accuracy "):
         assert word in last
@@ -83,7 +83,7 @@ def test_a_sentence_says_how_long_a_training_takes_and_costs_no_update_more(monk
     configuration = configure("lag", updates=30, accelerator="cpu")
     with quiet_lightning():
         trainer = build_trainer(configuration, [line, Slow()])
-        trainer.fit(build_module(configuration, Plan(configuration).model()), build_data(Plan(configuration)))
+        trainer.fit(build_module(Plan(configuration), Plan(configuration).model()), build_data(Plan(configuration)))
     assert out[0].startswith("Training: the first of 30 updates, each 5 rows of 5 steps, is not done after 0 s")
     assert len([text for text in out[1:] if text]) == 1
     assert out[1].startswith("Training: 1 of 30 updates in ")
@@ -96,7 +96,7 @@ def test_a_training_that_ends_soon_says_nothing(capsys):
     line = Line()
     with quiet_lightning():
         trainer = build_trainer(configuration, [line])
-        trainer.fit(build_module(configuration, Plan(configuration).model()), build_data(Plan(configuration)))
+        trainer.fit(build_module(Plan(configuration), Plan(configuration).model()), build_data(Plan(configuration)))
     assert line._waiting.is_over
     assert capsys.readouterr().err == ""
 
@@ -112,6 +112,6 @@ def test_the_checkpoint_is_there_after_training_and_during_it(tmp_path):
         trainer = build_trainer(configuration, [SaveLast(run.checkpoint)])
         save = trainer.save_checkpoint
         trainer.save_checkpoint = lambda path: (seen.append(trainer.global_step), save(path))
-        trainer.fit(build_module(configuration, Plan(configuration).model()), build_data(Plan(configuration)))
+        trainer.fit(build_module(Plan(configuration), Plan(configuration).model()), build_data(Plan(configuration)))
     assert seen == [500, 505]
     assert torch.load(run.checkpoint, weights_only=True)["global_step"] == 505

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from echo_torch.diagnosis.auditing.blocks import is_block
 from echo_torch.diagnosis.auditing.gaps import UNSEEN, GapCounts
 from echo_torch.diagnosis.auditing.listening import Listener
 from echo_torch.diagnosis.auditing.snapshots import Snapshot, filled_lanes
@@ -110,6 +111,9 @@ class StateAuditBody(_Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Compare the batch with where the lanes stand."""
         stamps = self._stamps_of(batch)
+        if is_block(stamps):
+            self._counts.look_at_block(stamps, self._state(pl_module))
+            return
         is_new_pass = batch_idx == 0 and (self._has_looked or (trainer is not None and trainer.current_epoch > 0))
         self._has_looked = True
         self._counts.look(

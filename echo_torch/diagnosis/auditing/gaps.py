@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from echo_torch.data.random_symbols import Integers
+from echo_torch.diagnosis.auditing.blocks import each_of, within
 from echo_torch.diagnosis.auditing.borders import (
     Border,
     Ends,
@@ -185,6 +186,30 @@ class GapCounts:
         self._batch.written = self._written_lanes(self._batch, state)
         if not is_settled_later:
             self.settle()
+
+    def look_at_block(self, stamps: Stamps, state: Any = UNSEEN) -> None:
+        """Compare several batches, each carried into the next, with where the lanes stand.
+
+        Args:
+            stamps: Of the block, as `within` has them.
+            state: As of `look`, before its first batch.
+        """
+        first, *others = each_of(stamps)
+        self.look(first, state)
+        self._left = None  # of the states inside nothing is known
+        found = within(stamps, self._last) if others and self._last is not None else None
+        kinds = {OTHER if gap == OTHER else "gap" for gap in (found.gaps if found else ()) if gap != 0}
+        if found is None or any(map(self._voice.is_awaited, kinds)):  # somebody wants to know which lane and where
+            for one in others:
+                self.look(one)
+            return
+        self._gaps += found.gaps
+        self._faults += found.num_faults
+        self._num_batches += len(others)
+        self.has_carried |= bool(found.gaps)
+        self._last = found.ends
+        self._recent.extend(others[-_REMEMBERED_CHUNKS:])
+        self._expect()
 
     def _goes_on(self, state: Any, stamps: Stamps, step: Integers, sequence: Integers, starts: Flags) -> bool:
         """Whether all is as it should be and nothing special: almost every batch, at a fifth of the cost."""

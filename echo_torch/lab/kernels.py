@@ -1,0 +1,64 @@
+"""How the updates of a run are computed: by autograd, or by formulas derived by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from echo_torch.errors import RuleError
+from echo_torch.experiments.configuration import not_covered
+from echo_torch.lab.finished import configuration_of
+from echo_torch.lab.plan import Plan
+from echo_torch.lab.run_directory import RunDirectory
+from echo_torch.training.checkpoints import Checkpoint
+
+
+def begun_plan(plan: Plan, callbacks: Sequence[object] = ()) -> Plan:
+    """The plan of a run that begins, with its kernel chosen where that is left to us.
+
+    Args:
+        plan: Of the run.
+        callbacks: A user's own, which may need each update.
+    """
+    if plan.configuration.kernel != "auto" or plan.has_own_model:
+        return plan
+    is_direct = not_covered(plan.configuration) is None and not callbacks and not _is_on_cuda(plan)
+    return plan.with_kernel("direct" if is_direct else "autograd")
+
+
+def resumed_plan(plan: Plan, run: RunDirectory, start: Checkpoint | None, callbacks: Sequence[object] = ()) -> Plan:
+    """The plan of a run that goes on, with the kernel that it began with; the bits of others are others.
+
+    Args:
+        plan: Of the run; that nothing else has changed is checked already.
+        run: Its directory.
+        start: The checkpoint that it goes on from; None: it saved none before it ended.
+        callbacks: As of `begun_plan`.
+    """
+    if plan.configuration.kernel != "auto" or plan.has_own_model:
+        return plan
+    if start is not None:
+        return plan.with_kernel(configuration_of(start)[0].kernel)
+    return plan.with_kernel(run.read_saved()[0].kernel) if run.config.exists() else begun_plan(plan, callbacks)
+
+
+def check_callbacks(plan: Plan, callbacks: Sequence[object]) -> None:
+    """Refuse callbacks where a Trainer's batch is not one update.
+
+    Raises:
+        RuleError: If there are some.
+    """
+    if plan.configuration.kernel == "direct" and callbacks:
+        raise RuleError(
+            "callbacks",
+            "$callbacks can be used only where $kernel is autograd",
+            f"{len(callbacks)} with kernel direct",
+            reason="because a direct kernel makes many updates of a batch, and calls no hook of gradient or optimiser",
+            way_out="begin the run with $kernel autograd",
+        )
+
+
+def _is_on_cuda(plan: Plan) -> bool:
+    """Whether it is trained on a GPU, where the operations of one network are too small for a call each."""
+    return plan.configuration.accelerator != "cpu" and torch.cuda.is_available()
