@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from echo_torch.models import EchoLSTM, LSTMState
-from echo_torch.models.encoding import loss_sum
 from echo_torch.models.kernels.flat_weights import FlatWeights
 from echo_torch.models.kernels.lstm import LSTMKernel
 
@@ -54,7 +53,7 @@ def relative(found, expected):
 def test_gradients_are_those_of_autograd(
     shape, num_layers, symbols, init, share_missing, share_started, is_last_answered, seed
 ):
-    """Any shape, layers, encoding, first weights, missing symbols, resets and answered columns; a chunk after another."""
+    """Any shape, layers, encoding, first weights, missing symbols, resets, answered columns; a chunk after another."""
     num_members, num_lanes, num_steps, hidden_size = shape
     vocabulary_size, base = symbols
     options = {"vocabulary_size": vocabulary_size, "base": base, "init": init}

@@ -23,7 +23,8 @@ def blocks_of(ends, begin, last):
 def test_blocks_end_at_multiples_and_at_the_last_update():
     ends = BlockEnds([7, 10], last=25)
     ends.num_updates = 100
-    assert blocks_of(ends, 0, 40) == [(0, 7), (7, 10), (10, 14), (14, 20), (20, 21), (21, 25), (25, 28), (28, 30), (30, 35), (35, 40)]  # fmt: skip
+    borders = [0, 7, 10, 14, 20, 21, 25, 28, 30, 35, 40]
+    assert blocks_of(ends, 0, 40) == list(itertools.pairwise(borders))
     assert blocks_of(ends, 12, 20) == [(12, 14), (14, 20)]
 
 
@@ -87,7 +88,7 @@ def test_a_run_that_ended_inside_what_was_a_block_goes_on_exactly(tmp_path, monk
     whole = train(configure("lag", **OPTIONS), RunDirectory(tmp_path / "whole"))
     run = RunDirectory(tmp_path / "run")
 
-    class Ended(Exception):
+    class EndedError(Exception):
         pass
 
     step = BlockModule.training_step
@@ -95,10 +96,10 @@ def test_a_run_that_ended_inside_what_was_a_block_goes_on_exactly(tmp_path, monk
     def ends_there(module, block, batch_idx):
         step(module, block, batch_idx)
         if module.trainer.global_step > ended_at:
-            raise Ended
+            raise EndedError
 
     monkeypatch.setattr(BlockModule, "training_step", ends_there)
-    with pytest.raises(Ended):
+    with pytest.raises(EndedError):
         train(configure("lag", **OPTIONS), run)
     monkeypatch.setattr(BlockModule, "training_step", step)
     fixed_length(monkeypatch, 3)
@@ -124,12 +125,17 @@ def test_a_loss_that_is_not_finite_names_its_update(tmp_path, monkeypatch):
 
 def test_clipping_is_done_without_the_trainer(tmp_path):
     """A norm that no gradient reaches changes nothing, a small one does; and it is what autograd's training makes."""
-    accuracies = {}
-    for name, clip_norm, kernel in (("none", None, "direct"), ("wide", 1e9, "direct"), ("narrow", 1e-3, "direct"), ("autograd", 1e-3, "autograd")):  # fmt: skip
+    losses = {}
+    for name, clip_norm, kernel in (
+        ("none", None, "direct"),
+        ("wide", 1e9, "direct"),
+        ("narrow", 1e-3, "direct"),
+        ("autograd", 1e-3, "autograd"),
+    ):
         c = configure("lag", updates=40, clip_norm=clip_norm, kernel=kernel, accelerator="cpu", log_every=40)
         run = RunDirectory(tmp_path / name)
         train(c, run)
-        accuracies[name] = run.read_metrics()["loss"][0]
-    assert accuracies["none"] == accuracies["wide"]
-    assert accuracies["narrow"] != accuracies["none"]
-    assert accuracies["narrow"] == pytest.approx(accuracies["autograd"], abs=1e-6)
+        losses[name] = run.read_metrics()["loss"][0]
+    assert losses["none"] == losses["wide"]
+    assert losses["narrow"] != losses["none"]
+    assert losses["narrow"] == pytest.approx(losses["autograd"], abs=1e-6)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from echo_torch.models.kernels.flat_weights import FlatWeights
 
-
 _AT_ONCE = 64  # a multiple of what any processor computes at once
 
 
@@ -38,8 +37,8 @@ class _Step(NamedTuple):
 def apart(like: Tensor, *shape: int) -> Tensor:
     """Zeros (steps, members, lanes, width) in which no operation takes the numbers of two members together.
 
-    Where numbers lie side by side, 32 or so are computed at once, and the last few of a row alone: by other instructions
-    that can give other last bits. Which numbers are the last must not depend on how many members there are.
+    Where numbers lie side by side, 32 or so are computed at once, and the last few of a row alone: by other
+    instructions, which can give other last bits. Which are the last must not depend on how many members there are.
 
     Args:
         like: What gives type and device.
@@ -47,7 +46,7 @@ def apart(like: Tensor, *shape: int) -> Tensor:
     """
     *outer, lanes, width = shape
     apart = -(-lanes * width // _AT_ONCE) * _AT_ONCE
-    return like.new_zeros(*outer, apart)[..., : lanes * width].unflatten(-1, (lanes, width))
+    return like.new_zeros(*outer, apart)[..., : lanes * width].view(*outer, lanes, width)
 
 
 class LSTMLayer:
