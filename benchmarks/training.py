@@ -22,6 +22,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -32,6 +33,7 @@ from echo_torch import Carry, EchoLSTM
 from echo_torch.diagnosis.auditing.audit import StateAudit
 from echo_torch.experiments.configuration import configure
 from echo_torch.lab.console import quiet_lightning
+from echo_torch.lab.kernels import begun_plan
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.lab.runner import build_data, build_loggers, build_module, build_trainer
@@ -60,22 +62,24 @@ def plain_loop(num_updates: int) -> float:
     return time.perf_counter() - begin
 
 
-def this_project(num_updates: int, *, dressed: bool = False, checkpoint_every: int | None = None) -> float:
+def this_project(
+    num_updates: int, *, dressed: bool = False, checkpoint_every: int | None = None, mode: str = "lag", **options: Any
+) -> float:
     """(b) and (c), and (c) with checkpoints."""
-    configuration = configure("lag", updates=num_updates, accelerator="cpu")
+    plan = begun_plan(Plan(configure(mode, updates=num_updates, accelerator="cpu", **options)))
     with tempfile.TemporaryDirectory() as folder, quiet_lightning():
         run = RunDirectory(Path(folder))
         callbacks, loggers = [], []
         if dressed:
             run.create()
-            callbacks = [StateAudit(), SaveLast(run.checkpoint), Bar("lag", _terminal())]
-            loggers = build_loggers(Plan(configuration), run)
+            callbacks = [StateAudit(), SaveLast(run.checkpoint), Bar(mode, _terminal())]
+            loggers = build_loggers(plan, run)
         if checkpoint_every is not None:
             run.create()
             callbacks = [SaveLast(run.checkpoint, checkpoint_every)]
-        trainer = build_trainer(configuration, callbacks, loggers)
-        module = build_module(Plan(configuration), Plan(configuration).model())
-        return _time_fit(trainer, module, build_data(Plan(configuration)))
+        trainer = build_trainer(plan.configuration, callbacks, loggers)
+        module = build_module(plan, plan.model())
+        return _time_fit(trainer, module, build_data(plan, module))
 
 
 class OrdinaryRecipe(pl.LightningModule):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from echo_torch.cli.flags import add_run, shown, whole_number
+from echo_torch.cli.heavy import heavy_imports
 from echo_torch.errors import RuleError, UserError
 from echo_torch.experiments.configuration import Configuration
 from echo_torch.lab.run_directory import RunDirectory
@@ -45,8 +46,9 @@ def add_stream(parser: argparse.ArgumentParser) -> None:
 def _evaluate(parsed: argparse.Namespace) -> None:
     run, configuration = _open(parsed)
 
-    from echo_torch.lab import console, finished, report
-    from echo_torch.lab.plan import Plan
+    with heavy_imports():
+        from echo_torch.lab import console, finished, report
+        from echo_torch.lab.plan import Plan
 
     plan = Plan(configuration)
     with console.warnings_as_lines():
@@ -83,8 +85,9 @@ def _predict(parsed: argparse.Namespace) -> None:
     _open(parsed)
     symbols, top_k = _numbers_to_predict(parsed), whole_number(parsed.top, "top")
 
-    from echo_torch.inference.predictor import EchoPredictor, guess_ahead
-    from echo_torch.lab import console, report
+    with heavy_imports():
+        from echo_torch.inference.predictor import EchoPredictor, guess_ahead
+        from echo_torch.lab import console, report
 
     with console.warnings_as_lines():
         predictor = EchoPredictor.load(parsed.run, state=parsed.state, **_own_model(parsed))
@@ -107,10 +110,11 @@ def _stream(parsed: argparse.Namespace) -> None:
     _open(parsed)
     num_lanes = whole_number(parsed.lanes, "lanes")
 
-    import torch
+    with heavy_imports():
+        import torch
 
-    from echo_torch.inference.online import OnlineEcho, answer_lines, read_lines
-    from echo_torch.lab import console
+        from echo_torch.inference.online import OnlineEcho, answer_lines, read_lines
+        from echo_torch.lab import console
 
     torch.set_num_threads(1)  # faster than two at these sizes
     with console.warnings_as_lines():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from echo_torch.cli.flags import add_option, draws, given, whole_number
+from echo_torch.cli.heavy import heavy_imports
 from echo_torch.errors import RuleError
 from echo_torch.experiments.options import OPTIONS
 from echo_torch.ranks import check_launcher
@@ -91,7 +92,8 @@ def _compare(parsed: argparse.Namespace) -> None:
 
     network = _network(parsed, "model_options")
 
-    from echo_torch.lab.comparison import DEFAULT_ARMS, comparison_table, run_comparison
+    with heavy_imports():
+        from echo_torch.lab.comparison import DEFAULT_ARMS, comparison_table, run_comparison
 
     arms = parsed.arms or DEFAULT_ARMS
     rows = run_comparison(arms, seeds, folder, **network, num_jobs=jobs, progress=draws(parsed))
@@ -109,7 +111,8 @@ def _map(parsed: argparse.Namespace) -> None:
     seeds, jobs, folder = whole_number(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
     options = _network(parsed, "model_options", "vocabulary_size", "hidden_size", "updates")
 
-    from echo_torch.lab.grids import map_grid, map_table, run_map
+    with heavy_imports():
+        from echo_torch.lab.grids import map_grid, map_table, run_map
 
     grid = map_grid(lags, chunks, rates, seeds, **options)
     cells = run_map(grid, folder, num_jobs=jobs, progress=draws(parsed))
@@ -125,7 +128,8 @@ def _lags(parsed: argparse.Namespace) -> None:
     seeds, jobs, folder = whole_number(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
     sequences: Any = OPTIONS["sequences"].check(parsed.sequences)
 
-    from echo_torch.lab.grids import lags_grid, lags_table, run_lags
+    with heavy_imports():
+        from echo_torch.lab.grids import lags_grid, lags_table, run_lags
 
     grid = lags_grid(*axes, seeds, sequences=sequences, **network)
     cells = run_lags(grid, folder, num_jobs=jobs, progress=draws(parsed))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echo_torch.cli.flags import add_allow_changed_model, add_options, options_of, shown
+from echo_torch.cli.heavy import heavy_imports
 from echo_torch.errors import RuleError
 from echo_torch.experiments.configuration import (
     Configuration,
@@ -83,15 +84,17 @@ def _train_configured(parsed: argparse.Namespace, configuration: Configuration, 
     say(f"parameters: {num_parameters:,} ({network_in_words(configuration)})")
 
     # Imported when the lines before are out: the plan brings torch, the runner Lightning.
-    from echo_torch.diagnosis.data_path.explaining import explain, reach_lines
-    from echo_torch.lab.plan import Plan
+    with heavy_imports():
+        from echo_torch.diagnosis.data_path.explaining import explain, reach_lines
+        from echo_torch.lab.plan import Plan
 
     plan, progress = Plan(configuration, numbers), False if is_quiet else shown(parsed)
     found = plan.reach(progress=progress)
     for line in [*reach_lines(found), explain(found, **_of_network(configuration))]:
         say(line)
 
-    from echo_torch.lab import console, finished, report, runner
+    with heavy_imports():
+        from echo_torch.lab import console, finished, report, runner
 
     audit = "count" if is_quiet else "warn"
     with console.warnings_as_lines(), _taken(parsed, configuration, run) as run:
@@ -161,8 +164,9 @@ def _reach(parsed: argparse.Namespace) -> None:
         check_new_file(parsed.plot, "plot")
 
     # Not the runner: it would bring Lightning, which this need not wait for.
-    from echo_torch.diagnosis.data_path.explaining import explain, reach_lines
-    from echo_torch.lab.plan import Plan
+    with heavy_imports():
+        from echo_torch.diagnosis.data_path.explaining import explain, reach_lines
+        from echo_torch.lab.plan import Plan
 
     plan = Plan(configuration, numbers)
     with memory.in_a_sentence(configuration):

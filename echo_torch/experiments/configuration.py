@@ -145,10 +145,12 @@ def configure_saved(values: Mapping[str, Any]) -> Configuration:
 
     Raises:
         RuleError: As `configure`.
-        TypeError: If there is no mode.
+        TypeError: If there is no mode, or nothing that holds names and values.
     """
-    is_own = isinstance(values.get("model"), str) and is_own_model(values["model"])
-    return configure(**({} if is_own else {"kernel": "autograd"}) | dict(values))
+    saved = dict(**values)
+    if not is_own_model(str(saved.get("model"))):  # one of a user's own has no such option
+        saved.setdefault("kernel", "autograd")
+    return configure(**saved)
 
 
 def not_covered(configuration: Configuration) -> str | None:

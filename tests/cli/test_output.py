@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from support.processes import finish, start
+from support.runs import at_update
 
-from echo_torch import EchoModule, RunDirectory, configure, waiting
+from echo_torch import RunDirectory, configure, waiting
 from echo_torch.cli import flags, main, train
 from echo_torch.lab import figures, output, runner
 from echo_torch.lab.plan import Plan
@@ -66,7 +67,7 @@ def test_nor_does_a_closed_standard_error_under_a_bar_and_warnings(monkeypatch):
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        assert main(["train", "--mode", "stateful", *QUICK, "--run-dir", "run"]) == 0
+        assert main(["train", "--mode", "stateful", "--kernel", "autograd", *QUICK, "--run-dir", "run"]) == 0
     assert len(drawn) >= 12
     assert {path.name for path in Path("run").iterdir()} == FILES
 
@@ -205,20 +206,15 @@ ALLOCATOR = "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: 
 )
 def test_a_memory_that_does_not_suffice_is_one_sentence(capsys, monkeypatch, error):
     """With what was asked of it, what is kept, and the way out; also of a run that goes on."""
-    step = EchoModule.training_step
 
-    def fail_at(update):
-        def training_step(module, chunk, batch_idx):
-            if chunk.index == update:
-                raise error
-            return step(module, chunk, batch_idx)
-
-        monkeypatch.setattr(EchoModule, "training_step", training_step)
+    def fail(module):
+        raise error
 
     command = ["train", *QUICK, "--checkpoint-every", "5", "--quiet", "--run-dir", "run", "--resume", "auto"]
     for update, kept in ((7, "Update 5 is saved in"), (5, "Update 5 is saved in")):
-        fail_at(update)
-        assert main(command) == 2
+        with monkeypatch.context() as patch:
+            at_update(patch, update, before=fail)
+            assert main(command) == 2
         said = capsys.readouterr().err
         assert said.startswith("The memory does not suffice for 10 symbols, a network with hidden size 5 and 400 param")
         assert kept in said

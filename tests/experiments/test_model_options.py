@@ -22,7 +22,15 @@ from echo_torch.experiments.configuration import (
 from echo_torch.experiments.model_options import canonical_model_options, read_model_options
 
 OWN = "nowhere.models:Net"
-OF_NETWORKS = {"hidden_size": 9, "layers": 1, "mlp_window": 3, "encoding": "digits", "base": 7, "init": "torch"}
+OF_NETWORKS = {
+    "hidden_size": 9,
+    "layers": 1,
+    "mlp_window": 3,
+    "encoding": "digits",
+    "base": 7,
+    "init": "torch",
+    "kernel": "auto",
+}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support import runs
 from support.processes import ENDINGS, files, finish, start, wait_until
-from support.runs import StopError, copied, everything, stop_at
+from support.runs import StopError, at_update, copied, everything, stop_at
 
 from echo_torch import RunDirectory, train
 from echo_torch.errors import RuleError, UserError
@@ -21,7 +21,6 @@ from echo_torch.files import MovedError, Place
 from echo_torch.lab import locks
 from echo_torch.lab.sweep import run_all
 from echo_torch.training.checkpoints import CheckpointWarning
-from echo_torch.training.module import EchoModule
 
 short = partial(runs.short, vocabulary_size=10)
 
@@ -187,17 +186,14 @@ def names_in(folder):
 @pytest.mark.parametrize("is_replaced", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_directory_renamed_under_a_run_is_noticed(tmp_path, monkeypatch, is_replaced):
     run, moved = RunDirectory(tmp_path / "run"), tmp_path / "moved"
-    step = EchoModule.training_step
 
-    def moving(module, chunk, batch_idx):
-        if chunk.index == 9:
-            run.path.rename(moved)
-            if is_replaced:
-                run.create()
-                run.metrics.write_text("another run's\n")
-        return step(module, chunk, batch_idx)
+    def moving(module):
+        run.path.rename(moved)
+        if is_replaced:
+            run.create()
+            run.metrics.write_text("another run's\n")
 
-    monkeypatch.setattr(EchoModule, "training_step", moving)
+    at_update(monkeypatch, 9, before=moving)
     with pytest.raises(UserError) as error:
         train(short(), run)
     monkeypatch.undo()

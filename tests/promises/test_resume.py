@@ -14,7 +14,7 @@ import pytest
 import torch
 from support import runs
 from support.processes import TIMES, files, finish, kill_and_resume, start, wait_until
-from support.runs import StopError, copied, everything, stop_at
+from support.runs import StopError, at_update, copied, everything, stop_at
 
 from echo_torch import RunDirectory, train
 from echo_torch.cli import main
@@ -86,9 +86,10 @@ def test_stopped_at_several_places(tmp_path, monkeypatch, options):
     assert files(run.path) == files(whole.path)
 
 
-def test_everything_is_in_the_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kernel", ["direct", "autograd"])
+def test_everything_is_in_the_checkpoint(tmp_path, monkeypatch, kernel):
     """Carried state, optimiser, counters and random state: each is restored to the bit."""
-    configuration, run = short(updates=9, checkpoint_every=5), RunDirectory(tmp_path / "run")
+    configuration, run = short(updates=9, checkpoint_every=5, kernel=kernel), RunDirectory(tmp_path / "run")
     seen = []
 
     def remember(module):
@@ -98,22 +99,20 @@ def test_everything_is_in_the_checkpoint(tmp_path, monkeypatch):
                 "pooled": module._pooled.clone(),
                 "random": (random.getstate(), torch.get_rng_state()),
                 "cursor": module.cursor,
-                "moments": [m.clone() for s in module.optimizers().state.values() for m in s.values()],
+                "moments": [m.clone() for s in module.trainer.optimizers[0].state.values() for m in s.values()],
             }
         )
 
-    step = EchoModule.training_step
+    def stopping(module):
+        remember(module)
+        if len(seen) == 1:
+            raise StopError
 
-    def stopping(module, chunk, batch_idx):
-        if chunk.index == 5:
-            remember(module)
-            if len(seen) == 1:
-                raise StopError
-        loss = step(module, chunk, batch_idx)
-        torch.rand(3), random.random()  # as dropout would
-        return loss
+    def draw(module):  # as dropout would
+        torch.rand(3), random.random()
 
-    monkeypatch.setattr(EchoModule, "training_step", stopping)
+    at_update(monkeypatch, 5, before=stopping)
+    at_update(monkeypatch, 3, after=draw)
     with pytest.raises(StopError):
         train(configuration, run)
     torch.manual_seed(0)
@@ -370,19 +369,16 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path, monkeypatch):
     train(configuration, whole)
     ended = []
 
-    def twice(module, chunk, batch_idx, step=EchoModule.training_step):
-        loss = step(module, chunk, batch_idx)
-        if chunk.index == 13:
-            os.kill(os.getpid(), signal.SIGINT)
-            ended.append("first")
-            os.kill(os.getpid(), signal.SIGINT)
-            ended.append("second")
-        return loss
+    def twice(module):
+        os.kill(os.getpid(), signal.SIGINT)
+        ended.append("first")
+        os.kill(os.getpid(), signal.SIGINT)
+        ended.append("second")
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(EchoModule, "training_step", twice)
+            at_update(patch, 13, after=twice)
             with pytest.raises(KeyboardInterrupt) as error:
                 train(configuration, run)
         assert signal.getsignal(signal.SIGINT) == signal.default_int_handler

@@ -3,7 +3,10 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from echo_torch import EchoModule, RunDirectory, configure
+from echo_torch.training.blocks import BlockEnds, BlockModule
 
 
 def short(mode="lag", **options):
@@ -27,13 +30,33 @@ class StopError(Exception):
     """Stands for whatever ends a process."""
 
 
+def at_update(monkeypatch, cursor, before=lambda module: None, after=lambda module: None):
+    """Do something before, or after, a training's update of a chunk, whatever its kernel: a block begins with it."""
+
+    def around(step):
+        def stepping(module, batch, batch_idx):
+            is_there = np.ravel(batch.index)[0] == cursor
+            if is_there:
+                before(module)
+            loss = step(module, batch, batch_idx)
+            if is_there:
+                after(module)
+            return loss
+
+        return stepping
+
+    def ends_there(ends, begin, end_of=BlockEnds.__call__):
+        return min(cursor, end_of(ends, begin)) if begin < cursor else end_of(ends, begin)
+
+    monkeypatch.setattr(BlockEnds, "__call__", ends_there)
+    for kind in (EchoModule, BlockModule):
+        monkeypatch.setattr(kind, "training_step", around(kind.training_step))
+
+
 def stop_at(monkeypatch, cursor):
     """Let the training fail at a chunk, before its update."""
-    step = EchoModule.training_step
 
-    def stopping(module, chunk, batch_idx):
-        if chunk.index == cursor:
-            raise StopError
-        return step(module, chunk, batch_idx)
+    def stop(module):
+        raise StopError
 
-    monkeypatch.setattr(EchoModule, "training_step", stopping)
+    at_update(monkeypatch, cursor, before=stop)
