@@ -36,10 +36,11 @@ def trained(path, mode, **options):
     return result
 
 
+@pytest.mark.parametrize("kernel", ["direct", "autograd"])
 @pytest.mark.parametrize("seed", sample([1, 2, 3, 4, 5], [1]))
 @pytest.mark.parametrize("mode", sample(list(EXPERIMENTS), ["lag", "stateful", "aligned"]))
-def test_claim(tmp_path, mode, seed):
-    result = trained(tmp_path, mode, seed=seed)
+def test_claim(tmp_path, mode, seed, kernel):
+    result = trained(tmp_path, mode, seed=seed, kernel=kernel)
     if EXPERIMENTS[mode].claim == "chance":
         chance, targets = result["chance"], result["targets"]
         band = 4 * (chance * (1 - chance) / targets) ** 0.5

@@ -11,6 +11,8 @@ from echo_torch import EchoStream, configure
 from echo_torch.lab.console import quiet_lightning
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.runner import build_module, build_trainer
+from echo_torch.models.kernels.flat_weights import FlatWeights
+from echo_torch.models.kernels.lstm import LSTMKernel
 
 MODES = ("echo", "stateful", "lag")
 
@@ -31,8 +33,9 @@ def load(mode):
         return dict(file)
 
 
-def configured(mode, reference):
-    return configure(mode, init="keras", updates=len(reference["loss"]), log_every=1, accelerator="cpu")
+def configured(mode, reference, kernel="autograd"):
+    updates = len(reference["loss"])
+    return configure(mode, init="keras", updates=updates, log_every=1, accelerator="cpu", kernel=kernel)
 
 
 def model_from(reference, configuration, stage="initial"):
@@ -81,15 +84,43 @@ def test_forward(mode):
     assert number >= 3
 
 
+@pytest.mark.parametrize("kernel", ["autograd", "direct"])
 @pytest.mark.parametrize("mode", MODES)
-def test_loss_of_every_update_in_order(mode):
+def test_loss_of_every_update_in_order(mode, kernel):
     reference = load(mode)
-    configuration = configured(mode, reference)
+    configuration = configured(mode, reference, kernel)
     model = model_from(reference, configuration)
     losses = LossList()
     with quiet_lightning():
         trainer = build_trainer(configuration, loggers=[losses])
-        trainer.fit(build_module(Plan(configuration), model), stream_of(reference, configuration).loader())
+        module = build_module(Plan(configuration), model)
+        trainer.fit(module, stream_of(reference, configuration).loader(block=getattr(module, "ends", None)))
     assert len(losses.losses) == len(reference["loss"]) >= 24
     assert np.abs(np.array(losses.losses) - reference["loss"]).max() <= 1e-4
     assert np.abs(model.head.weight.detach().numpy().T - reference["final/head_kernel"]).max() <= 1e-3
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_forward_of_the_direct_kernel(mode):
+    """Its states and answers on the first batches, before any update."""
+    reference = load(mode)
+    configuration = configured(mode, reference, "direct")
+    plan = Plan(configuration)
+    weights = FlatWeights([model := model_from(reference, configuration)])
+    weights.take_over([model])
+    kernel = LSTMKernel(
+        weights,
+        num_layers=1,
+        num_steps=plan.layout.num_steps,
+        num_lanes=plan.layout.num_lanes,
+        num_answered=plan.num_answered,
+    )
+    for number, chunk in zip(range(len(reference["forward/h"])), stream_of(reference, configuration), strict=False):
+        kernel.begin(chunk.starts[None, :, None])
+        logits = kernel.forward(weights.rows_of(chunk.symbols.T[:, None]))
+        last = logits[0, -plan.layout.num_lanes :]
+        found = {"probabilities": last.softmax(-1), "h": kernel.state[0][0, 0], "c": kernel.state[1][0, 0]}
+        for name, values in found.items():
+            expected = reference[f"forward/{name}"][number].reshape(values.shape)
+            assert np.abs(values.numpy() - expected).max() <= 1e-6
+    assert number >= 3

@@ -197,6 +197,7 @@ class GapCounts:
         first, *others = each_of(stamps)
         self.look(first, state)
         self._left = None  # of the states inside nothing is known
+        self.has_carried |= not np.asarray(stamps.starts)[1:].all()
         found = within(stamps, self._last) if others and self._last is not None else None
         kinds = {OTHER if gap == OTHER else "gap" for gap in (found.gaps if found else ()) if gap != 0}
         if found is None or any(map(self._voice.is_awaited, kinds)):  # somebody wants to know which lane and where
@@ -206,7 +207,6 @@ class GapCounts:
         self._gaps += found.gaps
         self._faults += found.num_faults
         self._num_batches += len(others)
-        self.has_carried |= bool(found.gaps)
         self._last = found.ends
         self._recent.extend(others[-_REMEMBERED_CHUNKS:])
         self._expect()
