@@ -66,7 +66,7 @@ def this_project(
     num_updates: int, *, dressed: bool = False, checkpoint_every: int | None = None, mode: str = "lag", **options: Any
 ) -> float:
     """(b) and (c), and (c) with checkpoints."""
-    plan = begun_plan(Plan(configure(mode, updates=num_updates, accelerator="cpu", **options)))
+    plan = begun_plan(Plan(configure(mode, updates=num_updates, **{"accelerator": "cpu", **options})))
     with tempfile.TemporaryDirectory() as folder, quiet_lightning():
         run = RunDirectory(Path(folder))
         callbacks, loggers = [], []

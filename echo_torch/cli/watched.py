@@ -81,7 +81,7 @@ class Watched:
         """Whether a kind was found by which the process is to fail."""
         found: set[str] = set()
         with self._own_faults():
-            found = {finding.kind for finding in self._seen.findings} if self._seen is not None else set()
+            found = {finding.kind for finding in self._seen.faults} if self._seen is not None else set()
         return bool(found) if "any" in self._asked.fail_on else not found.isdisjoint(self._asked.fail_on)
 
     # --- while the script runs ------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ class Watched:
         if self._seen is None:
             sentence = _NO_TORCH if "torch" not in sys.modules else "The watch could not begin."
             return [sentence], {"findings": [], "unknown": [sentence]}
-        data = self._seen.to_dict()
+        data = self._seen.findings
         lines = self._seen.lines() if self._seen.has_calls or data["findings"] else data["unknown"]
         if self._children:
             several = f"{self._children:,} processes" if self._children > 1 else "a process"

@@ -21,7 +21,7 @@ class StateWatch(StateWatchBody, Callback):
     several processes each watches its own rows; the first one alone reports, of its own.
 
     >>> seen = StateWatch(updates=20)
-    >>> seen.findings, seen.unknown
+    >>> seen.faults, seen.unknown
     ([], ['No fit has been watched yet.'])
 
     Args:

@@ -51,9 +51,9 @@ class StateWatchBody(_Callback):
         return self._watch
 
     @property
-    def findings(self) -> list[Finding]:
+    def faults(self) -> list[Finding]:
         """The faults that were seen in the last fit."""
-        return [] if self._watch is None else self._watch.findings
+        return [] if self._watch is None else self._watch.faults
 
     @property
     def intended(self) -> list[Finding]:
@@ -76,9 +76,10 @@ class StateWatchBody(_Callback):
         own = self._watch.lines()
         return [*own, *(f"unknown: {text}" for text in self.unknown[len(self._watch.unknown) :])]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Findings and what is unknown, ready for JSON."""
-        found = {"findings": []} if self._watch is None else self._watch.to_dict()
+    @property
+    def findings(self) -> dict[str, Any]:
+        """The faults and what is unknown as plain values, as of `watch`."""
+        found = {"findings": []} if self._watch is None else self._watch.findings
         return {**found, "unknown": self.unknown}
 
     def reach(

@@ -81,7 +81,7 @@ def fit(package, module, *given, seen=None, **options):
 
 
 def kinds(seen):
-    return [(finding.kind, finding.module, finding.count) for finding in seen.findings]
+    return [(finding.kind, finding.module, finding.count) for finding in seen.faults]
 
 
 def nothing_is_left():
@@ -91,7 +91,7 @@ def nothing_is_left():
 @both
 def test_a_healthy_fit(package, capsys):
     seen = fit(package, module_of(BOTH[package][0])(), batches(), batches()[:3])
-    assert (seen.findings, seen.unknown) == ([], [])
+    assert (seen.faults, seen.unknown) == ([], [])
     report = capsys.readouterr().err.splitlines()
     assert report == ["StateWatch:", *(f"  {line}" for line in seen.lines())]
     assert report[1:] == [
@@ -100,7 +100,7 @@ def test_a_healthy_fit(package, capsys):
         f"0 to 24; horizon: {STEPS} steps.",
         "  No fault was seen.",
     ]
-    assert seen.to_dict() == {"findings": [], "unknown": []}
+    assert seen.findings == {"findings": [], "unknown": []}
     assert nothing_is_left()
 
 
@@ -112,14 +112,14 @@ def test_what_is_wrong_is_said(package, capsys):
     assert kinds(seen) == [("rows-skip", "core", ROWS * skips), ("fields-swapped", "core", skips)]
     assert seen.reach().gaps == {0: ROWS * (STEPS - 1) * (skips + 1), 2: ROWS * skips}
     assert "rows-skip in core: " in capsys.readouterr().err
-    assert [one["kind"] for one in seen.to_dict()["findings"]] == ["rows-skip", "fields-swapped"]
+    assert [one["kind"] for one in seen.findings["findings"]] == ["rows-skip", "fields-swapped"]
 
 
 @both
 def test_what_is_meant_to_be_so_stands_apart(package):
     seen = BOTH[package][1].StateWatch(intended=["rows-skip"])
     fit(package, module_of(BOTH[package][0])(), batches(skip=2), seen=seen)
-    assert seen.findings == []
+    assert seen.faults == []
     assert [finding.kind for finding in seen.intended] == ["rows-skip"]
     assert [line[:28] for line in seen.lines()[2:]] == ["No fault was seen.", "intended: rows-skip in core:"]
 
@@ -130,7 +130,7 @@ def test_validation_and_the_sanity_check_count_as_evaluation(package):
     seen = fit(package, module, batches(), batches()[:3], val_check_interval=5)
     assert ("validation-leak", "core", 4) in kinds(seen)  # after the sanity check, and after three validations
     seen = fit(package, module_of(BOTH[package][0])(), batches(), batches()[:3], val_check_interval=5)
-    assert seen.findings == []
+    assert seen.faults == []
 
 
 @both
@@ -179,7 +179,7 @@ def test_several_fits_are_watched_one_by_one(package, capsys):
     fit(package, module_of(BOTH[package][0])(), batches(skip=2), seen=seen)
     assert [kind for kind, *_ in kinds(seen)] == ["rows-skip"]
     fit(package, module_of(BOTH[package][0])(), batches(), seen=seen)
-    assert seen.findings == []
+    assert seen.faults == []
     assert capsys.readouterr().err.count("StateWatch:") == 2
     assert nothing_is_left()
 
@@ -193,7 +193,7 @@ def test_no_more_updates_than_asked_for_are_watched():
 def test_before_a_fit_nothing_is_known():
     seen = echo_torch.StateWatch()
     assert seen.lines() == ["unknown: No fit has been watched yet."]
-    assert (seen.findings, seen.intended, seen.reach()) == ([], [], None)
+    assert (seen.faults, seen.intended, seen.reach()) == ([], [], None)
 
 
 def test_it_goes_to_other_processes_without_what_it_saw():
@@ -204,7 +204,7 @@ def test_it_goes_to_other_processes_without_what_it_saw():
     for other in (copy.deepcopy(seen), pickle.loads(pickle.dumps(seen))):
         assert other.unknown == ["No fit has been watched yet."]
         other.teardown(None, module, "fit")
-    assert seen.findings
+    assert seen.faults
     assert not no_hooks_are_left()
     seen.teardown(None, module, "fit")
     assert nothing_is_left()
@@ -254,7 +254,7 @@ def test_stamps_tell_where_batches_stand(skip):
     seen = fit("pytorch_lightning", OfDicts(), copied(skip))
     assert seen.reach() is None
     hand_overs = ROWS * (len(copied(skip)) - 1)
-    assert seen.findings == []
+    assert seen.faults == []
     assert f"core: at {hand_overs} of {hand_overs} hand-overs it is not known whether a row" in seen.unknown[0]
     seen = fit("pytorch_lightning", OfDicts(), copied(skip), seen=echo_torch.StateWatch(stamps=stamps))
     expected = reach(copied(skip), stamps=lambda batch: Stamps(step=batch["at"]), is_repeated=False)

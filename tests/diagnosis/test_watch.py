@@ -85,7 +85,7 @@ def train_by_hand(model, batches, hand_on):
 
 
 def kinds(seen):
-    return [(finding.kind, finding.module, finding.count, finding.of) for finding in seen.findings]
+    return [(finding.kind, finding.module, finding.count, finding.of) for finding in seen.faults]
 
 
 LONG = ("recurrent_ppo", "seq2seq", "packed_classifier")
@@ -98,7 +98,7 @@ def test_healthy_trainings(name):
     model = STRUCTURES[name].make_model()
     with watch(model) as seen:
         STRUCTURES[name].train(model)
-    assert seen.findings == []
+    assert seen.faults == []
     assert "No fault was seen." in seen.lines()
     assert not any("none that a call has left" in text for text in seen.unknown)
 
@@ -188,7 +188,7 @@ def test_a_truncation_by_plan_inside_a_call_is_none():
     model = Every()
     with watch(model) as seen:
         train(model, chunks(), state=(torch.zeros(2, 5), torch.zeros(2, 5)))
-    assert seen.findings == []
+    assert seen.faults == []
 
 
 def test_another_number_of_rows():
@@ -270,7 +270,7 @@ def test_batches_made_on_the_way_stand_nowhere():
     model = Model()
     with watch(model) as seen:
         train(model, (torch.randn(4, 2, 3) for _ in range(20)))
-    assert seen.findings == []
+    assert seen.faults == []
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_an_array_of_chunks(order, expected):
     with watch(model) as seen:
         train(model, [data[number] for number in torch.arange(6)[order].tolist()])
     assert kinds(seen) == expected
-    assert all("mostly 4 steps" in finding.sentence for finding in seen.findings)
+    assert all("mostly 4 steps" in finding.sentence for finding in seen.faults)
 
 
 def test_single_steps_of_many_rows():
@@ -295,7 +295,7 @@ def test_single_steps_of_many_rows():
     model, frames = Model(), torch.randn(30, 2, 3)
     with watch(model) as seen:
         train(model, frames.split(1))
-    assert seen.findings == []
+    assert seen.faults == []
     with watch(model) as seen:
         train(model, frames[::3].split(1))
     assert kinds(seen) == [("rows-skip", "core", 18, 18)]
@@ -535,7 +535,7 @@ HEALTHY = [
 def test_loops_that_look_dangerous(loop):
     with watch() as seen:
         loop(Model())
-    assert seen.findings == []
+    assert seen.faults == []
     assert len(seen._calls.calls) >= 6
 
 
@@ -560,7 +560,7 @@ def test_a_training_is_the_same_to_the_bit(kind):
         if is_watched:
             with watch(model) as seen:
                 train(model, chunks(), hand_on)
-            assert seen.findings == []
+            assert seen.faults == []
         else:
             train(model, chunks(), hand_on)
         return [*model.state_dict().values(), torch.get_rng_state()]
@@ -660,7 +660,7 @@ def test_after_a_step_that_fails_nothing_is_guessed():
             state = detached(state)
         assert _len_torch_function_stack() == 1
     assert [call.standing is None for call in seen._calls.calls] == [number == 3 for number in range(8)]
-    assert seen.findings == []
+    assert seen.faults == []
     assert _len_torch_function_stack() == 0
 
 
@@ -670,7 +670,7 @@ def test_a_default_device_is_none_of_its_business():
     with torch.device("meta"), watch() as seen:
         model = Model().to_empty(device="cpu")
         train(model, (buffer.copy_(chunk) for chunk in series.split(5)))
-    assert (seen.findings, seen.unknown, seen.fault) == ([], [], None)
+    assert (seen.faults, seen.unknown, seen.fault) == ([], [], None)
 
 
 def test_a_sentence_that_is_true_of_many_layers_is_said_once():
@@ -725,7 +725,7 @@ def test_it_says_what_each_layer_begins_with():
         "No fault was seen.",
         "unknown: core: at 1 of 6 beginnings the state is none that a call has left.",
     ]
-    assert seen.to_dict() == {"findings": [], "unknown": seen.unknown}
+    assert seen.findings == {"findings": [], "unknown": seen.unknown}
 
 
 def test_names_and_layers_that_are_not_asked_about():
@@ -737,7 +737,7 @@ def test_names_and_layers_that_are_not_asked_about():
     with watch() as seen:
         train_by_hand(model, chunks(), lambda state: state)
     assert kinds(seen) == [("not-detached", "core", 5, 5)]
-    assert seen.to_dict()["findings"][0]["sentence"].startswith("In 5 of 5 updates a gradient goes through the state")
+    assert seen.findings["findings"][0]["sentence"].startswith("In 5 of 5 updates a gradient goes through the state")
 
 
 def test_of_a_layer_whose_calls_came_too_late_nothing_is_said():
@@ -781,7 +781,7 @@ def test_a_buffer_that_is_filled_anew_stands_nowhere():
             output, state = model(word.fill_(number) if number else word, state)
             state = tuple(field.detach() for field in state)
             output.mean().backward()
-    assert seen.findings == []
+    assert seen.faults == []
     assert seen.unknown
 
 
@@ -796,7 +796,7 @@ def test_steps_outside_of_a_module_are_no_hand_overs(order):
                 state = cell(data[:, begin + step], state)
                 loss = loss + state[0].mean()
             loss.backward()
-    assert seen.findings == []
+    assert seen.faults == []
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -809,7 +809,7 @@ def test_lines_that_are_joined_are_one_text(step, first):
         text = torch.cat([line[first:] for line in lines])
         rows = text[: len(text) // 4 * 4].view(4, -1).t().contiguous()
         train(Reader(nn.LSTM, symbols=9), rows.split(step))
-    assert (seen.findings, seen.unknown) == ([], [])
+    assert (seen.faults, seen.unknown) == ([], [])
 
 
 def test_where_nothing_is_followed_nothing_is_said_of_places():
@@ -822,7 +822,7 @@ def test_where_nothing_is_followed_nothing_is_said_of_places():
             state = None
             for chunk in rows.split(30):
                 _, state = model(chunk, state)
-    assert seen.findings == []
+    assert seen.faults == []
     evaluated = [call for call in seen._calls.calls if not call.is_training]
     assert [call.standing for call in evaluated if not call.is_remembered] == [None]
 
@@ -839,7 +839,7 @@ def test_shuffled_samples_that_carry_nothing_meet_by_chance(seed):
     rows = HandOvers(seen._calls.calls, seen._calls)
     assert rows.lost >= 3
     assert 2 * rows.lost < rows.begun == 29 * 8
-    assert seen.findings == []
+    assert seen.faults == []
     assert "gap:" not in " ".join(seen.lines())
 
 
@@ -852,7 +852,7 @@ def test_frames_of_a_list_give_no_stride():
                 core(torch.stack(frames[first : first + 2]))[0].mean().backward()
             _, state = core(series[:2])
             core(series[2:], state.detach())[0].mean().backward()
-    assert seen.findings == []
+    assert seen.faults == []
 
 
 def test_a_model_that_reads_its_own_guesses():
@@ -870,7 +870,7 @@ def test_a_model_that_reads_its_own_guesses():
             state = None
             for symbol in prime:
                 _, state = model(symbol.view(1, 1), state)
-    assert seen.findings == []
+    assert seen.faults == []
 
 
 def test_a_loss_is_no_call_of_the_model():
@@ -890,7 +890,7 @@ def test_samples_one_by_one_carry_no_state():
         core = nn.GRU(3, 4, batch_first=True)
         for sample in data.split(1):
             core(sample)[0].mean().backward()
-    assert seen.findings == []
+    assert seen.faults == []
 
 
 def test_streams_read_in_groups_are_other_sequences():
@@ -902,7 +902,7 @@ def test_streams_read_in_groups_are_other_sequences():
                 output, state = model(chunk, state)
                 state = tuple(field.detach() for field in state)
                 output.mean().backward()
-    assert [finding.kind for finding in seen.findings] == ["other-sequence"]
+    assert [finding.kind for finding in seen.faults] == ["other-sequence"]
 
 
 @pytest.mark.parametrize("hours", [torch.randn(1, 30, 1), torch.randn(4, 6, 1).repeat(1, 5, 1)], ids=["rows", "calls"])
@@ -916,7 +916,7 @@ def test_a_feature_that_is_shared_tells_no_place(hours):
             output, state = model(read, state)
             state = tuple(field.detach() for field in state)
             output.mean().backward()
-    assert seen.findings == []
+    assert seen.faults == []
 
 
 def test_samples_that_are_stepped_one_by_one_begin_with_zeros():
@@ -929,7 +929,7 @@ def test_samples_that_are_stepped_one_by_one_begin_with_zeros():
                 output, state = core(step[None], state)
                 loss = loss + output.mean()
             loss.backward()
-    assert seen.findings == []
+    assert seen.faults == []
 
 
 @pytest.mark.parametrize("is_apart", [False, True])
@@ -942,4 +942,4 @@ def test_a_state_that_is_warmed_up_is_no_leak(is_apart):
                 _, state = model((others if is_apart else data)[:, begin : begin + 4])
             output, _ = model(data[:, begin + 4 : begin + 10], state)
             output.mean().backward()
-    assert ("validation-leak" in {finding.kind for finding in seen.findings}) == is_apart
+    assert ("validation-leak" in {finding.kind for finding in seen.faults}) == is_apart

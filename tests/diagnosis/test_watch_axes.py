@@ -123,8 +123,8 @@ FAULTY_AXES = [
 def test_rows_that_are_taken_for_steps(loop):
     with watch() as seen:
         loop()
-    assert {finding.kind for finding in seen.findings} == {"axes"}
-    finding = seen.findings[0]
+    assert {finding.kind for finding in seen.faults} == {"axes"}
+    finding = seen.faults[0]
     assert finding.module in ("GRU", "LSTM", "core")
     assert 2 * finding.count > finding.of > 1
 
@@ -191,8 +191,8 @@ FAULTY_ORDER = [
 def test_steps_of_several_rows(loop):
     with watch() as seen:
         loop()
-    assert {finding.kind for finding in seen.findings} == {"order"}
-    assert all(finding.count == finding.of > 1 for finding in seen.findings)
+    assert {finding.kind for finding in seen.faults} == {"order"}
+    assert all(finding.count == finding.of > 1 for finding in seen.faults)
 
 
 # --- healthy ----------------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ HEALTHY = [
 def test_layouts_that_look_dangerous(loop):
     with watch() as seen:
         loop()
-    assert seen.findings == []
+    assert seen.faults == []
     assert len(seen._calls.calls) >= 3
 
 

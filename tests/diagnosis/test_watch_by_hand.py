@@ -145,10 +145,10 @@ FAULTY = [
 def test_recurrences_by_hand(loop):
     with watch() as seen:
         module, count, of = loop()
-    assert [(finding.kind, finding.module, finding.count, finding.of) for finding in seen.findings] == [
+    assert [(finding.kind, finding.module, finding.count, finding.of) for finding in seen.faults] == [
         ("unwatched", module, count, of)
     ]
-    assert "`probe`" in seen.findings[0].sentence
+    assert "`probe`" in seen.faults[0].sentence
 
 
 def test_the_innermost_is_named_as_the_model_calls_it():
@@ -165,7 +165,7 @@ def test_the_innermost_is_named_as_the_model_calls_it():
     model = Model()
     with watch(model) as seen:
         learn(model, CHUNKS, torch.zeros(ROWS, 5))
-    assert [(finding.kind, finding.module) for finding in seen.findings] == [("unwatched", "inner")]
+    assert [(finding.kind, finding.module) for finding in seen.faults] == [("unwatched", "inner")]
 
 
 # --- healthy ----------------------------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ HEALTHY = [
 def test_modules_that_look_recurrent(loop):
     with watch() as seen:
         loop()
-    assert seen.findings == []
+    assert seen.faults == []
 
 
 def test_nothing_is_kept_alive():

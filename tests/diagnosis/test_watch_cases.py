@@ -54,7 +54,7 @@ def test_the_kinds_are_those_of_the_benchmark():
 @pytest.mark.parametrize("name", slow_but(QUICK, EXPECTED))
 def test_a_case(name):
     seen, right = seen_in(CASES / name), set(EXPECTED[name]["right"])
-    found = {finding.kind for finding in seen.findings}
+    found = {finding.kind for finding in seen.faults}
     assert found <= {*right, *EXPECTED[name]["also"]}
     assert bool(found & right) == bool(right)
     said = re.search(rf"^\| {name.removesuffix('.py')} \| (.*) \|$", PAGE, flags=re.MULTILINE)[1]
@@ -72,4 +72,4 @@ def test_the_page_shows_ten_kinds_with_their_cures():
 
 @pytest.mark.parametrize("name", slow_but(QUICK, TWINS))
 def test_a_mended_twin(name):
-    assert seen_in(FAULTS / "mended" / name).findings == []
+    assert seen_in(FAULTS / "mended" / name).faults == []

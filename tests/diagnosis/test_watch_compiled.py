@@ -28,7 +28,7 @@ def test_what_is_compiled_is_left_alone(when):
         for batch in batches():
             compiled(batch, None)
     assert torch.compile is compile_before
-    assert seen.findings == []
+    assert seen.faults == []
     assert seen.unknown[0].startswith("The script compiles by torch.compile")
 
 
@@ -49,7 +49,7 @@ def test_a_layer_that_jit_has_compiled_is_not_seen():
     model.core = torch.jit.script(Core())
     with watch() as seen:
         train(model, batches(), state=(torch.zeros(1, 2, 5), torch.zeros(1, 2, 5)))
-    assert seen.findings == []
+    assert seen.faults == []
     assert [text.split(",")[0] for text in seen.unknown] == ["core: it is compiled by torch.jit"]
 
 
@@ -92,4 +92,4 @@ def test_what_follows_is_seen_again():
     with watch() as seen:
         torch.jit.trace(nn.Linear(3, 3), batches()[0], check_trace=False)
         train(model, batches(), hand_on=lambda state: detached(state) * 2)
-    assert [finding.kind for finding in seen.findings] == ["foreign-state"]
+    assert [finding.kind for finding in seen.faults] == ["foreign-state"]

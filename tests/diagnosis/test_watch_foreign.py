@@ -48,8 +48,8 @@ def test_what_a_strange_state_is(name):
     kind, hand_on, words = FAULTY[name]
     with watch() as seen:
         train(Reader(kind), CHUNKS, hand_on)
-    findings = [finding for finding in seen.findings if finding.kind == "foreign-state"]
-    assert {finding.kind for finding in seen.findings} == {"foreign-state"}
+    findings = [finding for finding in seen.faults if finding.kind == "foreign-state"]
+    assert {finding.kind for finding in seen.faults} == {"foreign-state"}
     assert [(finding.count, finding.of) for finding in findings] == [(11, 12)]
     assert words in findings[0].sentence
 
@@ -59,8 +59,8 @@ def test_the_layers_of_a_state_are_exchanged_with_its_rows():
     model = Reader(nn.GRU, num_layers=2)
     with watch() as seen:
         train(model, CHUNKS, each(lambda field: field.view(ROWS, 2, 5).transpose(0, 1).contiguous()))
-    assert [finding.kind for finding in seen.findings] == ["foreign-state"]
-    assert "another order" in seen.findings[0].sentence
+    assert [finding.kind for finding in seen.faults] == ["foreign-state"]
+    assert "another order" in seen.faults[0].sentence
 
 
 def test_cells():
@@ -76,7 +76,7 @@ def test_cells():
 
     with watch() as seen:
         train(Stepped(), CHUNKS, each(lambda field: field.mean(0, keepdim=True).expand_as(field)))
-    assert [(finding.kind, finding.count, finding.of) for finding in seen.findings] == [("foreign-state", 11, 12)]
+    assert [(finding.kind, finding.count, finding.of) for finding in seen.faults] == [("foreign-state", 11, 12)]
 
 
 # --- healthy ----------------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ HEALTHY = [
 def test_states_that_look_strange(loop):
     with watch() as seen:
         loop()
-    assert [finding.kind for finding in seen.findings if finding.kind == "foreign-state"] == []
+    assert [finding.kind for finding in seen.faults if finding.kind == "foreign-state"] == []
     assert len(seen._calls.calls) >= 2
 
 
@@ -204,4 +204,4 @@ def test_few_values_are_alike_by_chance():
     model.core, model.head = nn.GRU(3, 1), nn.Linear(1, 1)
     with watch() as seen:
         train(model, [chunk[:, :1] for chunk in CHUNKS], lambda state: torch.tensor([[[0.3]]]))
-    assert seen.findings == []
+    assert seen.faults == []

@@ -61,7 +61,7 @@ def train(loader, passes=1):
 
 
 def kinds(seen):
-    return [finding.kind for finding in seen.findings]
+    return [finding.kind for finding in seen.faults]
 
 
 SHUFFLED = torch.randperm(NUMBER, generator=torch.Generator().manual_seed(2)).tolist()
@@ -115,7 +115,7 @@ def test_arrays_of_numpy_in_a_plain_loop():
 def test_what_cannot_be_read_again_is_unknown(dataset):
     with watch() as seen:
         train(DataLoader(dataset, ROWS, num_workers=1))
-    assert seen.findings == []
+    assert seen.faults == []
     assert ["it is not known whether a row" in text for text in seen.unknown] == [True]
 
 
@@ -124,7 +124,7 @@ def test_what_is_too_large_or_too_slow_is_unknown(monkeypatch, limit, value):
     monkeypatch.setattr(loaders_module, limit, value)
     with watch() as seen:
         train(DataLoader(Windows(), ROWS, num_workers=1))
-    assert seen.findings == []
+    assert seen.faults == []
 
 
 def test_padding_of_workers():
@@ -191,7 +191,7 @@ def passes(loader, *, is_reset=False, number=3, updates=5):
 def test_a_state_over_the_end_of_a_pass(is_reset, options):
     """Of twenty batches a pass the first five are watched; the second pass and the third go back to the start."""
     seen = passes(DataLoader(Windows(), batch_size=None, **options), is_reset=is_reset)
-    back = [(finding.kind, finding.count) for finding in seen.findings]
+    back = [(finding.kind, finding.count) for finding in seen.faults]
     assert back == ([] if is_reset else [("rows-reread", 2)])
     assert [text for text in seen.unknown if "2 new passes of a loader were watched" in text] == seen.unknown
     assert sum(call.is_remembered for call in seen._calls.calls) == 3  # before the last batch of each pass
@@ -211,13 +211,13 @@ def test_after_a_fault_of_the_watch_no_border_is_looked_for(monkeypatch, capsys)
 
 def test_a_border_that_nobody_sees_coming():
     seen = passes(DataLoader(Streamed(), batch_size=None))
-    assert seen.findings == []
+    assert seen.faults == []
     assert "it is not known what the state does where the data begin anew" in seen.unknown[-1]
 
 
 def test_very_many_passes_are_not_all_watched():
     seen = passes(DataLoader(Windows(), batch_size=None), number=60)
-    assert seen.findings[0].count == calls_module._MOST_PASSES + 1
+    assert seen.faults[0].count == calls_module._MOST_PASSES + 1
     assert len(seen._calls.calls) < 150
 
 

@@ -62,10 +62,10 @@ def test_states_that_stay_behind(name):
     batches, expected = FAULTY[name]
     with watch() as seen:
         train(Reader(symbols=SYMBOLS, batch_first=True), batches())
-    found = {finding.kind: finding for finding in seen.findings}
+    found = {finding.kind: finding for finding in seen.faults}
     assert "lanes-moved" in found
     assert set(found) <= expected
-    assert seen.findings[0].kind == "lanes-moved"  # before any gap
+    assert seen.faults[0].kind == "lanes-moved"  # before any gap
     assert 0 < found["lanes-moved"].count < found["lanes-moved"].of
 
 
@@ -73,7 +73,7 @@ def test_how_many_rows_have_moved():
     """Twenty batches, turned after each third: six times three rows."""
     with watch() as seen:
         train(Reader(symbols=SYMBOLS, batch_first=True), rotated(LONG))
-    assert [(finding.kind, finding.count, finding.of) for finding in seen.findings] == [("lanes-moved", 18, 57)]
+    assert [(finding.kind, finding.count, finding.of) for finding in seen.faults] == [("lanes-moved", 18, 57)]
 
 
 # --- healthy ----------------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ HEALTHY = [states_that_move_along, states_of_their_own, rows_that_start_anew, pa
 def test_loops_in_which_none_is_left_behind(loop):
     with watch() as seen:
         loop(Reader(symbols=SYMBOLS, batch_first=True))
-    assert seen.findings == []
+    assert seen.faults == []
     assert seen._calls.calls
 
 
@@ -162,7 +162,7 @@ def test_a_new_pass_with_the_old_state_is_no_move():
 
     with watch() as seen:
         train(Reader(symbols=SYMBOLS, batch_first=True), passes())
-    assert [(finding.kind, finding.count) for finding in seen.findings] == [("rows-reread", 2 * LANES)]
+    assert [(finding.kind, finding.count) for finding in seen.faults] == [("rows-reread", 2 * LANES)]
 
 
 def test_the_first_of_consecutive_windows_is_no_move():
@@ -170,4 +170,4 @@ def test_the_first_of_consecutive_windows_is_no_move():
     for lanes in (2, 3, 6):
         with watch() as seen:
             train(Reader(symbols=SYMBOLS, batch_first=True), LONG.view(-1, LENGTH).split(lanes))
-        assert [finding.kind for finding in seen.findings] == ["rows-skip"], lanes
+        assert [finding.kind for finding in seen.faults] == ["rows-skip"], lanes

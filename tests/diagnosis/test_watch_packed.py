@@ -51,12 +51,12 @@ def test_rows_go_on(pack):
     model = nn.GRU(2, 4)
     with watch(model) as seen:
         read_on(model, pack)
-    assert seen.findings == []
+    assert seen.faults == []
     assert seen.unknown == []
     with watch(model) as seen:
         read_on(model, pack, skip=1)
-    assert [(finding.kind, finding.count, finding.of) for finding in seen.findings] == [("rows-skip", 15, 15)]
-    assert "mostly 1 steps" in seen.findings[0].sentence
+    assert [(finding.kind, finding.count, finding.of) for finding in seen.faults] == [("rows-skip", 15, 15)]
+    assert "mostly 1 steps" in seen.faults[0].sentence
 
 
 @pytest.mark.parametrize("is_put_back", [False, True])
@@ -71,7 +71,7 @@ def test_rows_that_are_sorted_by_hand(is_put_back):
             _, state = model(pack_sequence(rows), state[:, order] if is_put_back else state)
             state = state[:, order.argsort()] if is_put_back else state
             begins += lengths
-    assert bool(seen.findings) != is_put_back
+    assert bool(seen.faults) != is_put_back
 
 
 @pytest.mark.parametrize("reads_back", [False, True])
@@ -81,7 +81,7 @@ def test_a_layer_that_reads_both_ways_loses_no_state(reads_back):
     with watch(model) as seen:
         for begin in range(0, 40, 4):
             model(pack_sequence([SERIES[0, begin : begin + 4], SERIES[1, begin : begin + 4]]))
-    assert [finding.kind for finding in seen.findings] == ([] if reads_back else ["state-lost"])
+    assert [finding.kind for finding in seen.faults] == ([] if reads_back else ["state-lost"])
 
 
 @pytest.mark.parametrize("pack", WAYS, ids=lambda pack: pack.__name__)

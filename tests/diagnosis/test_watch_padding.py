@@ -173,7 +173,7 @@ def train(model, loss_of, batches):
 
 
 def kinds(seen):
-    return [(finding.kind, finding.module) for finding in seen.findings]
+    return [(finding.kind, finding.module) for finding in seen.faults]
 
 
 READ = [("padding-read", "core")]
@@ -187,7 +187,7 @@ def test_an_answer_that_hangs_on_padding(make, loss_of):
     with watch(model) as seen:
         train(model, loss_of, loader(make))
     assert kinds(seen) == READ
-    assert (seen.findings[0].count, seen.findings[0].of) == (NUM_PADDED, NUM_PADDED)
+    assert (seen.faults[0].count, seen.faults[0].of) == (NUM_PADDED, NUM_PADDED)
 
 
 @pytest.mark.parametrize("make", [with_pad_sequence, with_zeros, with_lists], ids=lambda make: make.__name__)
@@ -205,7 +205,7 @@ def test_cells_that_are_stepped_into_the_padding(make):
     with watch(model) as seen:
         train(model, cells_to_the_end, loader(make))
     assert kinds(seen) == READ
-    assert (seen.findings[0].count, seen.findings[0].of) == (NUM_PADDED, NUM_PADDED)
+    assert (seen.faults[0].count, seen.faults[0].of) == (NUM_PADDED, NUM_PADDED)
 
 
 def without_lengths(loss_of):
@@ -252,7 +252,7 @@ def test_padding_that_no_answer_hangs_on(make, loss_of):
     model = Model(batch_first=True, padding_idx=0)
     with watch(model) as seen:
         train(model, loss_of, loader(make))
-    assert seen.findings == []
+    assert seen.faults == []
 
 
 @pytest.mark.parametrize("make", [with_pad_sequence, on_the_left], ids=lambda make: make.__name__)
@@ -260,7 +260,7 @@ def test_cells_under_a_mask_or_with_padding_on_the_left(make):
     model = Model(nn.GRUCell, padding_idx=0)
     with watch(model) as seen:
         train(model, cells_to_the_end if make is on_the_left else cells_with_a_mask, loader(make))
-    assert seen.findings == []
+    assert seen.faults == []
 
 
 def of_one_length(rows):
@@ -291,7 +291,7 @@ def test_ends_of_rows_that_are_data(make, padding_idx):
     with watch(model) as seen:
         train(model, without_lengths(last_column), bare(make))
         train(model, last_column, loader(make))
-    assert seen.findings == []
+    assert seen.faults == []
 
 
 @pytest.mark.parametrize("make", [with_delays, with_zeros_inside], ids=lambda make: make.__name__)
@@ -299,7 +299,7 @@ def test_symbols_that_end_rows_and_are_data(make):
     model = Model(batch_first=True)
     with watch(model) as seen:
         train(model, without_lengths(last_column), bare(make))
-    assert seen.findings == []
+    assert seen.faults == []
 
 
 @pytest.mark.parametrize("is_fixed", [False, True])
@@ -319,7 +319,7 @@ def test_no_training_reads_no_answer():
     with watch(model) as seen, torch.no_grad():
         for batch in loader(with_pad_sequence):
             last_column(model, *batch)
-    assert seen.findings == []
+    assert seen.faults == []
 
 
 def test_frames_with_lengths():
@@ -339,4 +339,4 @@ def test_frames_with_lengths():
                         return core(frames)[1]
 
                 Whole()(batch, lengths).square().mean().backward()
-        assert [finding.kind for finding in seen.findings] == expected
+        assert [finding.kind for finding in seen.faults] == expected

@@ -260,14 +260,14 @@ def test_padding_is_nowhere():
     expected = reach(PADDED, stamps=lambda one: one, lag=2, is_repeated=False)
     assert seen.reach(lag=2) == expected
     assert expected.gap is None  # the last row does not rise by one
-    assert seen.findings == []
+    assert seen.faults == []
 
 
 def test_other_sequences_are_known():
     stamps = [Stamps(step=[[0, 1]] * 2, sequence=[number, 0]) for number in range(6)]
     seen = read_told(stamps)
     assert Counter(seen.reach().gaps) == Counter({0: 12, "other": 5, -2: 5})
-    assert {finding.kind: finding.count for finding in seen.findings} == {"other-sequence": 5, "rows-reread": 5}
+    assert {finding.kind: finding.count for finding in seen.faults} == {"other-sequence": 5, "rows-reread": 5}
 
 
 @pytest.mark.parametrize("starts", [None, [True, True]])
@@ -279,7 +279,7 @@ def test_a_state_that_is_told_to_begin_is_not_lost(starts):
             batch = torch.randn(2, 2, 2)
             seen.place(batch, Stamps(step=[[begin, begin + 1]] * 2, sequence=[0, 1], starts=starts))
             model(batch)
-    assert [finding.kind for finding in seen.findings] == ([] if starts else ["state-lost"])
+    assert [finding.kind for finding in seen.faults] == ([] if starts else ["state-lost"])
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 2), (3, 4, 2), (4,)])

@@ -51,10 +51,10 @@ def test_episodes_that_run_into_each_other(write, make):
     episodes = [torch.randn(4 + number % 3, FEATURES) for number in range(20)]
     with watch() as seen:
         play(episodes, write, is_reset=True, make=make)
-    assert seen.findings == []
+    assert seen.faults == []
     with watch() as seen:
         play(episodes, write, is_reset=False, make=make)
-    assert [finding.kind for finding in seen.findings] == ["other-sequence"]
+    assert [finding.kind for finding in seen.faults] == ["other-sequence"]
 
 
 def test_frames_that_are_kept_one_by_one_are_no_sequences():
@@ -68,7 +68,7 @@ def test_frames_that_are_kept_one_by_one_are_no_sequences():
             hidden = None
             for step in buffer[:, rows]:
                 hidden = cell(step, hidden)
-    assert seen.findings == []
+    assert seen.faults == []
 
 
 def test_what_was_written_from_what_is_gone_stands_in_the_buffer():

@@ -156,6 +156,21 @@ def test_a_damaged_checkpoint(tmp_path, damage):
 def test_every_mode_on_cuda(tmp_path, mode):
     result = train(short(mode, accelerator="cuda"), RunDirectory(tmp_path))
     assert result["targets"] > 0
+    assert result["config"]["kernel"] == "autograd"
+
+
+@pytest.mark.gpu
+def test_the_direct_kernel_on_cuda(tmp_path):
+    """Where it is asked for; rounding apart it makes the updates that it makes on the CPU, and goes on exactly."""
+    losses = {}
+    for accelerator in ("cpu", "cuda"):
+        run = RunDirectory(tmp_path / accelerator)
+        train(short("aligned", accelerator=accelerator, kernel="direct"), run)
+        losses[accelerator] = run.read_metrics()["loss"]
+    assert losses["cuda"] == pytest.approx(losses["cpu"], abs=1e-3)
+    longer = train(short("aligned", accelerator="cuda", updates=40), run, resume="auto")
+    whole = train(short("aligned", accelerator="cuda", kernel="direct", updates=40), RunDirectory(tmp_path / "whole"))
+    assert longer["weights_sha256"] == whole["weights_sha256"]
 
 
 def test_a_curve_is_drawn_where_it_is_asked_for(tmp_path):

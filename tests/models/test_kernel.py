@@ -138,3 +138,19 @@ def test_bits_do_not_depend_on_the_company(place):
     for logits, gradients in found[1:]:
         assert torch.equal(logits, found[0][0])
         assert torch.equal(gradients, found[0][1])
+
+
+@pytest.mark.gpu
+def test_gradients_on_cuda():
+    """Of several members, layers and digits: those of the CPU, within rounding."""
+    options = {"vocabulary_size": 120, "base": 5, "hidden_size": 16, "num_layers": 2}
+    symbols = torch.randint(-1, 120, (6, 7, 5), generator=torch.Generator().manual_seed(2))
+    found = {}
+    for device in ("cpu", "cuda"):
+        models = [model.to(device) for model in make_models(7, **options)]
+        kernel, weights = kernel_of(models, 5, 6, 3)
+        rows = weights.rows_of(symbols.to(device))
+        kernel.begin(None)
+        kernel.backward(rows, kernel.forward(rows).sin())
+        found[device] = kernel.gradients.values.cpu()
+    torch.testing.assert_close(found["cuda"], found["cpu"], rtol=1e-10, atol=1e-12)

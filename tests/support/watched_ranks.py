@@ -46,7 +46,7 @@ def fit(folder, is_watched):
         path = Path(folder, f"rank{trainer.global_rank}")
         with path.with_suffix(".err").open("w") as file, contextlib.redirect_stderr(file):
             trainer.fit(module)
-    found = {**seen.to_dict(), "sha256": weights_sha256(module.state_dict())}
+    found = {**seen.findings, "sha256": weights_sha256(module.state_dict())}
     path.with_suffix(".json").write_text(json.dumps(found))
 
 

@@ -41,7 +41,7 @@ class Seen:
         self._intended = check_kinds("intended", intended)
 
     @property
-    def findings(self) -> list[Finding]:
+    def faults(self) -> list[Finding]:
         """The faults that were seen."""
         return [finding for finding in self._all_findings() if finding.kind not in self._intended]
 
@@ -157,9 +157,10 @@ class Seen:
         except UnknownError:
             return None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Findings and what is unknown, ready for JSON; what is intended too, where something may be."""
-        found: dict[str, Any] = {"findings": [finding.to_dict() for finding in self.findings], "unknown": self.unknown}
+    @property
+    def findings(self) -> dict[str, Any]:
+        """The faults and what is unknown as plain values, as `--json` has them; what is intended too, if it may be."""
+        found: dict[str, Any] = {"findings": [fault.to_dict() for fault in self.faults], "unknown": self.unknown}
         if self._intended:
             found["intended"] = [finding.to_dict() for finding in self.intended]
         return found

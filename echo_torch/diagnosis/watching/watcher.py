@@ -27,7 +27,7 @@ class Watch(Seen):
     """What `watch` returns: a context in which trainings are watched, and what was seen.
 
     Attributes:
-        findings: The faults that were seen.
+        faults: The faults that were seen; `findings` has them as plain values, beside what is unknown.
         intended: What was seen of the kinds that are meant.
         unknown: What could not be seen, in sentences.
         fault: What has gone wrong in the watch itself; it watches no more then, and the training goes on.
@@ -213,7 +213,7 @@ def watch(model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES, int
     ...         state = cells.detach(), hidden.detach()  # in the wrong order
     ...         output.mean().backward()
     ...         optimizer.step()
-    >>> [finding.kind for finding in seen.findings]
+    >>> [finding.kind for finding in seen.faults]
     ['fields-swapped']
     >>> print(seen.lines()[0])
     LSTM begins 4 times in training: 3 with what an earlier call left, 1 without a state.
@@ -231,7 +231,7 @@ def watch(model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES, int
             sequence. They are no faults, and stand in `intended` instead.
 
     Returns:
-        A context; its `findings`, `unknown` and `lines()` tell what was seen, also while it is open.
+        A context; its `faults`, `unknown` and `lines()` tell what was seen, also while it is open.
 
     Raises:
         RuleError: If the model is none, `updates` is below 1, or a kind is unknown.
