@@ -154,9 +154,11 @@ def test_a_damaged_checkpoint(tmp_path, damage):
 @pytest.mark.gpu
 @pytest.mark.parametrize("mode", EXPERIMENTS)
 def test_every_mode_on_cuda(tmp_path, mode):
-    result = train(short(mode, accelerator="cuda"), RunDirectory(tmp_path))
+    c = short(mode, accelerator="cuda")
+    result = train(c, RunDirectory(tmp_path), audit="count")
     assert result["targets"] > 0
-    assert result["config"]["kernel"] == "autograd"
+    # Each step is many small calls, which a GPU takes longer over than cuDNN over one large one.
+    assert result["config"]["kernel"] == ("direct" if c.reading.chunk_shape[1] <= 8 else "autograd")
 
 
 @pytest.mark.gpu

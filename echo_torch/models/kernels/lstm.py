@@ -305,7 +305,20 @@ class LSTMKernel:
     def _backward_rows(self, rows: Tensor) -> None:
         """Add the gradients of the lowest gates to those of the rows that were added to them."""
         by_member = rows.transpose(0, 1)  # as the gradients stand
-        gradients = self.layers[0].gate_gradients[..., None, :].expand(*by_member.shape, -1)
-        self._symbol_gradients.zero_()
-        self._row_gradients.index_add_(0, by_member.flatten(), gradients.flatten(0, -2))
+        if rows.is_cuda:
+            self._multiply_rows(by_member)
+        else:
+            gradients = self.layers[0].gate_gradients[..., None, :].expand(*by_member.shape, -1)
+            self._symbol_gradients.zero_()
+            self._row_gradients.index_add_(0, by_member.flatten(), gradients.flatten(0, -2))
         self._zero_rows.zero_()  # what reads nothing changes no weight
+
+    def _multiply_rows(self, rows: Tensor) -> None:
+        """The same as a product with one-hot vectors: a GPU adds to a row in any order, and so with other last bits."""
+        gradients = self.layers[0].all_gradients
+        num_rows = len(self._row_gradients) // len(gradients)
+        own = (rows % num_rows).flatten(1, 2)
+        hot = gradients.new_zeros(*own.shape[:2], 1 + self._symbol_gradients.shape[2])
+        hot.scatter_(2, own, 1)
+        added = torch.bmm(hot[..., :-1].transpose(1, 2), gradients)  # without the row of zeros
+        self._symbol_gradients.copy_(added.transpose(1, 2))
