@@ -1,10 +1,11 @@
-"""What an update costs: four ways to train `lag`, and what making its data takes.
+"""What an update costs: ways to train `lag`, and what making its data takes.
 
     python benchmarks/training.py [--rounds 5] [--updates 2000]
 
 The ways take turns within one process, because the machine's speed drifts; ratios are taken within a round.
-(a) a plain loop, (b) this project with metrics file, audit, bar and checkpoints, (c) the same without them,
-(d) the ordinary Lightning recipe.
+(a) a plain loop, (b) this project with metrics file, audit, bar and checkpoints, (c) the same without them, (d) the
+ordinary Lightning recipe, (g) and (h) as (b) and (c), by autograd with a chunk each batch. benchmarks/kernels.py
+compares the kernels at other shapes.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def plain_loop(num_updates: int) -> float:
 def this_project(
     num_updates: int, *, dressed: bool = False, checkpoint_every: int | None = None, mode: str = "lag", **options: Any
 ) -> float:
-    """(b) and (c), and (c) with checkpoints."""
+    """(b) and (c), and (c) with checkpoints; with kernel autograd (g) and (h)."""
     plan = begun_plan(Plan(configure(mode, updates=num_updates, **{"accelerator": "cpu", **options})))
     with tempfile.TemporaryDirectory() as folder, quiet_lightning():
         run = RunDirectory(Path(folder))
@@ -222,6 +223,8 @@ def main() -> None:
         "c": this_project,
         "c20": lambda n: this_project(n, checkpoint_every=20),
         "d": ordinary_recipe,
+        "g": lambda n: this_project(n, dressed=True, kernel="autograd"),
+        "h": lambda n: this_project(n, kernel="autograd"),
         "data": share_of_data,
         "e": aligned,
         "e10": lambda n: aligned(n, num_audits=10),
@@ -234,6 +237,8 @@ def main() -> None:
         "c": "this project: none of them",
         "c20": "the same with a checkpoint every 20 updates",
         "d": "ordinary Lightning recipe",
+        "g": "as b, by autograd",
+        "h": "as c, by autograd",
         "data": "making the data, DataLoader included",
         "e": "aligned, 32 lanes, none of them",
         "e10": "the same with ten times StateAudit",
@@ -250,7 +255,7 @@ def main() -> None:
     print(f"{arguments.rounds} rounds of {arguments.updates} updates of `lag`; median (lowest, highest)")
     for name, values in times.items():
         print(f"  {name:5}{statistics.median(values):8.0f} us ({min(values):.0f}, {max(values):.0f})  {names[name]}")
-    for over, under in (("c", "a"), ("b", "a"), ("d", "b"), ("data", "a"), ("data", "c")):
+    for over, under in (("b", "a"), ("c", "a"), ("g", "a"), ("h", "a"), ("d", "g"), ("data", "a"), ("data", "c")):
         ratios = [x / y for x, y in zip(times[over], times[under], strict=True)]
         print(f"  {f'{over}/{under}':8}{statistics.median(ratios):8.3f} ({min(ratios):.3f}, {max(ratios):.3f})")
     for name, way, what in (("audit", "e", "one StateAudit"), ("carry", "f", "one Carry")):

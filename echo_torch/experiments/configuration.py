@@ -132,7 +132,7 @@ def configure(mode: str, **options: Any) -> Configuration:
     if configuration.kernel == "direct" and (obstacle := not_covered(configuration)) is not None:
         raise RuleError(
             obstacle,
-            "$kernel direct covers $model lstm on one of $devices",
+            "$kernel direct needs $model lstm and 1 of $devices",
             f"{obstacle} {values[obstacle]}",
             reason="because its formulas are derived for that",
             way_out="with $kernel auto it is autograd's",

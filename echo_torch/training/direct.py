@@ -189,7 +189,7 @@ class _Question(NamedTuple):
         logits = logits.view(*logits.shape[:-1], *self.form)
         torch.argmax(logits, dim=-1, out=self.answer_digits)
         torch.gather(torch.log_softmax(logits, dim=-1), -1, self.digits, out=self.likelihood)
-        # Not exp of that: where rows stand side by side, its last bits can depend on how many there are.
+        # Row by row, and not exp of that at once, whose last bits could depend on how many rows there are.
         shares = torch.softmax(logits, dim=-1).scatter_add_(-1, self.digits, self.minus_one)
         return shares.mul_(self.weights).flatten(-2)
 

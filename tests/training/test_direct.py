@@ -24,7 +24,8 @@ def some_chunks(num_chunks, num_members, num_lanes, num_steps, vocabulary_size, 
     symbols = torch.randint(-1, vocabulary_size, shape, generator=generator)
     targets = torch.randint(vocabulary_size, shape, generator=generator)
     targets[torch.rand(shape, generator=generator) < 0.4] = -100
-    targets[1] = -100  # a chunk in which nothing is asked
+    targets[1:3] = -100  # a chunk in which nothing is asked, and one with a single target
+    targets[2, :, 0, -1] = 1
     return symbols, targets, torch.rand(shape[:-1], generator=generator) < 0.3
 
 
