@@ -62,7 +62,7 @@ class DirectUpdate:
         num_lanes: Rows of every chunk.
         num_steps: Columns of every chunk.
         num_answered: Only the last so many columns are ever asked; None: all.
-        learning_rate: Adam's step size; of each network its own, or one for all.
+        learning_rate: Adam's step size.
         epsilon: Adam's denominator offset.
         clip_norm: Longer gradients are scaled down to this norm; None: none is.
 

@@ -45,8 +45,8 @@ def apart(like: Tensor, *shape: int) -> Tensor:
         shape: Steps, members, lanes and width.
     """
     *outer, lanes, width = shape
-    apart = -(-lanes * width // _AT_ONCE) * _AT_ONCE
-    return like.new_zeros(*outer, apart)[..., : lanes * width].view(*outer, lanes, width)
+    of_member = -(-lanes * width // _AT_ONCE) * _AT_ONCE
+    return like.new_zeros(*outer, of_member)[..., : lanes * width].view(*outer, lanes, width)
 
 
 class LSTMLayer:
