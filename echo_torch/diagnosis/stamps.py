@@ -91,6 +91,12 @@ def stamps_of_chunk(chunk: Any) -> Stamps:
     return Stamps(step, chunk.sequence, chunk.starts, is_read, is_asked)
 
 
+def placed_chunk(batch: Any) -> tuple[Any, Stamps] | None:
+    """What the model reads of this project's `Chunk`, and where its rows stand; None for any other batch."""
+    is_chunk = all(hasattr(batch, name) for name in ("symbols", "targets", "starts", "sequence", "step"))
+    return (batch.symbols, stamps_of_chunk(batch)) if is_chunk else None
+
+
 def places_of_chunk(chunk: Any) -> Stamps:
     """Where the rows of a `Chunk` stand, without its symbols and targets, which may be on another device."""
     return Stamps(chunk.step, chunk.sequence, chunk.starts)

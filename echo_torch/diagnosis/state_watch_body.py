@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
-from echo_torch.diagnosis.stamps import Stamps, stamps_of_chunk
+from echo_torch.diagnosis.stamps import Stamps, placed_chunk
 from echo_torch.diagnosis.watching.findings import Finding
 from echo_torch.diagnosis.watching.kinds import check_kinds
 from echo_torch.diagnosis.watching.watcher import DEFAULT_UPDATES, Watch
@@ -40,7 +40,7 @@ class StateWatchBody(_Callback):
         if stamps is not None and not callable(stamps):
             way_out = "hand over a function: lambda batch: (batch['input'], Stamps(step=batch['position']))"
             raise RuleError("stamps", "$stamps must be a function of a batch", type(stamps).__name__, way_out=way_out)
-        self._stamps = stamps or _placed_chunk
+        self._stamps = stamps or placed_chunk
         self._watch: Watch | None = None
         self._is_open = False
         self._ranks = (0, 1)  # this one, and how many
@@ -133,9 +133,3 @@ class StateWatchBody(_Callback):
         if rank == 0:
             whose = f" (rank {rank} of {number}, of its own rows)" if number > 1 else ""
             print("\n".join([f"StateWatch{whose}:", *(f"  {line}" for line in self.lines())]), file=sys.stderr)
-
-
-def _placed_chunk(batch: Any) -> tuple[Tensor, Stamps] | None:
-    """Where the rows of this project's `Chunk` stand; None for any other batch, whose rows are followed back."""
-    is_chunk = all(hasattr(batch, name) for name in ("symbols", "targets", "starts", "sequence", "step"))
-    return (batch.symbols, stamps_of_chunk(batch)) if is_chunk else None

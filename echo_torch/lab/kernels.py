@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch.nn.modules import module
 
 from echo_torch.errors import RuleError
 from echo_torch.experiments.configuration import not_covered
@@ -28,7 +29,7 @@ def begun_plan(plan: Plan, callbacks: Sequence[object] = ()) -> Plan:
     if plan.configuration.kernel != "auto" or plan.has_own_model:
         return plan
     is_quick = plan.layout.num_steps <= _MAX_STEPS_ON_CUDA or not _is_on_cuda(plan)
-    is_direct = not_covered(plan.configuration) is None and not callbacks and is_quick
+    is_direct = not_covered(plan.configuration) is None and not callbacks and not _is_followed() and is_quick
     return plan.with_kernel("direct" if is_direct else "autograd")
 
 
@@ -62,6 +63,11 @@ def check_callbacks(plan: Plan, callbacks: Sequence[object]) -> None:
             reason="because a direct kernel makes many updates of a batch, and calls no hook of gradient or optimiser",
             way_out="begin the run with $kernel autograd",
         )
+
+
+def _is_followed() -> bool:
+    """Whether somebody hears of all calls of modules, such as a watch: a direct kernel calls none."""
+    return bool(module._global_forward_hooks or module._global_forward_pre_hooks)
 
 
 def _is_on_cuda(plan: Plan) -> bool:

@@ -7,6 +7,9 @@ import pytest
 from support import trains
 from support.watched_scripts import assert_same, both, run
 
+from echo_torch import EXPERIMENTS, configure
+from echo_torch.lab.plan import Plan
+
 TRAINS = Path(trains.__file__)
 FAULT = """
 import echo_torch.diagnosis.watching.calls as calls, sys
@@ -173,3 +176,23 @@ def test_lightning_starts_the_script_again(tmp_path):
         weights.append([(tmp_path / f"weights{rank}").read_text() for rank in (0, 1)])
     assert weights[0] == weights[1]
     assert ended.report.count("lstm begins 2 times") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [mode for mode in EXPERIMENTS if mode != "sequence"])
+def test_a_mode_of_this_project_is_said_to_do_what_reach_says(tmp_path, mode):
+    """Gap and reachable lags of a whole script that is told nothing; and the weights are those without the watch."""
+    train = ["-m", "echo_torch", "train", "--mode", mode, "--updates", "60", "--quiet", "--kernel", "autograd"]
+    ended = run([*train, "--run-dir", "watched"], tmp_path, options=["--json", "found.json", "--updates", "60"])
+    assert ended.code == 0
+    run([*train, "--run-dir", "plain"], tmp_path, options=None)
+    results = [json.loads((tmp_path / name / "result.json").read_text()) for name in ("watched", "plain")]
+    assert results[0]["weights_sha256"] == results[1]["weights_sha256"]
+    found = Plan(configure(mode, updates=60)).reach()
+    kinds = [one["kind"] for one in json.loads((tmp_path / "found.json").read_text())["findings"]]
+    assert kinds == (["rows-skip"] if found.gap else [])
+    is_carried = "with what an earlier call left" in ended.report  # else nothing is said of gaps
+    assert f"gap: {found.gap}, " in ended.report or not is_carried
+    lags = [int(lag) for lag in found.reachable_lags]
+    words = f"0 to {lags[-1]}" if lags == list(range(len(lags))) and len(lags) > 4 else ", ".join(map(str, lags))
+    assert f"reachable lags: {words}; " in ended.report

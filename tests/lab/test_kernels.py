@@ -3,6 +3,7 @@
 import pytest
 import pytorch_lightning as pl
 import yaml
+from torch.nn.modules.module import register_module_forward_hook
 
 from echo_torch import RunDirectory, configure, train
 from echo_torch.errors import RuleError, UserError
@@ -92,3 +93,15 @@ def test_a_sweep_keeps_what_another_kernel_has_finished(tmp_path):
     assert run_all({"one": configure("lag", **SHORT)}, tmp_path, num_jobs=1)["one"] == before
     with pytest.raises(UserError, match="finished run with other options"):
         run_all({"one": configure("lag", **SHORT, kernel="direct")}, tmp_path, num_jobs=1)
+
+
+def test_who_follows_all_modules_sees_each_call(tmp_path):
+    """A watch, for instance: the direct kernel calls no layer."""
+    calls = []
+    handle = register_module_forward_hook(lambda layer, *given: calls.append(type(layer).__name__))
+    try:
+        result = train(configure("lag", **SHORT), RunDirectory(tmp_path / "run"))
+    finally:
+        handle.remove()
+    assert result["config"]["kernel"] == "autograd"
+    assert calls.count("LSTM") > 6

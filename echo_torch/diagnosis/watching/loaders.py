@@ -20,6 +20,7 @@ from torch.utils.data import IterableDataset
 from torch.utils.data._utils.fetch import _MapDatasetFetcher
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
+from echo_torch.diagnosis.stamps import Stamps, placed_chunk
 from echo_torch.diagnosis.watching.padding import Padding
 from echo_torch.diagnosis.watching.places import Places
 from echo_torch.randomness import random_state_kept
@@ -42,12 +43,16 @@ class Loaders:
         places: Where values stand.
         padding: Told of each batch.
         note_batch: Told of each batch before it comes.
+        place: Told where the rows of a batch stand that says so itself, as this project's `Chunk`.
     """
 
-    def __init__(self, places: Places, padding: Padding, note_batch: NoteBatch) -> None:
+    def __init__(
+        self, places: Places, padding: Padding, note_batch: NoteBatch, place: Callable[[Tensor, Stamps], None]
+    ) -> None:
         self._places = places
         self._padding = padding
         self._note_batch = note_batch
+        self._place = place
         # Datasets by their ids, kept alive so that no other gets one, and whether their latest batch was watched.
         self._latest: dict[int, tuple[Any, bool]] = {}
         self._indices: weakref.WeakKeyDictionary[Any, deque[Any]] = weakref.WeakKeyDictionary()
@@ -110,6 +115,9 @@ class Loaders:
                     self._follow(iterator, index, batch)
                 with DisableTorchFunction():
                     self._padding.note_batch(batch)
+                    found = placed_chunk(batch)
+                if found is not None and isinstance(found[0], Tensor):
+                    self._place(*found)
         return batch
 
     def _note_number(self, iterator: Any) -> None:

@@ -64,7 +64,7 @@ class Watch(Seen):
             return self
         self._step_aside_of_compilers()
         calls.places.begin()
-        self._loaders = Loaders(calls.places, calls.padding, calls.note_batch)
+        self._loaders = Loaders(calls.places, calls.padding, calls.note_batch, self.place)
         self._loaders.begin()
         self._handles = [
             register_module_forward_pre_hook(self._guarded(self._enter)),
