@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from echo_torch.diagnosis.stamps import CheckedStamps
 from echo_torch.diagnosis.watching.by_hand import ByHand
-from echo_torch.diagnosis.watching.lanes import Lanes, Origin, fields_of, is_empty, rows_of
+from echo_torch.diagnosis.watching.lanes import Lanes, Rows, calls_in, fields_of
 from echo_torch.diagnosis.watching.lasting import LastingArrays
 from echo_torch.diagnosis.watching.padding import Padding
 from echo_torch.diagnosis.watching.places import Places
@@ -238,40 +238,30 @@ class Calls:
         )
         self.calls.append(call)
         entering, strangers = call.entering, self.places.strangers
-        if call.trains and entering.is_filled and not entering.known() and not entering.has_graph:
+        if call.trains and entering.is_filled and not entering.calls and not entering.has_graph:
             entering.strange = strangers.what(layer, fields_of(given), axis)
+        rows = [(tensor.ndim == axis + 2, Rows(tensor, axis)) for tensor in left]
         if call.trains:
-            strangers.leave(layer, left)
-        self._lanes.leave(call.number, [rows_of(tensor, axis) for tensor in left if tensor.ndim == axis + 2])
+            strangers.leave(layer, [each for _, each in rows])
+        self._lanes.leave(call.number, layer, [each for has_lanes, each in rows if has_lanes])
         return call
 
     def _entering(self, layer: int, given: Any, axis: int) -> Entering:
         fields = [tensor for tensor in fields_of(given) if tensor.ndim == axis + 2]
-        rows = [[None if is_empty(row) else row for row in rows_of(tensor, axis)] for tensor in fields]
-        origins = [
-            [None if row is None else self._origin(layer, row, number, lane) for lane, row in enumerate(lanes)]
-            for number, lanes in enumerate(rows)
-        ]
+        if not fields:
+            return Entering(is_given=given is not None)
+        rows = [Rows(tensor, axis) for tensor in fields]
+        origins = [self._lanes.origins(layer, each, number) for number, each in enumerate(rows)]
+        empty = set(range(min(map(len, rows)))).intersection(*(each.empty for each in rows))
         return Entering(
-            is_given=given is not None,
-            num_lanes=max((len(lanes) for lanes in rows), default=0),
-            is_filled=any(row is not None for lanes in rows for row in lanes),
+            is_given=True,
+            num_lanes=max(map(len, rows)),
+            is_filled=any(len(each.empty) < len(each) for each in rows),
             origins=origins,
-            empty_lanes=[lane for lane, parts in enumerate(zip(*rows, strict=False)) if set(parts) == {None}],
+            calls=set().union(*map(calls_in, origins)),
+            empty_lanes=sorted(empty),
             has_graph=any(tensor.grad_fn is not None for tensor in fields),
         )
-
-    def _origin(self, layer: int, row: bytes, number: int, lane: int) -> Origin | None:
-        """The call that left these bytes, if possible of the same layer, field and lane, and the latest of these."""
-        origins = self._lanes.origins(row)
-        if len(origins) < 2:
-            return origins[0] if origins else None
-
-        def likeness(origin: Origin) -> tuple[bool, bool, bool, int]:
-            is_same_layer = self.calls[origin.call].layer == layer
-            return is_same_layer, origin.field == number, origin.lane == lane, origin.call
-
-        return max(origins, key=likeness)
 
     def _listen(self, call: Call, given: Any, left: list[Any]) -> None:
         """Notice gradients: those that come back to the call, and those that go through the state that enters it."""
@@ -282,7 +272,7 @@ class Calls:
         for tensor in left:
             if isinstance(tensor, Tensor) and tensor.requires_grad:
                 self._hook(tensor, reach)
-        before = {origin.call for origin in call.entering.known() if self.calls[origin.call].reached is not None}
+        before = {number for number in call.entering.calls if self.calls[number].reached is not None}
 
         def reach_back(gradient: Tensor) -> None:
             call.reaches_back += [(self.calls[number].reached or 0, self.update) for number in before]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from echo_torch.diagnosis.watching.lanes import Rows
 from echo_torch.diagnosis.watching.marks import Marks
 
 WORDS = {
@@ -33,15 +34,16 @@ class Strangers:
     """Knows what states that no call has left are made of, as far as that can be seen."""
 
     def __init__(self) -> None:
-        self._left: dict[int, deque[list[Tensor]]] = {}
+        self._left: dict[int, deque[Sequence[Rows]]] = {}
         self._drawn: Marks[bool] = Marks()
         self._met: dict[int, set[bytes]] = {}  # of each layer, the draws that have entered
 
-    def leave(self, layer: int, fields: Sequence[Tensor]) -> None:
+    def leave(self, layer: int, fields: Sequence[Rows]) -> None:
         """A training call of a layer has left a state."""
-        if sum(field.numel() for field in fields) <= _MOST_VALUES:
-            kept = [field.detach().clone() for field in fields]
-            self._left.setdefault(layer, deque(maxlen=_EARLIER)).append(kept)
+        if sum(field.numel for field in fields) <= _MOST_VALUES:
+            if layer not in self._left:
+                self._left[layer] = deque(maxlen=_EARLIER)
+            self._left[layer].append(fields)
 
     def draw(self, name: str, given: Sequence[Any], result: Any) -> None:
         """A function has been called; numbers that it draws are known again as long as they only change their form."""
@@ -65,8 +67,8 @@ class Strangers:
             return None
         given = fields[number].detach()
         for left in reversed(self._left.get(layer, ())):
-            if number < len(left) and left[number].numel() >= _FEW_VALUES:
-                found = relation(given, left[number], axis)
+            if number < len(left) and left[number].numel >= _FEW_VALUES:
+                found = relation(given, left[number].tensor(), axis)
                 if found:
                     return found
         return "drawn" if self._drawn.of(fields[number]) and self._is_new(layer, given) else None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import itertools
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 _MOST_CALLS = 256  # whose lanes are remembered
+_ZEROS = b"\x00\x80"  # the bytes of zeros; a negative zero is one
+_GLANCE = 8  # bytes of a lane, of which most tell that it is not empty
 
 
 class Origin(NamedTuple):
@@ -26,54 +29,149 @@ class Origin(NamedTuple):
     lane: int
 
 
-def rows_of(field: Tensor, axis: int) -> list[bytes]:
-    """The bytes of each lane of a state's tensor.
+class Rows:
+    """The bytes of a state's tensor, lane by lane, as it is now.
 
     Args:
         field: (layers, lanes, features), or (lanes, features), or without lanes.
         axis: Which axis counts the lanes.
+
+    Attributes:
+        whole: The bytes of all lanes, one lane after another.
+        width: Bytes of a lane.
+        empty: The lanes that hold zeros alone.
+        numel: Values of all lanes.
     """
-    values = field.detach().cpu()
-    values = values.view(torch.int16) if values.dtype is torch.bfloat16 else values  # numpy has no such floats
-    rows = np.moveaxis(values.numpy(), axis, 0)
-    whole = rows.tobytes()
-    width = len(whole) // max(1, len(rows))
-    return [whole[start : start + width] for start in range(0, len(whole), width)] if width else []
+
+    __slots__ = ("_axis", "_device", "_dtype", "_shape", "empty", "numel", "whole", "width")
+
+    def __init__(self, field: Tensor, axis: int) -> None:
+        values = field.detach()
+        self._dtype, self._device, self.numel = values.dtype, values.device, values.numel()
+        self._axis = min(axis, max(0, values.ndim - 1))
+        values = values.cpu()
+        values = values.view(torch.int16) if values.dtype is torch.bfloat16 else values  # numpy has no such floats
+        rows = values.numpy()
+        rows = rows.swapaxes(0, self._axis) if self._axis else rows
+        self._shape = rows.shape
+        self.whole = rows.tobytes()
+        self.width = len(self.whole) // max(1, len(rows)) if rows.ndim else len(self.whole)
+        self.empty = [lane for lane, start in enumerate(self._starts()) if self._is_empty(start)]
+
+    def _starts(self) -> range:
+        return range(0, len(self.whole), self.width) if self.width else range(0)
+
+    def _is_empty(self, start: int) -> bool:
+        glance = self.whole[start : start + min(_GLANCE, self.width)]
+        return not glance.strip(_ZEROS) and is_empty(self.whole[start : start + self.width])
+
+    def __len__(self) -> int:
+        return len(self._starts())
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self.whole[start : start + self.width] for start in self._starts())
+
+    def tensor(self) -> Tensor:
+        """The state's tensor as it was."""
+        values = torch.frombuffer(bytearray(self.whole), dtype=self._dtype).view(self._shape)
+        return values.swapaxes(0, self._axis).to(self._device)
+
+
+class _OfOneCall(Sequence[Origin | None]):
+    """The origins of the lanes of a state that one call has left as it is; made when somebody asks."""
+
+    __slots__ = ("_call", "_empty", "_field", "_number")
+
+    def __init__(self, call: int, field: int, rows: Rows) -> None:
+        self._call, self._field, self._number, self._empty = call, field, len(rows), rows.empty
+
+    def __len__(self) -> int:
+        return self._number
+
+    def __getitem__(self, lane: Any) -> Any:
+        if not 0 <= lane < self._number:
+            raise IndexError
+        return None if lane in self._empty else Origin(self._call, self._field, lane)
+
+    def calls(self) -> set[int]:
+        """The call, if any lane is known."""
+        return {self._call} if len(self._empty) < self._number else set()
+
+
+def calls_in(origins: Sequence[Origin | None]) -> set[int]:
+    """The calls that lanes come from, as far as these are known."""
+    return (
+        origins.calls()
+        if isinstance(origins, _OfOneCall)
+        else {origin.call for origin in origins if origin is not None}
+    )
 
 
 class Lanes:
-    """The lanes that calls have left, the last ones of them."""
+    """The lanes that calls have left, the last ones of them.
+
+    A state mostly enters whole, as the last call of its layer has left it. So what was left is cut into lanes only when
+    some state is another one.
+    """
 
     def __init__(self) -> None:
-        self._calls: OrderedDict[int, list[list[bytes]]] = OrderedDict()
+        self._calls: OrderedDict[int, tuple[int, list[Rows]]] = OrderedDict()  # the layer, and what it left
+        self._last: dict[int, int] = {}  # of each layer, its last call
+        self._uncut: deque[int] = deque()  # calls whose lanes are not in `_origins` yet
         self._origins: dict[bytes, list[Origin]] = {}
 
-    def leave(self, call: int, fields: list[list[bytes]]) -> None:
+    def leave(self, call: int, layer: int, fields: list[Rows]) -> None:
         """Remember what a call has left: the bytes of each lane of each field."""
-        self._calls[call] = fields
-        for number, rows in enumerate(fields):
-            for lane, row in enumerate(rows):
-                self._origins.setdefault(row, []).append(Origin(call, number, lane))
+        self._calls[call] = layer, fields
+        self._last[layer] = call
+        self._uncut.append(call)
         if len(self._calls) > _MOST_CALLS:
             self._forget(*self._calls.popitem(last=False))
 
-    def _forget(self, call: int, fields: list[list[bytes]]) -> None:
-        for rows in fields:
-            for row in rows:
-                left = [origin for origin in self._origins.get(row, ()) if origin.call != call]
-                if left:
-                    self._origins[row] = left
-                else:
-                    self._origins.pop(row, None)
+    def origins(self, layer: int, rows: Rows, field: int) -> Sequence[Origin | None]:
+        """Where the lanes of a field come from that enters a layer; None where it is unknown, or a lane is empty.
 
-    def origins(self, row: bytes) -> list[Origin]:
-        """The calls that have left these bytes, the latest last."""
-        return self._origins.get(row, [])
+        The call that left these bytes, if possible of the same layer, field and lane, and the latest of these.
+        """
+        last = self._last.get(layer, -1)
+        left = self._calls[last][1] if last in self._calls else []
+        if field < len(left) and left[field].whole == rows.whole and len(left[field]) == len(rows):
+            return _OfOneCall(last, field, rows)
+        self._cut()
+        found: list[Origin | None] = [self._origin(layer, row, field, lane) for lane, row in enumerate(rows)]
+        for lane in rows.empty:
+            found[lane] = None
+        return found
+
+    def _origin(self, layer: int, row: bytes, field: int, lane: int) -> Origin | None:
+        def likeness(origin: Origin) -> tuple[bool, bool, bool, int]:
+            is_same_layer = self._calls[origin.call][0] == layer
+            return is_same_layer, origin.field == field, origin.lane == lane, origin.call
+
+        return max(self._origins.get(row, ()), key=likeness, default=None)
+
+    def _cut(self) -> None:
+        while self._uncut:
+            call = self._uncut.popleft()
+            for number, rows in enumerate(self._calls[call][1]):
+                for lane, row in enumerate(rows):
+                    self._origins.setdefault(row, []).append(Origin(call, number, lane))
+
+    def _forget(self, call: int, left: tuple[int, list[Rows]]) -> None:
+        if self._uncut and self._uncut[0] == call:
+            self._uncut.popleft()
+            return
+        for row in itertools.chain(*left[1]):
+            others = [origin for origin in self._origins.get(row, ()) if origin.call != call]
+            if others:
+                self._origins[row] = others
+            else:
+                self._origins.pop(row, None)
 
 
 def is_empty(row: bytes) -> bool:
     """Whether a lane holds zeros alone; a negative zero is one."""
-    return not any(row.replace(b"\x80", b"\x00")) if len(row) < 64 else not row.strip(b"\x00\x80")
+    return not row.strip(_ZEROS)
 
 
 def fields_of(state: Any) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from echo_torch.diagnosis.stamps import CheckedStamps
@@ -10,7 +11,7 @@ from echo_torch.diagnosis.watching.padding import Padded
 from echo_torch.diagnosis.watching.standing import Standing
 
 
-@dataclass
+@dataclass(slots=True)
 class Entering:
     """What enters a call, lane by lane.
 
@@ -19,6 +20,7 @@ class Entering:
         num_lanes: How many lanes the state has; 0 without one.
         is_filled: Whether any lane is other than zero.
         origins: Of each field and lane, where it comes from; None where no call has left it, or it is zero.
+        calls: The numbers of the calls that left any of its lanes.
         empty_lanes: Lanes that are zero in all fields.
         has_graph: Whether a gradient would go back through it.
         strange: What a state of training is that no call has left, as far as it is known: a key of `foreign.WORDS`.
@@ -27,7 +29,8 @@ class Entering:
     is_given: bool = False
     num_lanes: int = 0
     is_filled: bool = False
-    origins: list[list[Origin | None]] = field(default_factory=list)
+    origins: list[Sequence[Origin | None]] = field(default_factory=list)
+    calls: set[int] = field(default_factory=set)
     empty_lanes: list[int] = field(default_factory=list)
     has_graph: bool = False
     strange: str | None = None
@@ -37,7 +40,7 @@ class Entering:
         return [origin for lanes in self.origins for origin in lanes if origin is not None]
 
 
-@dataclass
+@dataclass(slots=True)
 class Call:
     """One call of a recurrent layer.
 
