@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from echo_torch.data.random_symbols import Integers
+from echo_torch.diagnosis.watching.regular import regular, written_out
 
 ARRAY = 2**40  # a place is the number of its array times this, and the position in it
 FILLED = 0  # the place of what a function has filled in: it stands in no array
@@ -68,11 +69,14 @@ class Arrays:
         return math.prod(self._shapes.get(array, (0,)))
 
     def places_of(self, tensor: Tensor) -> Tensor:
-        """The place of each value by the storage, int64 of the tensor's shape; or where a written value comes from."""
+        """The place of each value by the storage, of the tensor's shape; or where a written value comes from."""
         array, offset = self._number(tensor)
-        positions = np.asarray(_positions(tensor) + offset)  # numpy makes a number of what has no axes
-        places, written = positions + array * ARRAY, self._written.get(array)
-        return torch.from_numpy(np.asarray(places if written is None else self._sources(places, written[positions])))
+        written = self._written.get(array)
+        places = regular(tensor.shape, tensor.stride(), array * ARRAY + int(tensor.storage_offset()) + offset)
+        if written is None:
+            return places
+        spelled = written_out(places).numpy()
+        return torch.from_numpy(np.asarray(self._sources(spelled, written[spelled - array * ARRAY])))
 
     def note_constant(self, tensor: Tensor) -> None:
         """A function has made a tensor that holds one value everywhere."""
@@ -117,6 +121,7 @@ class Arrays:
         if sources is None:
             self._fill(array, positions, size, is_constant=is_constant)
         else:
+            sources = written_out(sources)
             self._sources_in(array, size)[positions] = sources.expand(view.shape).numpy()
             self.copied |= set((sources // ARRAY).flatten().tolist())
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from echo_torch.diagnosis.watching.marks import Marks
+from echo_torch.diagnosis.watching.regular import written_out
 
 _VIEWS = {"view", "reshape", "view_as", "reshape_as", "flatten", "unflatten"}
 _STACKS = {"stack", "cat", "concat", "vstack", "unfold"}
@@ -99,7 +100,7 @@ class Layouts:
         rows = places.movedim(axis, 0)
         rows = rows[:, 0] if name == "unfold" and rows.ndim == 3 else rows[..., 0] if rows.ndim == 3 else rows
         if rows.shape[0] > 1 < rows.shape[1] and len(self.pieces) + len(rows) <= _MOST_PIECES:
-            first, last = rows[:, 0].tolist(), rows[:, -1].tolist()
+            first, last = (written_out(ends).tolist() for ends in (rows[:, 0], rows[:, -1]))
             self.pieces.update(zip(first, last, itertools.repeat(rows.shape[1]), strict=False))
 
 

@@ -138,7 +138,7 @@ class Loaders:
         again = self._shadows[id(dataset)].fetch(iterator, index)
         with DisableTorchFunction():
             for received, found in _pairs(batch, again):
-                places = self._places.of(found) if _is_same(received, found) else None
+                places = self._places.where(found) if _is_same(received, found) else None
                 if places is not None:
                     self._places.keep(received, places)
 

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from echo_torch.diagnosis.watching.arrays import BLANK, FILLED
 from echo_torch.diagnosis.watching.places import Places
+from echo_torch.diagnosis.watching.regular import written_out
 
 Hook = Callable[[Tensor, Callable[[Tensor | None], None]], None]
 
@@ -139,6 +140,10 @@ class Padding:
         return found
 
     def _look(self, steps: Tensor) -> Padded | None:
+        if steps.is_meta:  # places of an array, without a gap
+            if not (self._padded or self._behind or self._symbols):
+                return None
+            steps = written_out(steps)
         certain = steps == FILLED
         if self._padded:
             certain |= torch.isin(steps, self._all_padded())
@@ -177,9 +182,9 @@ class Padding:
 
     def _note_lookup(self, words: Tensor, places: Tensor, padding_idx: int | None) -> None:
         if padding_idx is not None:
-            self._note(places[words.cpu() == padding_idx])
+            self._note(written_out(places)[words.cpu() == padding_idx])
         if words.ndim == 2 and min(words.shape) > 1 and self._num_doubts < _MOST_DOUBTS:
-            flat, order = places.flatten().sort()
+            flat, order = written_out(places).flatten().sort()
             self._symbols.append((flat, words.detach().cpu().flatten()[order]))
 
     def _symbols_at(self, steps: Tensor) -> Tensor | None:

@@ -6,54 +6,24 @@ done to values is done to their places too, as long as it only moves them, or tr
 
 from __future__ import annotations
 
-import functools
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._C import DisableTorchFunction, _len_torch_function_stack
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from echo_torch.data.random_symbols import Integers
+from echo_torch.diagnosis.watching import functions as of_torch
 from echo_torch.diagnosis.watching.arrays import ARRAY, FILLED, MOST_VALUES, Arrays
 from echo_torch.diagnosis.watching.compiled import is_recorded
 from echo_torch.diagnosis.watching.foreign import Strangers
 from echo_torch.diagnosis.watching.layouts import Layouts
-
-# The names of functions that move values about ...
-_MOVES = {
-    "H", "T", "__getitem__", "_pack_padded_sequence", "cat", "chunk", "concat", "data", "expand", "expand_as",
-    "flatten", "flip", "gather", "hstack", "index_select", "mH", "mT", "moveaxis", "movedim", "narrow", "pad",
-    "pad_sequence", "permute", "repeat", "repeat_interleave", "reshape", "reshape_as", "roll", "select", "split",
-    "split_with_sizes", "squeeze", "stack", "swapaxes", "swapdims", "t", "tensor_split", "tile", "transpose",
-    "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as", "vstack",
-}  # fmt: skip
-# ... of which these join several, ...
-_JOINS = {"cat", "concat", "hstack"}
-# ... that make a vector of each value, ...
-_LOOKUPS = {"embedding", "one_hot"}
-# ... the same by comparing a value with all that it may be, along an axis of its own, ...
-_COMPARISONS = {"__eq__", "eq"}
-# ... that make a vector of each vector, ...
-_VECTORS = {
-    "__matmul__", "bmm", "gru", "gru_cell", "layer_norm", "linear", "lstm", "lstm_cell", "matmul", "mm", "rms_norm",
-    "rnn_relu", "rnn_relu_cell", "rnn_tanh", "rnn_tanh_cell", "softmax",
-}  # fmt: skip
-
-# ... that write values into an array, that make one which holds the same everywhere, and that make one of numpy's.
-_WRITES = {"__setitem__", "copy_"}
-_CONSTANT_FILLS = {"fill_", "zero_"}
-_FILLS = _CONSTANT_FILLS | {"bernoulli_", "exponential_", "normal_", "random_", "uniform_"}
-_CONSTANTS = {"full", "full_like", "new_full", "new_ones", "new_zeros", "ones", "ones_like", "zeros", "zeros_like"}
-_OF_NUMPY = {"as_tensor", "asarray", "tensor"}
-_VIEWED = {"H", "T", "data", "mH", "mT"}  # attributes that are views of a tensor, as `transpose` gives them
-_OTHER = "__get__"  # the name of a function that gives another attribute
-_MOST_FUNCTIONS = 4096  # whose names are remembered
-
+from echo_torch.diagnosis.watching.regular import written_out
 
 _OPEN: weakref.WeakSet[Places] = weakref.WeakSet()
 
@@ -86,6 +56,7 @@ class Places(TorchFunctionMode):
         self.strangers = Strangers()
         self.use: Callable[[Iterable[Any]], None] = lambda given: None
         self._is_open = self._is_resting = False
+        self._layer: nn.Module | None = None  # at work, and nothing is followed inside
         self._depth = 0  # of other modes that were open before
         self._places: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
         self.arrays = Arrays()
@@ -94,19 +65,18 @@ class Places(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function, and follow what it does to places."""
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if self.is_paused or is_recorded():
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        if self.is_paused:
             return result
-        if self.is_in_step and func is Tensor.backward:
-            self.is_paused = True
+        name = of_torch.name_of(func)
+        is_followed = isinstance(result, Tensor) or type(result) in (tuple, list) or name in of_torch.WRITES
+        if not is_followed or name == of_torch.OTHER or is_recorded():
+            self.is_paused = self.is_in_step and func is Tensor.backward and not is_recorded()
             return result
         try:
-            name = _name_of(func)
-            if name in _WRITES or (name != _OTHER and (isinstance(result, Tensor) or type(result) in (tuple, list))):
-                with DisableTorchFunction():  # no other mode, as of a default device, has to do with places
-                    self.use(args)
-                    self._follow(name, func, args, kwargs, result)
+            with DisableTorchFunction():  # no other mode, as of a default device, has to do with places
+                self.use(args)
+                self._follow(name, func, args, kwargs or {}, result)
         except Exception:  # whatever somebody's function does: then its places are unknown
             return result
         return result
@@ -142,6 +112,30 @@ class Places(TorchFunctionMode):
         if self._is_resting and _len_torch_function_stack() == self._depth:
             self._open()
 
+    def begin_layer(self, layer: nn.Module, inputs: Any) -> None:
+        """A layer begins. What one of torch's own does to values is known, so nothing need be followed inside."""
+        num_axes = of_torch.LAYERS.get(type(layer))
+        if num_axes is None or self.is_paused or not inputs or layer._forward_pre_hooks or "forward" in vars(layer):
+            return
+        read = inputs[0]
+        is_known = isinstance(read, Tensor) and (id(read) in self._places or not read.requires_grad)
+        if is_known and read.ndim == num_axes and read.numel() <= MOST_VALUES:
+            self._layer = layer
+            self.rest()
+
+    def end_layer(self, layer: nn.Module, given: Any, output: Any) -> None:
+        """A layer has returned, or raised: then there is no output."""
+        if self._layer is not layer:
+            return
+        self._layer = None
+        self.go_on()
+        features = output[0] if isinstance(output, tuple) else output
+        tensors = [one for one in given if isinstance(one, Tensor)]
+        if isinstance(features, Tensor):
+            self.use(tensors)
+            self.layouts.treat(tensors, features)
+            self._follow_vectors(tensors[:1], features)
+
     def end(self, *, is_forced: bool = True) -> None:
         """Follow no more.
 
@@ -159,13 +153,17 @@ class Places(TorchFunctionMode):
 
     def of(self, tensor: Tensor) -> Tensor | None:
         """The place of each value, int64 of the tensor's shape; None where they are unknown."""
+        found = self.where(tensor)
+        return None if found is None else written_out(found)
+
+    def where(self, tensor: Tensor) -> Tensor | None:
+        """The same, without memory where the places are regular."""
         if self._is_resting:
             return None
         found = self._places.get(id(tensor))
         if found is not None and found[0]() is tensor:
             return found[1]
-        is_made = tensor.requires_grad or tensor.grad_fn is not None
-        return None if is_made or tensor.numel() > MOST_VALUES else self.arrays.places_of(tensor)
+        return None if tensor.requires_grad or tensor.numel() > MOST_VALUES else self.arrays.places_of(tensor)
 
     def forget_what_was_made(self) -> None:
         """The model has returned: what it gives is read by it again as something new."""
@@ -201,27 +199,26 @@ class Places(TorchFunctionMode):
             self._places[key] = weakref.ref(result, lambda _: self._places.pop(key, None)), places
 
     def _follow(self, name: str, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        # What a function writes into is its result: the places of it are found anew, and not written there.
-        kwargs = {key: value for key, value in kwargs.items() if key != "out"}
+        if "out" in kwargs:  # what a function writes into is its result: its places are found anew, not written there
+            kwargs = {key: value for key, value in kwargs.items() if key != "out"}
         self.strangers.draw(name, args, result)
-        if name in _MOVES:
+        if name in of_torch.MOVES:
             if isinstance(result, (Tensor, tuple, list)):
                 self.layouts.move(name, args, result)
-                if self._is_told_by_storage(args, result) or (name in _JOINS and _is_one_text(args, result)):
+                if self._is_told_by_storage(args, result) or (
+                    name in of_torch.JOINS and of_torch.is_one_text(args, result)
+                ):
                     return
-                swapped, swapped_by_name = self._swapped(args, kwargs)
-                if name == "pad_sequence":
-                    swapped[2:3] = [float(FILLED)]  # the value of the padding
-                elif name == "pad":
-                    swapped_by_name["value"] = float(FILLED)
-                places = func(*swapped, **swapped_by_name)
+                places = self._moved(name, func, args, kwargs)
                 if name == "_pack_padded_sequence":  # the other result counts rows
                     result, places = result[0], places[0]
                 self.keep(result, places)
                 self.layouts.stack(name, args, kwargs, result, places)
-                if any(id(tensor) in self._made for tensor in _tensors_in([*args, *kwargs.values()])):
-                    self._made.update(map(id, _tensors_in([result])))
-        elif name in _LOOKUPS:
+                if self._made and any(
+                    id(tensor) in self._made for tensor in of_torch.tensors_in([*args, *kwargs.values()])
+                ):
+                    self._made.update(map(id, of_torch.tensors_in([result])))
+        elif name in of_torch.LOOKUPS:
             read = args[0] if args else kwargs["input"]
             places = self._needed(read)
             if self.on_lookup is not None:
@@ -230,39 +227,49 @@ class Places(TorchFunctionMode):
             self.layouts.treat([*args, *kwargs.values()], result)
         elif name == "__setitem__":
             self._set(*args)
-        elif name in _WRITES:
+        elif name in of_torch.WRITES:
             self._write(args[0], args[0], args[1])
-        elif name in _FILLS:
-            self._write(args[0], args[0], None, is_constant=name in _CONSTANT_FILLS)
-        elif name in _CONSTANTS:
+        elif name in of_torch.FILLS:
+            self._write(args[0], args[0], None, is_constant=name in of_torch.CONSTANT_FILLS)
+        elif name in of_torch.CONSTANTS:
             self.arrays.note_constant(result)
-        elif name in _OF_NUMPY and args and isinstance(args[0], np.ndarray):
+        elif name in of_torch.OF_NUMPY and args and isinstance(args[0], np.ndarray):
             found = self.arrays.places_in_numpy(args[0])
             if found is not None:
                 self.keep(result, found)
         elif not name.endswith("_") or name.startswith("__"):  # else it changes values where they stand
-            output = result[0] if name in _VECTORS and isinstance(result, tuple) else result
+            output = result[0] if name in of_torch.VECTORS and isinstance(result, tuple) else result
             if isinstance(output, Tensor) and output.ndim:
-                self.layouts.treat([*args, *kwargs.values()], output)
-                self._follow_values(name, [*args, *kwargs.values()], output)
+                tensors = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
+                if tensors:
+                    self.layouts.treat(tensors, output)
+                    # A mask of truths is not what is read.
+                    tensors = [one for one in tensors if one.dtype is not torch.bool] or tensors
+                    follow = self._follow_vectors if name in of_torch.VECTORS else self._follow_values
+                    follow(tensors, output, name in of_torch.COMPARISONS)
 
-    def _follow_values(self, name: str, given: Iterable[Any], result: Tensor) -> None:
-        """A mask of truths is not what is read; of two that are, neither says where the result stands."""
-        tensors = [one for one in given if isinstance(one, Tensor)]
-        tensors = [one for one in tensors if one.dtype is not torch.bool] or tensors
-        if name not in _VECTORS and len({id(one) for one in tensors if one.shape == result.shape}) > 1:
+    def _follow_vectors(self, tensors: Sequence[Tensor], result: Tensor, is_comparison: bool = False) -> None:
+        for tensor in tensors:
+            if (places := self.where(tensor)) is not None:
+                if tensor.shape[:-1] == result.shape[:-1]:
+                    self.keep(result, places[..., :1].expand(result.shape))
+                    self._made.add(id(result))
+                return
+
+    def _follow_values(self, tensors: Sequence[Tensor], result: Tensor, is_comparison: bool = False) -> None:
+        """Of two that are read, neither says where the result stands."""
+        shape = result.shape
+        if len(tensors) > 1 and len({id(one) for one in tensors if one.shape == shape}) > 1:
             return
         for tensor in tensors:
-            if (places := self.of(tensor)) is not None:
-                if name in _VECTORS and tensor.shape[:-1] == result.shape[:-1]:
-                    self.keep(result, places[..., :1].expand(result.shape))
-                elif name not in _VECTORS and tensor.shape == result.shape:
+            if (places := self.where(tensor)) is not None:
+                if tensor.shape == shape:
                     self.keep(result, places)
-                elif name in _COMPARISONS and tensor.shape == (*result.shape[:-1], 1):
-                    self.keep(result, places.expand(result.shape))
+                elif is_comparison and tensor.shape == (*shape[:-1], 1):
+                    self.keep(result, places.expand(shape))
                 else:
                     return
-                if name in _VECTORS or id(tensor) in self._made:
+                if id(tensor) in self._made:
                     self._made.add(id(result))
                 return
 
@@ -296,8 +303,21 @@ class Places(TorchFunctionMode):
         is_plain = id(args[0]) not in self._places and not args[0].requires_grad
         return is_plain and result.untyped_storage().data_ptr() == args[0].untyped_storage().data_ptr()
 
+    def _moved(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """What a function that moves values about does to the places of its first argument."""
+        if name in of_torch.VIEWS and args and isinstance(args[0], Tensor):
+            found = of_torch.views(func, self._needed(args[0]), args[1:], kwargs)
+            if found is not None:
+                return found
+        swapped, swapped_by_name = self._swapped(args, kwargs)
+        if name == "pad_sequence":
+            swapped[2:3] = [float(FILLED)]  # the value of the padding
+        elif name == "pad":
+            swapped_by_name["value"] = float(FILLED)
+        return func(*swapped, **swapped_by_name)
+
     def _needed(self, tensor: Tensor) -> Tensor:
-        places = self.of(tensor)
+        places = self.where(tensor)
         if places is None:
             raise LookupError
         return places
@@ -312,34 +332,6 @@ class Places(TorchFunctionMode):
             if is_done or not (is_list or isinstance(part, Tensor)):
                 return part
             is_done = True
-            return [self._needed(one) for one in part] if is_list else self._needed(part)
+            return [written_out(self._needed(one)) for one in part] if is_list else written_out(self._needed(part))
 
         return [swap(part) for part in args], {name: swap(part) for name, part in kwargs.items()}
-
-
-@functools.lru_cache(_MOST_FUNCTIONS)
-def _name_of(func: Any) -> str:
-    """The name of a function, or of the attribute that it gives, where that is a view."""
-    name = getattr(func, "__name__", "")
-    if name != "__get__":
-        return name
-    attribute = getattr(getattr(func, "__self__", None), "__name__", "")
-    return attribute if attribute in _VIEWED else _OTHER
-
-
-def _is_one_text(args: Any, result: Any) -> bool:
-    """Whether arrays without further axes are joined, or most of each, as the lines of a text are: then it is one."""
-    parts = args[0] if args and isinstance(args[0], (tuple, list)) else ()
-    if not isinstance(result, Tensor) or result.ndim != 1 or len(parts) < 2:
-        return False
-    storages = [part.untyped_storage() for part in parts]
-    is_apart = len({storage.data_ptr() for storage in storages}) == len(parts)
-    return is_apart and all(2 * part.nbytes >= s.nbytes() for part, s in zip(parts, storages, strict=True))
-
-
-def _tensors_in(given: Iterable[Any]) -> Iterator[Tensor]:
-    for part in given:
-        if isinstance(part, Tensor):
-            yield part
-        elif isinstance(part, (tuple, list)):
-            yield from _tensors_in(part)

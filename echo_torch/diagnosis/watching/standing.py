@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from echo_torch.data.random_symbols import Integers
 from echo_torch.diagnosis.watching.arrays import ARRAY
 from echo_torch.diagnosis.watching.places import Places
+from echo_torch.diagnosis.watching.regular import written_out
 
 _MOST_STEPS = 2**15  # of a call whose grid is kept
 
@@ -61,26 +62,34 @@ class Steps(NamedTuple):
     Attributes:
         first: Of each row and step (rows, steps) the place of its first feature; below `ARRAY` where it was filled in,
             or where a packed row has ended.
-        last: The same, of its last feature.
+        width: As of `Standing`.
     """
 
     first: Tensor
-    last: Tensor
+    width: int
 
 
 def steps_of(layer: nn.Module, read: Any, places: Places) -> Steps | None:
     """The places that a layer reads; None where they are unknown. Packed rows stand in the order of the batch."""
     is_packed = isinstance(read, PackedSequence)
-    found = places.of(read.data if is_packed else read)
+    found = places.where(read.data if is_packed else read)
     if found is None or not found.numel() or found.ndim != (2 if isinstance(layer, nn.RNNCellBase) or is_packed else 3):
         return None
     if is_packed:
-        return Steps(*(_unpacked(found[:, feature], read) for feature in (0, -1)))
+        first, last = (_unpacked(written_out(found[:, feature]), read) for feature in (0, -1))
+        return Steps(first, int((last - first).max()) + 1)
     if found.ndim == 2:
         found = found[:, None]
     elif not getattr(layer, "batch_first", False):
         found = found.transpose(0, 1)
-    return _in_feature(found, places)
+    return _even(found) if found.is_meta else _in_feature(found, places)
+
+
+def _even(found: Tensor) -> Steps | None:
+    """The same as `_in_feature`, of regular places: there the first feature tells as much as any other."""
+    _, num_steps, num_features = found.shape
+    _, step, feature = found.stride()
+    return None if num_steps > 1 and not step else Steps(found[..., 0], (num_features - 1) * feature + 1)
 
 
 def _in_feature(found: Tensor, places: Places) -> Steps | None:
@@ -89,7 +98,7 @@ def _in_feature(found: Tensor, places: Places) -> Steps | None:
     A feature that several rows or steps share, as the time of day, does not tell where they stand, nor does one of a
     small array that is read again and again beside a large one; then another one is asked.
     """
-    first = last = found[..., 0]
+    first, width = found[..., 0], 1
     if found.stride(-1):  # else all features stand at one place, as those of an embedding
         arrays = (found[0, 0] // ARRAY).tolist()
         if len(set(arrays)) > 1:
@@ -98,9 +107,10 @@ def _in_feature(found: Tensor, places: Places) -> Steps | None:
             first = max((found[..., feature] for feature in range(found.shape[2])), key=_num_places)
         last = found[..., -1]
         last = torch.where(first // ARRAY == last // ARRAY, torch.maximum(first, last), first)
+        width = int((last - first).max()) + 1
     if first.shape[1] > 1 and bool((first == first[:, :1]).all()):
         return None
-    return Steps(first, last)
+    return Steps(first, width)
 
 
 def _num_places(places: Tensor) -> int:
@@ -122,7 +132,9 @@ def standing_of(found: Steps, places: Places) -> Standing | None:
     A row begins with the first step that was not filled in, and ends with the last. Somebody who has said where rows
     stand may say that one of them reads nothing.
     """
-    steps, lasts = found
+    steps, width = found
+    if steps.is_meta:
+        return _evenly(steps, width)
     if is_whole := int(steps.min()) >= ARRAY:
         first, last = steps[:, 0], steps[:, -1]
     else:
@@ -132,11 +144,18 @@ def standing_of(found: Steps, places: Places) -> Standing | None:
     moves = steps[:, 1:] - steps[:, :-1]
     if not is_whole:
         moves = moves[(steps[:, 1:] >= ARRAY) & (steps[:, :-1] >= ARRAY)]
-    width = int((lasts - steps).max()) + 1 if lasts is not steps else 1
     stride = int(moves.flatten()[0]) if moves.numel() else None
     stride = None if stride is None or bool((moves != stride).any()) else stride
     is_told = is_whole and (stride or steps.shape[1] == 1)
     return Standing(first.tolist(), last.tolist(), stride, width, None if is_told else steps.contiguous())
+
+
+def _evenly(steps: Tensor, width: int) -> Standing:
+    """Where rows stand whose places are regular."""
+    (num_rows, num_steps), (row, step), begin = steps.shape, steps.stride(), int(steps.storage_offset())
+    first = [begin + row * number for number in range(num_rows)]
+    last = [place + step * (num_steps - 1) for place in first]
+    return Standing(first, last, step if num_steps > 1 else None, width)
 
 
 def _ends(steps: Tensor) -> tuple[Tensor, Tensor]:

@@ -186,6 +186,7 @@ class Watch(Seen):
                 self._calls.enter_own(module, inputs)
             else:
                 self._calls.enter(module, inputs)
+        self._calls.places.begin_layer(module, inputs)
 
     def _leave(self, module: nn.Module, inputs: tuple[Any, ...], *named_and_output: Any) -> None:
         if (self._calls.is_idle and not isinstance(module, RECURRENT)) or is_recorded():
@@ -194,6 +195,7 @@ class Watch(Seen):
         # Where a module has raised, torch leaves out the named arguments.
         named, output = ({}, *named_and_output)[-2:]
         with DisableTorchFunction():  # what is done here is no way of data
+            self._calls.places.end_layer(module, (*inputs, *named.values()), output)
             if self._own is None or id(module) in self._own:
                 self._calls.leave(module, inputs, named, output)
             else:

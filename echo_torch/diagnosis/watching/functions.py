@@ -1,0 +1,89 @@
+"""What torch's functions do to values, told by their names."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from echo_torch.diagnosis.watching.regular import is_regular
+
+# The names of functions that move values about ...
+MOVES = {
+    "H", "T", "__getitem__", "_pack_padded_sequence", "cat", "chunk", "concat", "data", "expand", "expand_as",
+    "flatten", "flip", "gather", "hstack", "index_select", "mH", "mT", "moveaxis", "movedim", "narrow", "pad",
+    "pad_sequence", "permute", "repeat", "repeat_interleave", "reshape", "reshape_as", "roll", "select", "split",
+    "split_with_sizes", "squeeze", "stack", "swapaxes", "swapdims", "t", "tensor_split", "tile", "transpose",
+    "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as", "vstack",
+}  # fmt: skip
+# ... of which these give views, if they can, ...
+VIEWS = {
+    "__getitem__", "chunk", "expand", "flatten", "moveaxis", "movedim", "narrow", "permute", "reshape", "select",
+    "split", "split_with_sizes", "squeeze", "swapaxes", "swapdims", "t", "tensor_split", "transpose", "unbind",
+    "unflatten", "unfold", "unsqueeze", "view",
+}  # fmt: skip
+# ... and these join several, ...
+JOINS = {"cat", "concat", "hstack"}
+# ... that make a vector of each value, ...
+LOOKUPS = {"embedding", "one_hot"}
+# ... the same by comparing a value with all that it may be, along an axis of its own, ...
+COMPARISONS = {"__eq__", "eq"}
+# ... that make a vector of each vector, ...
+VECTORS = {
+    "__matmul__", "bmm", "gru", "gru_cell", "layer_norm", "linear", "lstm", "lstm_cell", "matmul", "mm", "rms_norm",
+    "rnn_relu", "rnn_relu_cell", "rnn_tanh", "rnn_tanh_cell", "softmax",
+}  # fmt: skip
+
+# ... that write values into an array, that make one which holds the same everywhere, and that make one of numpy's.
+WRITES = {"__setitem__", "copy_"}
+CONSTANT_FILLS = {"fill_", "zero_"}
+FILLS = CONSTANT_FILLS | {"bernoulli_", "exponential_", "normal_", "random_", "uniform_"}
+CONSTANTS = {"full", "full_like", "new_full", "new_ones", "new_zeros", "ones", "ones_like", "zeros", "zeros_like"}
+OF_NUMPY = {"as_tensor", "asarray", "tensor"}
+_VIEWED = {"H", "T", "data", "mH", "mT"}  # attributes that are views of a tensor, as `transpose` gives them
+OTHER = "__get__"  # the name of a function that gives another attribute
+# Layers that read each vector of their input by itself, and do nothing else that is of interest.
+LAYERS = {nn.RNN: 3, nn.LSTM: 3, nn.GRU: 3, nn.RNNCell: 2, nn.LSTMCell: 2, nn.GRUCell: 2}  # the axes of a batch
+_MOST_FUNCTIONS = 4096  # whose names are remembered
+
+
+@functools.lru_cache(_MOST_FUNCTIONS)
+def name_of(func: Any) -> str:
+    """The name of a function, or of the attribute that it gives, where that is a view."""
+    name = getattr(func, "__name__", "")
+    if name != "__get__":
+        return name
+    attribute = getattr(getattr(func, "__self__", None), "__name__", "")
+    return attribute if attribute in _VIEWED else OTHER
+
+
+def views(func: Any, places: Tensor, given: Any, named: Any) -> Any:
+    """Views of regular places; None where a function does not give views alone."""
+    if not places.is_meta or next(tensors_in([*given, *named.values()]), None) is not None:
+        return None
+    try:
+        found = func(places, *given, **named)
+    except Exception:  # what it cannot do without memory
+        return None
+    return found if all(map(is_regular, tensors_in([found]))) else None
+
+
+def is_one_text(args: Any, result: Any) -> bool:
+    """Whether arrays without further axes are joined, or most of each, as the lines of a text are: then it is one."""
+    parts = args[0] if args and isinstance(args[0], (tuple, list)) else ()
+    if not isinstance(result, Tensor) or result.ndim != 1 or len(parts) < 2:
+        return False
+    storages = [part.untyped_storage() for part in parts]
+    is_apart = len({storage.data_ptr() for storage in storages}) == len(parts)
+    return is_apart and all(2 * part.nbytes >= s.nbytes() for part, s in zip(parts, storages, strict=True))
+
+
+def tensors_in(given: Iterable[Any]) -> Iterator[Tensor]:
+    """All tensors in lists and tuples of any depth."""
+    for part in given:
+        if isinstance(part, Tensor):
+            yield part
+        elif isinstance(part, (tuple, list)):
+            yield from tensors_in(part)

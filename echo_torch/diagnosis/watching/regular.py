@@ -1,0 +1,47 @@
+"""Places in even strides, of which no array is made: a tensor without memory has their shape, strides and first place.
+
+Whatever gives a view of a tensor gives one of its places too, and what a row reads is told by its strides alone. Only
+where values are copied, or compared, are the places written out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_NOWHERE = torch.empty(0, dtype=torch.int64, device="meta")
+_COUNTED = torch.arange(2**16)
+_STORAGE = _NOWHERE.untyped_storage()._cdata
+
+
+def regular(shape: Sequence[int], strides: Sequence[int], first: int) -> Tensor:
+    """Places without memory.
+
+    >>> written_out(regular((2, 3), (10, 1), 5)).tolist()
+    [[5, 6, 7], [15, 16, 17]]
+
+    Args:
+        shape: Of the places.
+        strides: From one place to the next along each axis.
+        first: The first place.
+    """
+    return _NOWHERE.as_strided(shape, strides, first)
+
+
+def is_regular(places: Tensor) -> bool:
+    """Whether places are without memory, or a view of such; a copy of such holds nothing."""
+    return places.is_meta and places.untyped_storage()._cdata == _STORAGE
+
+
+def written_out(places: Tensor) -> Tensor:
+    """The places as int64; where all along an axis are the same, only one of them is in memory."""
+    if not places.is_meta:
+        return places
+    shape, strides = places.shape, places.stride()
+    kept = [min(size, 1) if not stride else size for size, stride in zip(shape, strides, strict=True)]
+    extent = sum((size - 1) * stride for size, stride in zip(kept, strides, strict=True))
+    counted = _COUNTED if extent < len(_COUNTED) else torch.arange(extent + 1)
+    found: Tensor = counted.as_strided(kept, strides).add(places.storage_offset())
+    return found if 0 not in strides else found.expand(shape)
