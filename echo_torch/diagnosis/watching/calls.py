@@ -252,11 +252,11 @@ class Calls:
             return Entering(is_given=given is not None)
         rows = [Rows(tensor, axis) for tensor in fields]
         origins = [self._lanes.origins(layer, each, number) for number, each in enumerate(rows)]
-        empty = set(range(min(map(len, rows)))).intersection(*(each.empty for each in rows))
+        empty = set(rows[0].empty).intersection(*(each.empty for each in rows[1:]))
         return Entering(
             is_given=True,
-            num_lanes=max(map(len, rows)),
-            is_filled=any(len(each.empty) < len(each) for each in rows),
+            num_lanes=max(each.number for each in rows),
+            is_filled=any(len(each.empty) < each.number for each in rows),
             origins=origins,
             calls=set().union(*map(calls_in, origins)),
             empty_lanes=sorted(empty),

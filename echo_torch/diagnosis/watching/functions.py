@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -68,6 +68,13 @@ def views(func: Any, places: Tensor, given: Any, named: Any) -> Any:
     except Exception:  # what it cannot do without memory
         return None
     return found if all(map(is_regular, tensors_in([found]))) else None
+
+
+def at_first(places: Tensor, shape: Sequence[int]) -> Tensor:
+    """Places where each feature stands where the first one of its vector stood."""
+    if places.is_meta:
+        return places.as_strided(shape, (*places.stride()[:-1], 0))
+    return places[..., :1].expand(shape)
 
 
 def is_one_text(args: Any, result: Any) -> bool:

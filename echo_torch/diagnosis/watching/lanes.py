@@ -12,7 +12,6 @@ from torch import Tensor
 
 _MOST_CALLS = 256  # whose lanes are remembered
 _ZEROS = b"\x00\x80"  # the bytes of zeros; a negative zero is one
-_GLANCE = 8  # bytes of a lane, of which most tell that it is not empty
 
 
 class Origin(NamedTuple):
@@ -38,12 +37,11 @@ class Rows:
 
     Attributes:
         whole: The bytes of all lanes, one lane after another.
-        width: Bytes of a lane.
-        empty: The lanes that hold zeros alone.
+        number: How many lanes there are.
         numel: Values of all lanes.
     """
 
-    __slots__ = ("_axis", "_device", "_dtype", "_shape", "empty", "numel", "whole", "width")
+    __slots__ = ("_axis", "_device", "_dtype", "_empty", "_shape", "_width", "number", "numel", "whole")
 
     def __init__(self, field: Tensor, axis: int) -> None:
         values = field.detach()
@@ -55,21 +53,29 @@ class Rows:
         rows = rows.swapaxes(0, self._axis) if self._axis else rows
         self._shape = rows.shape
         self.whole = rows.tobytes()
-        self.width = len(self.whole) // max(1, len(rows)) if rows.ndim else len(self.whole)
-        self.empty = [lane for lane, start in enumerate(self._starts()) if self._is_empty(start)]
+        self.number = (self._shape[0] if self._shape else 1) if self.whole else 0
+        self._width = len(self.whole) // max(1, self.number)
+        self._empty: list[int] | None = None
 
-    def _starts(self) -> range:
-        return range(0, len(self.whole), self.width) if self.width else range(0)
-
-    def _is_empty(self, start: int) -> bool:
-        glance = self.whole[start : start + min(_GLANCE, self.width)]
-        return not glance.strip(_ZEROS) and is_empty(self.whole[start : start + self.width])
-
-    def __len__(self) -> int:
-        return len(self._starts())
+    @property
+    def empty(self) -> list[int]:
+        """The lanes that hold zeros alone."""
+        if self._empty is None:
+            ends = self.whole[self._width - 1 :: self._width] if self.whole else b""
+            is_none = not any(zero in ends for zero in _ZEROS)  # the last byte of each lane mostly tells
+            self._empty = [] if is_none else [lane for lane, row in enumerate(self) if is_empty(row)]
+        return self._empty
 
     def __iter__(self) -> Iterator[bytes]:
-        return (self.whole[start : start + self.width] for start in self._starts())
+        width = self._width
+        return (self.whole[start : start + width] for start in range(0, width * self.number, width or 1))
+
+    def is_same(self, other: Rows) -> bool:
+        """Whether all lanes of another hold the same."""
+        if self.whole != other.whole or self.number != other.number:
+            return False
+        other._empty = self.empty
+        return True
 
     def tensor(self) -> Tensor:
         """The state's tensor as it was."""
@@ -83,7 +89,7 @@ class _OfOneCall(Sequence[Origin | None]):
     __slots__ = ("_call", "_empty", "_field", "_number")
 
     def __init__(self, call: int, field: int, rows: Rows) -> None:
-        self._call, self._field, self._number, self._empty = call, field, len(rows), rows.empty
+        self._call, self._field, self._number, self._empty = call, field, rows.number, rows.empty
 
     def __len__(self) -> int:
         return self._number
@@ -135,7 +141,7 @@ class Lanes:
         """
         last = self._last.get(layer, -1)
         left = self._calls[last][1] if last in self._calls else []
-        if field < len(left) and left[field].whole == rows.whole and len(left[field]) == len(rows):
+        if field < len(left) and left[field].is_same(rows):
             return _OfOneCall(last, field, rows)
         self._cut()
         found: list[Origin | None] = [self._origin(layer, row, field, lane) for lane, row in enumerate(rows)]

@@ -33,6 +33,8 @@ class LastingArrays:
             places: Where its rows begin.
             now: The number of the outermost call of a module in which it is.
         """
+        if not self._read and all(array_of(place) in self.numbers for place in places):
+            return
         found: dict[int, set[int]] = {}
         for place in places:
             found.setdefault(array_of(place), set()).add(place)

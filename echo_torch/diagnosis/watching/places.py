@@ -252,7 +252,7 @@ class Places(TorchFunctionMode):
         for tensor in tensors:
             if (places := self.where(tensor)) is not None:
                 if tensor.shape[:-1] == result.shape[:-1]:
-                    self.keep(result, places[..., :1].expand(result.shape))
+                    self.keep(result, of_torch.at_first(places, result.shape))
                     self._made.add(id(result))
                 return
 

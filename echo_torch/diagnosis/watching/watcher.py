@@ -186,7 +186,7 @@ class Watch(Seen):
                 self._calls.enter_own(module, inputs)
             else:
                 self._calls.enter(module, inputs)
-        self._calls.places.begin_layer(module, inputs)
+            self._calls.places.begin_layer(module, inputs)
 
     def _leave(self, module: nn.Module, inputs: tuple[Any, ...], *named_and_output: Any) -> None:
         if (self._calls.is_idle and not isinstance(module, RECURRENT)) or is_recorded():
