@@ -95,7 +95,7 @@ def _across(training: Sequence[Call], seen: Calls) -> int:
         if before is None or now is None or not two.entering.known() or not _is_series(before, seen):
             continue
         lanes, width = len(before.first), before.width
-        is_beside = before.first == list(range(before.first[0], before.first[0] + lanes * width, width))
+        is_beside = list(before.first) == list(range(before.first[0], before.first[0] + lanes * width, width))
         is_far = before.stride is not None and before.stride >= lanes * width
         count += is_beside and is_far and now.first[0] == before.first[-1] + width
     return count

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ class Calls:
 
     Args:
         most_updates: How many optimiser steps are watched; without an optimiser as many calls of the whole model.
-        guarded: Makes a hook of a tensor one that cannot raise.
+        guarded: Makes a hook one that cannot raise.
 
     Attributes:
         calls: All that were recorded.
@@ -62,7 +63,7 @@ class Calls:
     def __init__(
         self,
         most_updates: int,
-        guarded: Callable[[Callable[[Tensor], None]], Callable[[Tensor], None]] = lambda hook: hook,
+        guarded: Callable[[Callable[..., None]], Callable[..., None]] = lambda hook: hook,
     ) -> None:
         self.calls: list[Call] = []
         self.most_updates = most_updates
@@ -81,6 +82,7 @@ class Calls:
         self.hidden: dict[int, nn.Module] = {}
         self._told: CheckedStamps | None = None
         self._guarded = guarded
+        self._reach, self._reach_back = guarded(self._note_reached), guarded(self._note_reached_back)
         self._numbers: dict[int, int] = {}
         self._lanes = Lanes()
         self._depth = self._root = self._finished = 0
@@ -154,7 +156,7 @@ class Calls:
         features = features.data if isinstance(features, PackedSequence) else features
         self._listen(call, given, [*fields, features])
         if steps is not None and call.trains:
-            call.padded = self.padding.listen(module, read, steps.first, [*fields, features], self._hook)
+            call.padded = self.padding.listen(module, read, steps.first, [*fields, features], self._hook_guarded)
 
     def begin_step(self, *, has_closure: bool = False) -> None:
         """An optimiser begins a step: what it does to weights is no way of data, but its closure reads some."""
@@ -252,33 +254,34 @@ class Calls:
             return Entering(is_given=given is not None)
         rows = [Rows(tensor, axis) for tensor in fields]
         origins = [self._lanes.origins(layer, each, number) for number, each in enumerate(rows)]
-        empty = set(rows[0].empty).intersection(*(each.empty for each in rows[1:]))
+        empty = set(rows[0].empty).intersection(*(each.empty for each in rows[1:])) if rows[0].empty else ()
         return Entering(
             is_given=True,
             num_lanes=max(each.number for each in rows),
             is_filled=any(len(each.empty) < each.number for each in rows),
             origins=origins,
-            calls=set().union(*map(calls_in, origins)),
-            empty_lanes=sorted(empty),
+            calls=calls_in(origins),
+            empty_lanes=sorted(empty) if empty else (),
             has_graph=any(tensor.grad_fn is not None for tensor in fields),
         )
 
     def _listen(self, call: Call, given: Any, left: list[Any]) -> None:
         """Notice gradients: those that come back to the call, and those that go through the state that enters it."""
-
-        def reach(gradient: Tensor) -> None:
-            call.reached = self.update if call.reached is None else call.reached
-
+        hook = functools.partial(self._reach, call)
         for tensor in left:
             if isinstance(tensor, Tensor) and tensor.requires_grad:
-                self._hook(tensor, reach)
-        before = {number for number in call.entering.calls if self.calls[number].reached is not None}
+                self._hook(tensor, hook)
+        before = [number for number in call.entering.calls if self.calls[number].reached is not None]
+        if before and torch.is_grad_enabled():
+            for tensor in _with_graph(given):
+                self._hook(tensor, functools.partial(self._reach_back, call, before))
 
-        def reach_back(gradient: Tensor) -> None:
-            call.reaches_back += [(self.calls[number].reached or 0, self.update) for number in before]
+    def _note_reached(self, call: Call, gradient: Tensor) -> None:
+        if call.reached is None:
+            call.reached = self.update
 
-        for tensor in _with_graph(given) if before and torch.is_grad_enabled() else ():
-            self._hook(tensor, reach_back)
+    def _note_reached_back(self, call: Call, before: Sequence[int], gradient: Tensor) -> None:
+        call.reaches_back += tuple((self.calls[number].reached or 0, self.update) for number in before)
 
     def _listen_to_rows(self, call: Call, output: Tensor, axis: int) -> None:
         """Notice if the last row of an output is taken alone."""
@@ -288,8 +291,11 @@ class Calls:
 
         self.places.layouts.give(output, axis, notice)
 
+    def _hook_guarded(self, tensor: Tensor, notice: Callable[[Tensor], None]) -> None:
+        self._hook(tensor, self._guarded(notice))
+
     def _hook(self, tensor: Tensor, notice: Callable[[Tensor], None]) -> None:
-        self._handles.append(tensor.register_hook(self._guarded(notice)))  # type: ignore[no-untyped-call]
+        self._handles.append(tensor.register_hook(notice))  # type: ignore[no-untyped-call]
 
 
 def _with_graph(given: Any) -> Iterator[Tensor]:

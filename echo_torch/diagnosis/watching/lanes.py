@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
 import torch
@@ -104,13 +104,12 @@ class _OfOneCall(Sequence[Origin | None]):
         return {self._call} if len(self._empty) < self._number else set()
 
 
-def calls_in(origins: Sequence[Origin | None]) -> set[int]:
-    """The calls that lanes come from, as far as these are known."""
-    return (
-        origins.calls()
-        if isinstance(origins, _OfOneCall)
-        else {origin.call for origin in origins if origin is not None}
-    )
+def calls_in(origins: Sequence[Sequence[Origin | None]]) -> Set[int]:
+    """The calls that the lanes of a state's fields come from, as far as these are known."""
+    found: set[int] = set()
+    for lanes in origins:
+        found |= lanes.calls() if isinstance(lanes, _OfOneCall) else {each.call for each in lanes if each is not None}
+    return found
 
 
 class Lanes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from echo_torch.diagnosis.watching.arrays import Arrays
 from echo_torch.diagnosis.watching.standing import array_of
@@ -26,18 +26,21 @@ class LastingArrays:
         # Of each array the root that read it last, the places that were read first, and whether others were read later.
         self._read: dict[int, tuple[int, set[int], bool]] = {}
 
-    def note(self, places: Iterable[int], now: int) -> None:
+    def note(self, places: Sequence[int], now: int) -> None:
         """A call has read.
 
         Args:
             places: Where its rows begin.
             now: The number of the outermost call of a module in which it is.
         """
-        if not self._read and all(array_of(place) in self.numbers for place in places):
-            return
         found: dict[int, set[int]] = {}
-        for place in places:
-            found.setdefault(array_of(place), set()).add(place)
+        if isinstance(places, range) and array_of(places[0]) == array_of(places[-1]):
+            array = array_of(places[0])
+            _, first, has_moved = self._read.get(array, (0, set(), False))
+            found[array] = first if has_moved or array in self.numbers else set(places)
+        else:
+            for place in places:
+                found.setdefault(array_of(place), set()).add(place)
         for array, (root, first, has_moved) in list(self._read.items()):
             again = found.get(array, first)
             has_moved |= not (again <= first or first <= again)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from typing import Any, Generic, TypeVar
 
@@ -19,7 +20,7 @@ class Marks(Generic[Mark]):
     def set(self, tensor: Tensor, mark: Mark) -> None:
         """Mark a tensor, in the place of an earlier mark."""
         key = id(tensor)
-        self._marks[key] = weakref.ref(tensor, lambda _: self._marks.pop(key, None)), mark
+        self._marks[key] = weakref.ref(tensor, functools.partial(self._marks.pop, key)), mark
 
     def of(self, tensor: Any) -> Mark | None:
         """The mark of a tensor; None where it has none."""

@@ -6,6 +6,7 @@ done to values is done to their places too, as long as it only moves them, or tr
 
 from __future__ import annotations
 
+import functools
 import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -194,9 +195,13 @@ class Places(TorchFunctionMode):
         if isinstance(result, (tuple, list)):
             for one, other in zip(result, places, strict=True):
                 self.keep(one, other)
-        elif isinstance(result, Tensor) and places.shape == result.shape and result.numel() <= MOST_VALUES:
+        elif isinstance(result, Tensor) and places.shape == result.shape:
+            self._keep(result, places)
+
+    def _keep(self, result: Tensor, places: Tensor) -> None:
+        if result.numel() <= MOST_VALUES:
             key = id(result)
-            self._places[key] = weakref.ref(result, lambda _: self._places.pop(key, None)), places
+            self._places[key] = weakref.ref(result, functools.partial(self._places.pop, key)), places
 
     def _follow(self, name: str, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         if "out" in kwargs:  # what a function writes into is its result: its places are found anew, not written there
@@ -252,7 +257,7 @@ class Places(TorchFunctionMode):
         for tensor in tensors:
             if (places := self.where(tensor)) is not None:
                 if tensor.shape[:-1] == result.shape[:-1]:
-                    self.keep(result, of_torch.at_first(places, result.shape))
+                    self._keep(result, of_torch.at_first(places, result.shape))
                     self._made.add(id(result))
                 return
 
@@ -264,7 +269,7 @@ class Places(TorchFunctionMode):
         for tensor in tensors:
             if (places := self.where(tensor)) is not None:
                 if tensor.shape == shape:
-                    self.keep(result, places)
+                    self._keep(result, places)
                 elif is_comparison and tensor.shape == (*shape[:-1], 1):
                     self.keep(result, places.expand(shape))
                 else:

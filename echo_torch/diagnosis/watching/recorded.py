@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 
 from echo_torch.diagnosis.stamps import CheckedStamps
 from echo_torch.diagnosis.watching.lanes import Origin
@@ -29,9 +29,9 @@ class Entering:
     is_given: bool = False
     num_lanes: int = 0
     is_filled: bool = False
-    origins: list[Sequence[Origin | None]] = field(default_factory=list)
-    calls: set[int] = field(default_factory=set)
-    empty_lanes: list[int] = field(default_factory=list)
+    origins: Sequence[Sequence[Origin | None]] = ()
+    calls: Set[int] = frozenset()
+    empty_lanes: Sequence[int] = ()
     has_graph: bool = False
     strange: str | None = None
 
@@ -79,6 +79,6 @@ class Call:
     num_steps: int = 0
     padded: Padded | None = None
     reached: int | None = None
-    reaches_back: list[tuple[int, int]] = field(default_factory=list)
+    reaches_back: tuple[tuple[int, int], ...] = ()
     is_exchanged: bool = False
     takes_last_row: bool = False

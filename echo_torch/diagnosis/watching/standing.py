@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,8 +29,8 @@ class Standing(NamedTuple):
         places: int64 (lanes, steps), of each step, where no stride tells them; None where one does.
     """
 
-    first: list[int]
-    last: list[int]
+    first: Sequence[int]
+    last: Sequence[int]
     stride: int | None
     width: int
     places: Tensor | None = None
@@ -78,18 +79,21 @@ def steps_of(layer: nn.Module, read: Any, places: Places) -> Steps | None:
     if is_packed:
         first, last = (_unpacked(written_out(found[:, feature]), read) for feature in (0, -1))
         return Steps(first, int((last - first).max()) + 1)
-    if found.ndim == 2:
-        found = found[:, None]
-    elif not getattr(layer, "batch_first", False):
-        found = found.transpose(0, 1)
-    return _even(found) if found.is_meta else _in_feature(found, places)
+    is_turned = found.ndim == 3 and not getattr(layer, "batch_first", False)
+    if found.is_meta:
+        return _even(found, is_turned=is_turned)
+    return _in_feature(found.transpose(0, 1) if is_turned else found if found.ndim == 3 else found[:, None], places)
 
 
-def _even(found: Tensor) -> Steps | None:
+def _even(found: Tensor, *, is_turned: bool) -> Steps | None:
     """The same as `_in_feature`, of regular places: there the first feature tells as much as any other."""
-    _, num_steps, num_features = found.shape
-    _, step, feature = found.stride()
-    return None if num_steps > 1 and not step else Steps(found[..., 0], (num_features - 1) * feature + 1)
+    axes = list(zip(found.shape, found.stride(), strict=True))
+    num_features, feature = axes.pop()
+    rows, steps = (axes[0], (1, 0)) if len(axes) == 1 else axes[::-1] if is_turned else axes
+    if steps[0] > 1 and not steps[1]:
+        return None
+    first = found.as_strided((rows[0], steps[0]), (rows[1], steps[1]))
+    return Steps(first, int((num_features - 1) * feature + 1))
 
 
 def _in_feature(found: Tensor, places: Places) -> Steps | None:
@@ -153,9 +157,12 @@ def standing_of(found: Steps, places: Places) -> Standing | None:
 def _evenly(steps: Tensor, width: int) -> Standing:
     """Where rows stand whose places are regular."""
     (num_rows, num_steps), (row, step), begin = steps.shape, steps.stride(), int(steps.storage_offset())
-    first = [begin + row * number for number in range(num_rows)]
-    last = [place + step * (num_steps - 1) for place in first]
-    return Standing(first, last, step if num_steps > 1 else None, width)
+    first = range(begin, begin + row * num_rows, row) if row else [begin] * num_rows
+    if num_steps == 1:
+        return Standing(first, first, None, width)
+    move = step * (num_steps - 1)
+    last = range(begin + move, begin + move + row * num_rows, row) if row else [begin + move] * num_rows
+    return Standing(first, last, step, width)
 
 
 def _ends(steps: Tensor) -> tuple[Tensor, Tensor]:
