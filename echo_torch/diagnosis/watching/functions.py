@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from echo_torch.diagnosis.watching.regular import is_regular
+from echo_torch.diagnosis.watching.regular import Later, is_regular
 
 # The names of functions that move values about ...
 MOVES = {
@@ -70,8 +70,10 @@ def views(func: Any, places: Tensor, given: Any, named: Any) -> Any:
     return found if all(map(is_regular, tensors_in([found]))) else None
 
 
-def at_first(places: Tensor, shape: Sequence[int]) -> Tensor:
+def at_first(places: Tensor | Later, shape: Sequence[int]) -> Tensor:
     """Places where each feature stands where the first one of its vector stood."""
+    if isinstance(places, Later):
+        places = places()
     if places.is_meta:
         return places.as_strided(shape, (*places.stride()[:-1], 0))
     return places[..., :1].expand(shape)

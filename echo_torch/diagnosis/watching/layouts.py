@@ -99,9 +99,21 @@ class Layouts:
             return
         rows = places.movedim(axis, 0)
         rows = rows[:, 0] if name == "unfold" and rows.ndim == 3 else rows[..., 0] if rows.ndim == 3 else rows
-        if rows.shape[0] > 1 < rows.shape[1] and len(self.pieces) + len(rows) <= _MOST_PIECES:
+        if rows.shape[0] > 1 < rows.shape[1]:
             first, last = (written_out(ends).tolist() for ends in (rows[:, 0], rows[:, -1]))
-            self.pieces.update(zip(first, last, itertools.repeat(rows.shape[1]), strict=False))
+            self._add_pieces(first, last, rows.shape[1])
+
+    def stack_regular(self, parts: Sequence[Tensor]) -> None:
+        """The same of a stack of parts, whose places are regular."""
+        length = parts[0].shape[0] if parts[0].ndim in (1, 2) else 0
+        if len(parts) > 1 < length:
+            first = [int(part.storage_offset()) for part in parts]
+            last = [place + (length - 1) * part.stride(0) for place, part in zip(first, parts, strict=True)]
+            self._add_pieces(first, last, length)
+
+    def _add_pieces(self, first: list[int], last: list[int], length: int) -> None:
+        if len(self.pieces) + len(first) <= _MOST_PIECES:
+            self.pieces.update(zip(first, last, itertools.repeat(length), strict=False))
 
 
 def exchanges(source: Sequence[int], result: Sequence[int]) -> bool:

@@ -24,7 +24,7 @@ from echo_torch.diagnosis.watching.arrays import ARRAY, FILLED, MOST_VALUES, Arr
 from echo_torch.diagnosis.watching.compiled import is_recorded
 from echo_torch.diagnosis.watching.foreign import Strangers
 from echo_torch.diagnosis.watching.layouts import Layouts
-from echo_torch.diagnosis.watching.regular import written_out
+from echo_torch.diagnosis.watching.regular import Later, written_out
 
 _OPEN: weakref.WeakSet[Places] = weakref.WeakSet()
 
@@ -59,7 +59,7 @@ class Places(TorchFunctionMode):
         self._is_open = self._is_resting = False
         self._layer: nn.Module | None = None  # at work, and nothing is followed inside
         self._depth = 0  # of other modes that were open before
-        self._places: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
+        self._places: dict[int, tuple[weakref.ref[Tensor], Tensor | Later]] = {}  # by the ids of tensors
         self.arrays = Arrays()
         self.on_lookup: Callable[[Tensor, Tensor, int | None], None] | None = None
         self._made: set[int] = set()  # the ids of tensors that the model has made of what it read
@@ -159,6 +159,10 @@ class Places(TorchFunctionMode):
 
     def where(self, tensor: Tensor) -> Tensor | None:
         """The same, without memory where the places are regular."""
+        found = self._where(tensor)
+        return found() if isinstance(found, Later) else found
+
+    def _where(self, tensor: Tensor) -> Tensor | Later | None:
         if self._is_resting:
             return None
         found = self._places.get(id(tensor))
@@ -198,7 +202,7 @@ class Places(TorchFunctionMode):
         elif isinstance(result, Tensor) and places.shape == result.shape:
             self._keep(result, places)
 
-    def _keep(self, result: Tensor, places: Tensor) -> None:
+    def _keep(self, result: Tensor, places: Tensor | Later) -> None:
         if result.numel() <= MOST_VALUES:
             key = id(result)
             self._places[key] = weakref.ref(result, functools.partial(self._places.pop, key)), places
@@ -214,15 +218,14 @@ class Places(TorchFunctionMode):
                     name in of_torch.JOINS and of_torch.is_one_text(args, result)
                 ):
                     return
+                if name == "stack" and isinstance(result, Tensor) and self._stack(func, args, kwargs, result):
+                    return
                 places = self._moved(name, func, args, kwargs)
                 if name == "_pack_padded_sequence":  # the other result counts rows
                     result, places = result[0], places[0]
                 self.keep(result, places)
                 self.layouts.stack(name, args, kwargs, result, places)
-                if self._made and any(
-                    id(tensor) in self._made for tensor in of_torch.tensors_in([*args, *kwargs.values()])
-                ):
-                    self._made.update(map(id, of_torch.tensors_in([result])))
+                self._note_made([*args, *kwargs.values()], result)
         elif name in of_torch.LOOKUPS:
             read = args[0] if args else kwargs["input"]
             places = self._needed(read)
@@ -255,9 +258,10 @@ class Places(TorchFunctionMode):
 
     def _follow_vectors(self, tensors: Sequence[Tensor], result: Tensor, is_comparison: bool = False) -> None:
         for tensor in tensors:
-            if (places := self.where(tensor)) is not None:
+            if (places := self._where(tensor)) is not None:
                 if tensor.shape[:-1] == result.shape[:-1]:
-                    self._keep(result, of_torch.at_first(places, result.shape))
+                    at_first = functools.partial(of_torch.at_first, places, result.shape)
+                    self._keep(result, Later(at_first) if isinstance(places, Later) else at_first())
                     self._made.add(id(result))
                 return
 
@@ -267,11 +271,11 @@ class Places(TorchFunctionMode):
         if len(tensors) > 1 and len({id(one) for one in tensors if one.shape == shape}) > 1:
             return
         for tensor in tensors:
-            if (places := self.where(tensor)) is not None:
+            if (places := self._where(tensor)) is not None:
                 if tensor.shape == shape:
                     self._keep(result, places)
                 elif is_comparison and tensor.shape == (*shape[:-1], 1):
-                    self.keep(result, places.expand(shape))
+                    self.keep(result, self._needed(tensor).expand(shape))
                 else:
                     return
                 if id(tensor) in self._made:
@@ -320,6 +324,21 @@ class Places(TorchFunctionMode):
         elif name == "pad":
             swapped_by_name["value"] = float(FILLED)
         return func(*swapped, **swapped_by_name)
+
+    def _stack(self, func: Any, args: Any, kwargs: Any, result: Tensor) -> bool:
+        """Parts are stacked that are all regular, as the outputs of many steps: mostly nobody asks where they stand."""
+        parts = args[0] if args and isinstance(args[0], (tuple, list)) else ()
+        places = [self._needed(part) for part in parts]
+        if "out" in kwargs or not all(part.is_meta for part in places):
+            return False
+        self.layouts.stack_regular(places)
+        self._keep(result, Later(lambda: func(list(map(written_out, places)), *args[1:], **kwargs)))
+        self._note_made(parts, result)
+        return True
+
+    def _note_made(self, given: Iterable[Any], result: Any) -> None:
+        if self._made and any(id(tensor) in self._made for tensor in of_torch.tensors_in(given)):
+            self._made.update(map(id, of_torch.tensors_in([result])))
 
     def _needed(self, tensor: Tensor) -> Tensor:
         places = self.where(tensor)

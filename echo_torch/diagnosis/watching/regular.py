@@ -6,7 +6,7 @@ where values are copied, or compared, are the places written out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,26 @@ from torch import Tensor
 _NOWHERE = torch.empty(0, dtype=torch.int64, device="meta")
 _COUNTED = torch.arange(2**16)
 _STORAGE = _NOWHERE.untyped_storage()._cdata
+
+
+class Later:
+    """Places that are found when somebody asks for them, once.
+
+    Args:
+        find: Gives them.
+    """
+
+    __slots__ = ("_find", "_places")
+
+    def __init__(self, find: Callable[[], Tensor]) -> None:
+        self._find = find
+        self._places: Tensor | None = None
+
+    def __call__(self) -> Tensor:
+        """The places."""
+        if self._places is None:
+            self._places = self._find()
+        return self._places
 
 
 def regular(shape: Sequence[int], strides: Sequence[int], first: int) -> Tensor:
