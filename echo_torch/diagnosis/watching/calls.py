@@ -19,7 +19,7 @@ from echo_torch.diagnosis.watching.lasting import LastingArrays
 from echo_torch.diagnosis.watching.padding import Padding
 from echo_torch.diagnosis.watching.places import Places
 from echo_torch.diagnosis.watching.recorded import Call, Entering
-from echo_torch.diagnosis.watching.standing import standing_of, steps_of
+from echo_torch.diagnosis.watching.standing import even_of, standing_of, steps_of
 
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _WRAPPERS = ("DataParallel", "DistributedDataParallel")  # around a script's own model
@@ -145,18 +145,26 @@ class Calls:
             before.is_remembered = True
         call = self._record(module, layer, given, fields, num_rows, module.training)
         is_followed = isinstance(read, (Tensor, PackedSequence)) and not self.places.is_paused
-        steps = steps_of(module, read, self.places) if is_followed else None
-        if steps is not None:
-            call.standing, call.num_steps = standing_of(steps, self.places), steps.first.shape[1]
-        self.lasting.note(call.standing.first if call.standing is not None else (), self._root)
+        even = even_of(module, read, self.places) if is_followed else None
+        steps = steps_of(module, read, self.places) if is_followed and even is None else None
+        if even is not None and even.num_steps:
+            call.stand(even, even.num_steps)
+            self.lasting.note_even(even, self._root)
+        else:
+            if steps is not None:
+                call.stand(standing_of(steps, self.places), steps.first.shape[1])
+            self.lasting.note(call.standing.first if call.standing is not None else (), self._root)
         call.is_exchanged = isinstance(read, Tensor) and self.places.layouts.is_exchanged(read)
         features = output[0] if isinstance(module, nn.RNNBase) and output is not None else None
         if isinstance(features, Tensor) and features.ndim == 3 and num_rows > 1:
             self._listen_to_rows(call, features, 0 if getattr(module, "batch_first", False) else 1)
         features = features.data if isinstance(features, PackedSequence) else features
         self._listen(call, given, [*fields, features])
-        if steps is not None and call.trains:
-            call.padded = self.padding.listen(module, read, steps.first, [*fields, features], self._hook_guarded)
+        first = None if steps is None else steps.first
+        if even is not None and even.num_steps and self.padding.knows_any:
+            first = even.steps()
+        if first is not None and call.trains:
+            call.padded = self.padding.listen(module, read, first, [*fields, features], self._hook_guarded)
 
     def begin_step(self, *, has_closure: bool = False) -> None:
         """An optimiser begins a step: what it does to weights is no way of data, but its closure reads some."""
@@ -204,6 +212,7 @@ class Calls:
             handle.remove()
         self._handles.clear()
         self._skipped.clear()
+        self._lanes.release()
         self.by_hand.release()
 
     def is_over(self) -> bool:
@@ -242,17 +251,18 @@ class Calls:
         entering, strangers = call.entering, self.places.strangers
         if call.trains and entering.is_filled and not entering.calls and not entering.has_graph:
             entering.strange = strangers.what(layer, fields_of(given), axis)
-        rows = [(tensor.ndim == axis + 2, Rows(tensor, axis)) for tensor in left]
+        rows = [Rows(tensor, axis) for tensor in left]
         if call.trains:
-            strangers.leave(layer, [each for _, each in rows])
-        self._lanes.leave(call.number, layer, [each for has_lanes, each in rows if has_lanes])
+            strangers.leave(layer, rows)
+        is_batch = all(tensor.ndim == axis + 2 for tensor in left)
+        self._lanes.leave(layer, rows if is_batch else [])
         return call
 
     def _entering(self, layer: int, given: Any, axis: int) -> Entering:
         fields = [tensor for tensor in fields_of(given) if tensor.ndim == axis + 2]
         if not fields:
             return Entering(is_given=given is not None)
-        rows = [Rows(tensor, axis) for tensor in fields]
+        rows = self._lanes.rows(layer, fields, axis)
         origins = [self._lanes.origins(layer, each, number) for number, each in enumerate(rows)]
         empty = set(rows[0].empty).intersection(*(each.empty for each in rows[1:])) if rows[0].empty else ()
         return Entering(

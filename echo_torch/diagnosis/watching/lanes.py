@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict, deque
+import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _MOST_CALLS = 256  # whose lanes are remembered
@@ -38,24 +40,46 @@ class Rows:
     Attributes:
         whole: The bytes of all lanes, one lane after another.
         number: How many lanes there are.
-        numel: Values of all lanes.
     """
 
-    __slots__ = ("_axis", "_device", "_dtype", "_empty", "_shape", "_width", "number", "numel", "whole")
+    __slots__ = ("_axis", "_device", "_dtype", "_empty", "_memory", "_shape", "_tensor", "number", "whole")
 
     def __init__(self, field: Tensor, axis: int) -> None:
+        self._dtype, self._device, self._shape = field.dtype, field.device, field.shape
+        self._axis = axis if axis < len(self._shape) else 0
         values = field.detach()
-        self._dtype, self._device, self.numel = values.dtype, values.device, values.numel()
-        self._axis = min(axis, max(0, values.ndim - 1))
-        values = values.cpu()
-        values = values.view(torch.int16) if values.dtype is torch.bfloat16 else values  # numpy has no such floats
-        rows = values.numpy()
-        rows = rows.swapaxes(0, self._axis) if self._axis else rows
-        self._shape = rows.shape
-        self.whole = rows.tobytes()
-        self.number = (self._shape[0] if self._shape else 1) if self.whole else 0
-        self._width = len(self.whole) // max(1, self.number)
+        if field.is_cpu and self._dtype is not torch.bfloat16:
+            rows = values.numpy()
+            self._tensor: tuple[Any, int, NDArray[Any]] | None = weakref.ref(field), field.data_ptr(), rows
+        else:
+            values = values.cpu()
+            values = values.view(torch.int16) if self._dtype is torch.bfloat16 else values  # numpy has no such floats
+            self._tensor, rows = None, values.numpy()
+        self.whole = (rows.swapaxes(0, self._axis) if self._axis else rows).tobytes()
+        self.number = (self._shape[self._axis] if self._shape else 1) if self.whole else 0
         self._empty: list[int] | None = None
+
+    def let_go(self) -> None:
+        """Hold the memory of the tensor no longer, only its bytes."""
+        self._tensor = None
+
+    def is_still(self, field: Tensor) -> bool:
+        """Whether a tensor is the same one, and holds what it held."""
+        if self._tensor is None:
+            return False
+        reference, pointer, rows = self._tensor
+        if reference() is not field or field.data_ptr() != pointer or field.shape != self._shape:
+            return False
+        return (rows.swapaxes(0, self._axis) if self._axis else rows).tobytes() == self.whole
+
+    @property
+    def numel(self) -> int:
+        """Values of all lanes."""
+        return self._shape.numel()
+
+    @property
+    def _width(self) -> int:
+        return len(self.whole) // max(1, self.number)
 
     @property
     def empty(self) -> list[int]:
@@ -79,8 +103,14 @@ class Rows:
 
     def tensor(self) -> Tensor:
         """The state's tensor as it was."""
-        values = torch.frombuffer(bytearray(self.whole), dtype=self._dtype).view(self._shape)
-        return values.swapaxes(0, self._axis).to(self._device)
+        shape = list(self._shape)
+        if self._axis:
+            shape[0], shape[self._axis] = shape[self._axis], shape[0]
+        values = torch.frombuffer(bytearray(self.whole), dtype=self._dtype).view(shape)
+        return (values.swapaxes(0, self._axis) if self._axis else values).to(self._device)
+
+
+_NOTHING: tuple[int, Sequence[Rows]] = (-1, ())  # the call, and what it left
 
 
 class _OfOneCall(Sequence[Origin | None]):
@@ -120,28 +150,47 @@ class Lanes:
     """
 
     def __init__(self) -> None:
-        self._calls: OrderedDict[int, tuple[int, list[Rows]]] = OrderedDict()  # the layer, and what it left
-        self._last: dict[int, int] = {}  # of each layer, its last call
-        self._uncut: deque[int] = deque()  # calls whose lanes are not in `_origins` yet
+        self._calls: deque[Sequence[Rows]] = deque(maxlen=_MOST_CALLS)  # what the last calls have left
+        self._layers: list[int] = []  # of all calls
+        self._last: dict[int, tuple[int, Sequence[Rows]]] = {}  # of each layer, its last call, and what it left
+        self._num_cut = 0  # calls whose lanes are in `_origins`, or are forgotten
         self._origins: dict[bytes, list[Origin]] = {}
 
-    def leave(self, call: int, layer: int, fields: list[Rows]) -> None:
-        """Remember what a call has left: the bytes of each lane of each field."""
-        self._calls[call] = layer, fields
-        self._last[layer] = call
-        self._uncut.append(call)
-        if len(self._calls) > _MOST_CALLS:
-            self._forget(*self._calls.popitem(last=False))
+    def leave(self, layer: int, fields: Sequence[Rows]) -> None:
+        """Remember what the next call has left: the bytes of each lane of each field."""
+        for rows in self._last[layer][1] if layer in self._last else ():
+            rows.let_go()
+        if self._origins and len(self._calls) == self._calls.maxlen:
+            self._forget(len(self._layers) - len(self._calls), self._calls[0])
+        self._last[layer] = len(self._layers), fields
+        self._layers.append(layer)
+        self._calls.append(fields)
+
+    def rows(self, layer: int, fields: Sequence[Tensor], axis: int) -> Sequence[Rows]:
+        """The lanes of a state that enters a layer, mostly those that its last call has left."""
+        _, left = self._left_last(layer)
+        if len(left) == len(fields) and all(map(Rows.is_still, left, fields)):
+            return left
+        return [Rows(field, axis) for field in fields]
+
+    def release(self) -> None:
+        """Hold no memory of tensors."""
+        for _, left in self._last.values():
+            for rows in left:
+                rows.let_go()
+
+    def _left_last(self, layer: int) -> tuple[int, Sequence[Rows]]:
+        last = self._last.get(layer, _NOTHING)
+        return last if last[0] >= len(self._layers) - len(self._calls) else _NOTHING
 
     def origins(self, layer: int, rows: Rows, field: int) -> Sequence[Origin | None]:
         """Where the lanes of a field come from that enters a layer; None where it is unknown, or a lane is empty.
 
         The call that left these bytes, if possible of the same layer, field and lane, and the latest of these.
         """
-        last = self._last.get(layer, -1)
-        left = self._calls[last][1] if last in self._calls else []
-        if field < len(left) and left[field].is_same(rows):
-            return _OfOneCall(last, field, rows)
+        call, left = self._left_last(layer)
+        if field < len(left) and (left[field] is rows or left[field].is_same(rows)):
+            return _OfOneCall(call, field, rows)
         self._cut()
         found: list[Origin | None] = [self._origin(layer, row, field, lane) for lane, row in enumerate(rows)]
         for lane in rows.empty:
@@ -150,23 +199,22 @@ class Lanes:
 
     def _origin(self, layer: int, row: bytes, field: int, lane: int) -> Origin | None:
         def likeness(origin: Origin) -> tuple[bool, bool, bool, int]:
-            is_same_layer = self._calls[origin.call][0] == layer
+            is_same_layer = self._layers[origin.call] == layer
             return is_same_layer, origin.field == field, origin.lane == lane, origin.call
 
         return max(self._origins.get(row, ()), key=likeness, default=None)
 
     def _cut(self) -> None:
-        while self._uncut:
-            call = self._uncut.popleft()
-            for number, rows in enumerate(self._calls[call][1]):
+        first = max(self._num_cut, len(self._layers) - len(self._calls))
+        uncut = itertools.islice(self._calls, first - len(self._layers) + len(self._calls), None)
+        for call, fields in enumerate(uncut, first):
+            for number, rows in enumerate(fields):
                 for lane, row in enumerate(rows):
                     self._origins.setdefault(row, []).append(Origin(call, number, lane))
+        self._num_cut = len(self._layers)
 
-    def _forget(self, call: int, left: tuple[int, list[Rows]]) -> None:
-        if self._uncut and self._uncut[0] == call:
-            self._uncut.popleft()
-            return
-        for row in itertools.chain(*left[1]):
+    def _forget(self, call: int, left: Sequence[Rows]) -> None:
+        for row in itertools.chain(*left) if call < self._num_cut else ():
             others = [origin for origin in self._origins.get(row, ()) if origin.call != call]
             if others:
                 self._origins[row] = others

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from echo_torch.diagnosis.watching.arrays import Arrays
-from echo_torch.diagnosis.watching.standing import array_of
+from echo_torch.diagnosis.watching.standing import Even, array_of
 
 _A_WHILE = 3  # calls of the whole model after which a batch is gone
 
@@ -23,8 +23,16 @@ class LastingArrays:
     def __init__(self, arrays: Arrays) -> None:
         self.numbers: set[int] = set()
         self._arrays = arrays
+        self._noted = 0  # the last root
         # Of each array the root that read it last, the places that were read first, and whether others were read later.
         self._read: dict[int, tuple[int, set[int], bool]] = {}
+
+    def note_even(self, even: Even, now: int) -> None:
+        """The same, of regular places: nothing is new where the same call of a module has read of the array before."""
+        array = even.array
+        root, _, has_moved = self._read.get(array, (0, (), False))
+        if self._noted != now or not (array in self.numbers or (has_moved and root == now)):
+            self.note(even.standing().first, now)
 
     def note(self, places: Sequence[int], now: int) -> None:
         """A call has read.
@@ -34,13 +42,9 @@ class LastingArrays:
             now: The number of the outermost call of a module in which it is.
         """
         found: dict[int, set[int]] = {}
-        if isinstance(places, range) and array_of(places[0]) == array_of(places[-1]):
-            array = array_of(places[0])
-            _, first, has_moved = self._read.get(array, (0, set(), False))
-            found[array] = first if has_moved or array in self.numbers else set(places)
-        else:
-            for place in places:
-                found.setdefault(array_of(place), set()).add(place)
+        for place in places:
+            found.setdefault(array_of(place), set()).add(place)
+        self._noted = now
         for array, (root, first, has_moved) in list(self._read.items()):
             again = found.get(array, first)
             has_moved |= not (again <= first or first <= again)

@@ -114,6 +114,11 @@ class Padding:
         if mask is not None and places is not None:
             self._behind.append((claim, places.movedim(axis, 0)[mask].flatten()))
 
+    @property
+    def knows_any(self) -> bool:
+        """Whether places are known that may be padding, beside those that were filled in."""
+        return bool(self._padded or self._behind or self._symbols)
+
     def listen(self, layer: nn.Module, read: Any, steps: Tensor, left: Sequence[Any], hook: Hook) -> Padded | None:
         """Look at the padding that a call reads, and notice gradients that come back through it.
 
@@ -140,10 +145,6 @@ class Padding:
         return found
 
     def _look(self, steps: Tensor) -> Padded | None:
-        if steps.is_meta:  # places of an array, without a gap
-            if not (self._padded or self._behind or self._symbols):
-                return None
-            steps = written_out(steps)
         certain = steps == FILLED
         if self._padded:
             certain |= torch.isin(steps, self._all_padded())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from echo_torch.diagnosis.stamps import CheckedStamps
 from echo_torch.diagnosis.watching.lanes import Origin
 from echo_torch.diagnosis.watching.padding import Padded
-from echo_torch.diagnosis.watching.standing import Standing
+from echo_torch.diagnosis.watching.standing import Even, Standing
 
 
 @dataclass(slots=True)
@@ -54,7 +54,6 @@ class Call:
         num_rows: Rows of its input; 0 where it has none.
         entering: What enters it.
         is_remembered: Whether it was not watched itself, but the call before one that is: only its state is known.
-        standing: Where its rows stand; None: unknown.
         told: What somebody has said last of where rows stand; None: nobody has.
         num_steps: Steps of its input; 0 where its places are unknown.
         padded: The padding that it reads, while it trains; None: none is known.
@@ -74,7 +73,7 @@ class Call:
     num_rows: int
     entering: Entering
     is_remembered: bool = False
-    standing: Standing | None = None
+    _standing: Standing | Even | None = None
     told: CheckedStamps | None = None
     num_steps: int = 0
     padded: Padded | None = None
@@ -82,3 +81,14 @@ class Call:
     reaches_back: tuple[tuple[int, int], ...] = ()
     is_exchanged: bool = False
     takes_last_row: bool = False
+
+    @property
+    def standing(self) -> Standing | None:
+        """Where its rows stand; None: unknown."""
+        if isinstance(self._standing, Even):
+            self._standing = self._standing.standing()
+        return self._standing
+
+    def stand(self, standing: Standing | Even | None, num_steps: int) -> None:
+        """It is known where its rows stand."""
+        self._standing, self.num_steps = standing, num_steps

@@ -57,6 +57,60 @@ class Standing(NamedTuple):
         return places if int(places.min()) >= ARRAY else None
 
 
+class Even(NamedTuple):
+    """Where the rows of a call stand whose places are regular: told when somebody asks.
+
+    Attributes:
+        found: The places of what is read (rows, steps, features), or (rows, features).
+        is_turned: Whether steps come before rows.
+    """
+
+    found: Tensor
+    is_turned: bool
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps each row has; 0 where all stand at one place, which tells nothing."""
+        if self.found.ndim == 2:
+            return 1
+        number = self.found.shape[0 if self.is_turned else 1]
+        return number if number == 1 or self.found.stride(0 if self.is_turned else 1) else 0
+
+    @property
+    def array(self) -> int:
+        """The number of the array."""
+        return array_of(int(self.found.storage_offset()))
+
+    def steps(self) -> Tensor:
+        """As of `Steps`."""
+        return written_out(
+            (self.found.transpose(0, 1) if self.is_turned else self.found)[..., 0].view(-1, self.num_steps)
+        )
+
+    def standing(self) -> Standing:
+        """The same as `standing_of`; there the first feature tells as much as any other."""
+        found, begin = self.found, int(self.found.storage_offset())
+        width = (found.shape[-1] - 1) * found.stride(-1) + 1
+        axis = 1 if self.is_turned else 0
+        num_rows, row = found.shape[axis], found.stride(axis)
+        first = range(begin, begin + row * num_rows, row) if row else [begin] * num_rows
+        if self.num_steps == 1:
+            return Standing(first, first, None, width)
+        step = found.stride(1 - axis)
+        move = step * (self.num_steps - 1)
+        last = range(begin + move, begin + move + row * num_rows, row) if row else [begin + move] * num_rows
+        return Standing(first, last, step, width)
+
+
+def even_of(layer: nn.Module, read: Any, places: Places) -> Even | None:
+    """Where the rows of a call stand, if it reads a tensor whose places are regular."""
+    found = places.where(read) if isinstance(read, Tensor) else None
+    is_cell = isinstance(layer, nn.RNNCellBase)
+    if found is None or not found.is_meta or found.ndim != (2 if is_cell else 3) or not found.numel():
+        return None
+    return Even(found, not (is_cell or layer.batch_first))
+
+
 class Steps(NamedTuple):
     """The places of what a layer reads, a row of them for each row of the batch.
 
@@ -80,20 +134,8 @@ def steps_of(layer: nn.Module, read: Any, places: Places) -> Steps | None:
         first, last = (_unpacked(written_out(found[:, feature]), read) for feature in (0, -1))
         return Steps(first, int((last - first).max()) + 1)
     is_turned = found.ndim == 3 and not getattr(layer, "batch_first", False)
-    if found.is_meta:
-        return _even(found, is_turned=is_turned)
+    found = written_out(found)
     return _in_feature(found.transpose(0, 1) if is_turned else found if found.ndim == 3 else found[:, None], places)
-
-
-def _even(found: Tensor, *, is_turned: bool) -> Steps | None:
-    """The same as `_in_feature`, of regular places: there the first feature tells as much as any other."""
-    axes = list(zip(found.shape, found.stride(), strict=True))
-    num_features, feature = axes.pop()
-    rows, steps = (axes[0], (1, 0)) if len(axes) == 1 else axes[::-1] if is_turned else axes
-    if steps[0] > 1 and not steps[1]:
-        return None
-    first = found.as_strided((rows[0], steps[0]), (rows[1], steps[1]))
-    return Steps(first, int((num_features - 1) * feature + 1))
 
 
 def _in_feature(found: Tensor, places: Places) -> Steps | None:
@@ -137,8 +179,6 @@ def standing_of(found: Steps, places: Places) -> Standing | None:
     stand may say that one of them reads nothing.
     """
     steps, width = found
-    if steps.is_meta:
-        return _evenly(steps, width)
     if is_whole := int(steps.min()) >= ARRAY:
         first, last = steps[:, 0], steps[:, -1]
     else:
@@ -152,17 +192,6 @@ def standing_of(found: Steps, places: Places) -> Standing | None:
     stride = None if stride is None or bool((moves != stride).any()) else stride
     is_told = is_whole and (stride or steps.shape[1] == 1)
     return Standing(first.tolist(), last.tolist(), stride, width, None if is_told else steps.contiguous())
-
-
-def _evenly(steps: Tensor, width: int) -> Standing:
-    """Where rows stand whose places are regular."""
-    (num_rows, num_steps), (row, step), begin = steps.shape, steps.stride(), int(steps.storage_offset())
-    first = range(begin, begin + row * num_rows, row) if row else [begin] * num_rows
-    if num_steps == 1:
-        return Standing(first, first, None, width)
-    move = step * (num_steps - 1)
-    last = range(begin + move, begin + move + row * num_rows, row) if row else [begin + move] * num_rows
-    return Standing(first, last, step, width)
 
 
 def _ends(steps: Tensor) -> tuple[Tensor, Tensor]:
