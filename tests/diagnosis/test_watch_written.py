@@ -127,3 +127,45 @@ def test_numbers_set_one_by_one_are_as_a_whole_that_is_set(make, times):
             found.append([place % ARRAY if place > ARRAY else place for place in places.tolist()])
     assert found[0] == found[1]
     assert (found[0] == [BLANK] * 6) == (times == 2)
+
+
+def rewrite_whole(buffer):
+    buffer.copy_(torch.randn(buffer.shape))  # of which nothing is left afterwards
+
+
+def rewrite_rows(buffer):
+    for row in buffer:
+        row.copy_(torch.randn(row.shape))
+
+
+def draw_into(buffer):
+    torch.randn(buffer.shape, out=buffer)
+
+
+@pytest.mark.parametrize(
+    "form", [lambda buffer: buffer, lambda buffer: buffer.to("cpu"), lambda buffer: buffer.float()]
+)
+@pytest.mark.parametrize("rewrite", [rewrite_whole, rewrite_rows, draw_into])
+def test_a_buffer_that_is_written_over_and_over_is_not_read_again(rewrite, form):
+    """Other numbers stand at the same places; what a function returns without work is no copy of them."""
+    buffer, state = torch.zeros(2, HORIZON, FEATURES), None
+    gru = nn.GRU(FEATURES, 4, batch_first=True)
+    optimizer = torch.optim.SGD(gru.parameters(), lr=0.1)
+    with watch(gru) as seen:
+        for _ in range(12):
+            rewrite(buffer)
+            output, state = gru(form(buffer), state)
+            state = state.detach()
+            optimizer.zero_grad()
+            output.square().mean().backward()
+            optimizer.step()
+    assert seen.faults == []
+
+
+def test_a_layer_without_values_is_none_of_its_business():
+    with watch() as seen:
+        with torch.device("meta"):
+            nn.GRU(3, 8)(torch.zeros(4, 5, 3))
+        nn.GRU(3, 8)(torch.zeros(4, 5, 3))
+    assert seen.fault is None
+    assert seen.layers == ["GRU"]

@@ -39,6 +39,7 @@ class Arrays:
         self._starts: list[int] = []  # the same addresses, sorted
         self._constants: set[int] = set()
         self._written: dict[int, Integers] = {}  # the place of each value of an array
+        self._overwritten: dict[int, NDArray[np.bool_]] = {}  # whether a place was written to, and whether twice
         self._filled: dict[int, NDArray[np.bool_]] = {}  # whether something that is known of nowhere was written there
 
     def is_alive(self, array: int) -> bool:
@@ -76,7 +77,7 @@ class Arrays:
         if written is None:
             return places
         spelled = written_out(places).numpy()
-        return torch.from_numpy(np.asarray(self._sources(spelled, written[spelled - array * ARRAY])))
+        return torch.from_numpy(np.asarray(self._sources(array, spelled - array * ARRAY, written)))
 
     def note_constant(self, tensor: Tensor) -> None:
         """A function has made a tensor that holds one value everywhere."""
@@ -122,6 +123,9 @@ class Arrays:
             self._fill(array, positions, size, is_constant=is_constant)
         else:
             sources = written_out(sources)
+            once, twice = self._overwritten.setdefault(array, np.zeros((2, size), dtype=bool))
+            twice[positions] |= once[positions]
+            once[positions] = True
             self._sources_in(array, size)[positions] = sources.expand(view.shape).numpy()
             self.copied |= set((sources // ARRAY).flatten().tolist())
 
@@ -152,11 +156,20 @@ class Arrays:
             self._written[array] = np.full(size, BLANK) if is_blank else array * ARRAY + np.arange(size)
         return self._written[array]
 
-    def _sources(self, places: Integers, sources: Integers) -> Integers:
-        """Where values come from, as far as the arrays are still there; else where they stand now."""
+    def _sources(self, array: int, positions: Integers, written: Integers) -> Integers:
+        """Where values come from, as far as those arrays are still there; else where they stand now.
+
+        In a buffer that is written over and over they stand nowhere: what was read there before is something else.
+        """
+        sources = written[positions]
         numbers = sources // ARRAY
         gone = [number for number in set(numbers.ravel().tolist()) if number and not self.is_alive(number)]
-        return np.where(np.isin(numbers, gone), places, sources) if gone else sources
+        if not gone:
+            return sources
+        places = positions + array * ARRAY
+        if array in self._overwritten:
+            places = np.where(self._overwritten[array][1][positions], BLANK, places)
+        return np.where(np.isin(numbers, gone), places, sources)
 
     def _number(self, tensor: Tensor) -> tuple[int, int]:
         """The number of a tensor's array, and where in it its storage begins."""
@@ -171,6 +184,7 @@ class Arrays:
         if not self.is_alive(number):
             self._constants.discard(number)
             self._written.pop(number, None)
+            self._overwritten.pop(number, None)
             self._filled.pop(number, None)
             self._owners.append(StorageWeakRef(storage))  # type: ignore[no-untyped-call]
             number = self._numbers[pointer] = len(self._owners)

@@ -126,7 +126,7 @@ class Calls:
         """A module has returned, or raised: then there is no output."""
         self.leave_other()
         self.by_hand.leave(module, (inputs, named), output)
-        if not isinstance(module, RECURRENT) or torch.compiler.is_compiling():
+        if not isinstance(module, RECURRENT) or torch.compiler.is_compiling() or _has_no_values(module):
             return
         read = inputs[0] if inputs else named.get("input")
         given = inputs[1] if len(inputs) > 1 else named.get("hx")
@@ -314,6 +314,11 @@ def _with_graph(given: Any) -> Iterator[Tensor]:
 
 def _lane_axis(layer: nn.Module) -> int:
     return 0 if isinstance(layer, nn.RNNCellBase) else 1
+
+
+def _has_no_values(module: nn.Module) -> bool:
+    """Whether a layer has shapes alone, as those have of which somebody counts the weights."""
+    return any(weight.is_meta for weight in module.parameters(recurse=False))
 
 
 def _num_rows(layer: nn.Module, read: Any) -> int:

@@ -119,6 +119,8 @@ def foreign_in(words: Sequence[str | None]) -> tuple[str, int]:
     counts = Counter(word for word in words if word is not None)
     if counts["drawn"] < _OFTEN or 2 * counts["drawn"] < len(words):
         del counts["drawn"]
+    if 2 * counts["multiple"] < len(words):  # a dropout that drops nothing by chance
+        del counts["multiple"]
     return counts.most_common(1)[0] if counts else ("", 0)
 
 

@@ -208,7 +208,9 @@ class Places(TorchFunctionMode):
             self._places[key] = weakref.ref(result, functools.partial(self._places.pop, key)), places
 
     def _follow(self, name: str, func: Any, args: Any, kwargs: Any, result: Any) -> None:
-        if "out" in kwargs:  # what a function writes into is its result: its places are found anew, not written there
+        if "out" in kwargs:  # what a function writes into is its result: its places are found anew
+            if isinstance(out := kwargs["out"], Tensor):
+                self._write(out, out, None)
             kwargs = {key: value for key, value in kwargs.items() if key != "out"}
         self.strangers.draw(name, args, result)
         if name in of_torch.MOVES:
@@ -247,7 +249,9 @@ class Places(TorchFunctionMode):
                 self.keep(result, found)
         elif not name.endswith("_") or name.startswith("__"):  # else it changes values where they stand
             output = result[0] if name in of_torch.VECTORS and isinstance(result, tuple) else result
-            if isinstance(output, Tensor) and output.ndim:
+            # `to` or `contiguous` that had nothing to do: what is kept of it would be old after the next writing.
+            is_told = self._is_told_by_storage(args, output)
+            if isinstance(output, Tensor) and output.ndim and not is_told:
                 tensors = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
                 if tensors:
                     self.layouts.treat(tensors, output)
