@@ -56,11 +56,11 @@ def bare_loop(configuration: Configuration, num_updates: int) -> float:
     head = nn.Linear(configuration.hidden_size, encoding.size)
     optimizer = torch.optim.Adam([*lstm.parameters(), *head.parameters()])
     chunks, answered, state = _chunks(plan, num_updates), plan.num_answered, None
+    is_plain = encoding.num_digits == 1 and all(bool((chunk.symbols >= 0).all()) for chunk in chunks)
     begin = time.perf_counter()
     for chunk in chunks:
         if chunk.starts.any():
             state = _reset(state, chunk.starts)
-        is_plain = not (configuration.base or configuration.missing)
         inputs = F.one_hot(chunk.symbols, encoding.size) if is_plain else encoding.encode(chunk.symbols)
         output, (hidden, cell) = lstm(inputs.float(), state)
         state = hidden.detach(), cell.detach()

@@ -1,6 +1,6 @@
 """Where the direct kernel pays on a GPU: one run by either kernel, and many members side by side.
 
-    python benchmarks/cuda.py [--updates 300] [--members 1 128 1024 8192]
+    python benchmarks/gpu.py [--updates 300] [--members 1 128 1024 8192]
 
 Needs a CUDA device. Model-updates a second of `aligned` are printed, and beside them those of as many cuDNN runs one
 after another, which is what one such run makes.
