@@ -15,7 +15,7 @@ from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.training.checkpoints import Checkpoint
 
 # A direct step is some twenty calls, each of which a GPU takes microseconds to begin; cuDNN makes one for all steps. At
-# 5 steps direct is 1.7 to 2.8 times as fast (H200, benchmarks/gpu.py), at 50 a third.
+# 5 and 8 steps direct is 1.8 times as fast (H200, benchmarks/gpu.py), at 50 half as fast.
 _MAX_STEPS_ON_CUDA = 8
 
 
