@@ -28,7 +28,7 @@ def begun_plan(plan: Plan, callbacks: Sequence[object] = ()) -> Plan:
     """
     if plan.configuration.kernel != "auto" or plan.has_own_model:
         return plan
-    is_quick = plan.layout.num_steps <= _MAX_STEPS_ON_CUDA or not _is_on_cuda(plan)
+    is_quick = not _is_on_cuda(plan) or plan.layout.num_steps <= _MAX_STEPS_ON_CUDA
     is_direct = not_covered(plan.configuration) is None and not callbacks and not _is_followed() and is_quick
     return plan.with_kernel("direct" if is_direct else "autograd")
 
