@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence, Set
 from typing import Any, NamedTuple
@@ -42,7 +41,7 @@ class Rows:
         number: How many lanes there are.
     """
 
-    __slots__ = ("_axis", "_device", "_dtype", "_empty", "_memory", "_shape", "_tensor", "number", "whole")
+    __slots__ = ("_axis", "_device", "_dtype", "_empty", "_memory", "_shape", "number", "whole")
 
     def __init__(self, field: Tensor, axis: int) -> None:
         self._dtype, self._device, self._shape = field.dtype, field.device, field.shape
@@ -50,25 +49,25 @@ class Rows:
         values = field.detach()
         if field.is_cpu and self._dtype is not torch.bfloat16:
             rows = values.numpy()
-            self._tensor: tuple[Any, int, NDArray[Any]] | None = weakref.ref(field), field.data_ptr(), rows
+            self._memory: tuple[int, Sequence[int], NDArray[Any]] | None = field.data_ptr(), field.stride(), rows
         else:
             values = values.cpu()
             values = values.view(torch.int16) if self._dtype is torch.bfloat16 else values  # numpy has no such floats
-            self._tensor, rows = None, values.numpy()
+            self._memory, rows = None, values.numpy()
         self.whole = (rows.swapaxes(0, self._axis) if self._axis else rows).tobytes()
         self.number = (self._shape[self._axis] if self._shape else 1) if self.whole else 0
         self._empty: list[int] | None = None
 
     def let_go(self) -> None:
         """Hold the memory of the tensor no longer, only its bytes."""
-        self._tensor = None
+        self._memory = None
 
     def is_still(self, field: Tensor) -> bool:
-        """Whether a tensor is the same one, and holds what it held."""
-        if self._tensor is None:
+        """Whether a tensor lies in the same memory, and that holds what it held."""
+        if self._memory is None or field.data_ptr() != self._memory[0]:
             return False
-        reference, pointer, rows = self._tensor
-        if reference() is not field or field.data_ptr() != pointer or field.shape != self._shape:
+        _, strides, rows = self._memory
+        if field.shape != self._shape or field.stride() != strides or field.dtype is not self._dtype:
             return False
         return (rows.swapaxes(0, self._axis) if self._axis else rows).tobytes() == self.whole
 

@@ -42,8 +42,13 @@ class LastingArrays:
             now: The number of the outermost call of a module in which it is.
         """
         found: dict[int, set[int]] = {}
-        for place in places:
-            found.setdefault(array_of(place), set()).add(place)
+        if isinstance(places, range):  # in even strides: all in one array
+            array = array_of(places[0])
+            _, first, has_moved = self._read.get(array, (0, set(), False))
+            found[array] = first if has_moved else set(places)
+        else:
+            for place in places:
+                found.setdefault(array_of(place), set()).add(place)
         self._noted = now
         for array, (root, first, has_moved) in list(self._read.items()):
             again = found.get(array, first)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -117,7 +118,7 @@ class Padding:
     @property
     def knows_any(self) -> bool:
         """Whether places are known that may be padding, beside those that were filled in."""
-        return bool(self._padded or self._behind or self._symbols)
+        return bool(self._padded or self._behind or (self._symbols and self._num_doubts < _MOST_DOUBTS))
 
     def listen(self, layer: nn.Module, read: Any, steps: Tensor, left: Sequence[Any], hook: Hook) -> Padded | None:
         """Look at the padding that a call reads, and notice gradients that come back through it.
@@ -146,8 +147,8 @@ class Padding:
 
     def _look(self, steps: Tensor) -> Padded | None:
         certain = steps == FILLED
-        if self._padded:
-            certain |= torch.isin(steps, self._all_padded())
+        if self._padded and len(padded := self._all_padded()):
+            certain |= torch.isin(steps, padded)
         if bool(certain.any()):
             return _in_rows(certain)
         for claim, places in reversed(self._behind):
@@ -173,7 +174,7 @@ class Padding:
 
     def _note(self, places: Tensor) -> None:
         if places.numel():
-            self._padded.append(places.flatten())
+            self._padded.append(places[places != FILLED])  # what was filled in is known to be padding anyway
             self._together = None
 
     def _all_padded(self) -> Tensor:
@@ -263,7 +264,13 @@ def _in_rows(mask: Tensor, **what: Any) -> Padded:
 
 def _runs(mask: Tensor) -> Tensor:
     """Of each row (rows, steps), how many values at its end are true."""
-    return mask.flip(1).int().cumprod(1).sum(1)
+    backwards = mask.numpy()[:, ::-1]
+    runs = (
+        np.where(backwards.all(1), backwards.shape[1], backwards.argmin(1))
+        if backwards.size
+        else np.zeros(len(mask), int)
+    )
+    return torch.from_numpy(runs)
 
 
 def _noticing(layer: nn.Module, padded: Padded, mask: Tensor, *, is_features: bool) -> Callable[[Tensor | None], None]:

@@ -178,26 +178,26 @@ def standing_of(found: Steps, places: Places) -> Standing | None:
     A row begins with the first step that was not filled in, and ends with the last. Somebody who has said where rows
     stand may say that one of them reads nothing.
     """
-    steps, width = found
-    if is_whole := int(steps.min()) >= ARRAY:
+    steps, width = found.first.numpy(), found.width
+    if is_whole := bool(steps.min() >= ARRAY):
         first, last = steps[:, 0], steps[:, -1]
     else:
         first, last = _ends(steps)
-        if int(first.min()) < ARRAY and not places.arrays.is_named(array_of(int(first.max()))):
+        if first.min() < ARRAY and not places.arrays.is_named(array_of(int(first.max()))):
             return None
     moves = steps[:, 1:] - steps[:, :-1]
     if not is_whole:
         moves = moves[(steps[:, 1:] >= ARRAY) & (steps[:, :-1] >= ARRAY)]
-    stride = int(moves.flatten()[0]) if moves.numel() else None
-    stride = None if stride is None or bool((moves != stride).any()) else stride
+    stride = int(moves.flat[0]) if moves.size else None
+    stride = None if stride is None or (moves != stride).any() else stride
     is_told = is_whole and (stride or steps.shape[1] == 1)
-    return Standing(first.tolist(), last.tolist(), stride, width, None if is_told else steps.contiguous())
+    return Standing(first.tolist(), last.tolist(), stride, width, None if is_told else found.first.contiguous())
 
 
-def _ends(steps: Tensor) -> tuple[Tensor, Tensor]:
-    is_real = (steps >= ARRAY).int()
-    begin, end = is_real.argmax(dim=1), steps.shape[1] - 1 - is_real.flip(1).argmax(dim=1)
-    rows = torch.arange(len(steps))
+def _ends(steps: Integers) -> tuple[Integers, Integers]:
+    is_real = steps >= ARRAY
+    begin, end = is_real.argmax(1), steps.shape[1] - 1 - is_real[:, ::-1].argmax(1)
+    rows = np.arange(len(steps))
     return steps[rows, begin], steps[rows, end]
 
 
