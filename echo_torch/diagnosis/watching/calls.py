@@ -110,6 +110,17 @@ class Calls:
         if self._is_watched() and not torch.compiler.is_compiling():
             self.by_hand.enter(module)
 
+    def is_skipped(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> bool:
+        """Whether nothing is to be seen of a call of a recurrent layer but that the latest one is remembered."""
+        skipped = self._skipped.get(self._numbers.get(id(module), -1))
+        if skipped is None or skipped.is_training != module.training or self._is_watched():
+            return False
+        skipped.given = inputs[1] if len(inputs) > 1 else named.get("hx")
+        state = output[1] if isinstance(module, nn.RNNBase) and output is not None else output
+        skipped.fields = [tensor.detach() for tensor in fields_of(state)]
+        skipped.num_rows = _num_rows(module, inputs[0] if inputs else named.get("input"))
+        return True
+
     def leave_other(self) -> None:
         """A module that is not looked at has returned."""
         self._depth = max(0, self._depth - 1)
@@ -168,6 +179,8 @@ class Calls:
 
     def begin_step(self, *, has_closure: bool = False) -> None:
         """An optimiser begins a step: what it does to weights is no way of data, but its closure reads some."""
+        if self.is_idle and not self.places.is_open:
+            return
         self.places.is_in_step = True
         if not has_closure:
             self.places.rest()
@@ -175,6 +188,8 @@ class Calls:
     def end_step(self) -> None:
         """An optimiser has made a step."""
         self.update += 1
+        if self.is_idle and not self.places.is_open and not self._is_watched():
+            return
         self.places.is_in_step = False
         self.places.go_on()
         self.is_idle = self._depth == 0 and not self._is_watched()

@@ -38,22 +38,25 @@ class _Lengths:
         is_refuted: Whether something else was seen behind them: then they are no lengths.
     """
 
-    fill: Tensor | None = None
+    fill: Any = None
     num_rows: int = 0
     is_refuted: bool = False
 
     def look(self, rows: Tensor, lengths: Tensor) -> Tensor | None:
         """Which steps of rows (rows, steps, ...) lie behind their lengths; None where these are none."""
-        if not 0 < int(lengths.min()) <= int(lengths.max()) <= rows.shape[1]:
+        ends = lengths.detach().cpu().numpy()
+        if not 0 < ends.min() <= ends.max() <= rows.shape[1]:
             self.is_refuted = True
             return None
-        mask = torch.arange(rows.shape[1]) >= lengths.detach().cpu()[:, None]
-        behind = rows.detach().cpu()[mask]
+        mask = np.arange(rows.shape[1]) >= ends[:, None]
+        values = rows.detach().cpu()
+        values = values.float() if values.dtype is torch.bfloat16 else values  # numpy has no such floats
+        behind = values.numpy()[mask]
         if len(behind):
             self.fill = behind[0] if self.fill is None else self.fill
-            self.is_refuted |= not bool((behind == self.fill).all())
+            self.is_refuted |= not (behind == self.fill).all()
             self.num_rows += int(mask.any(1).sum())
-        return None if self.is_refuted or not len(behind) else mask
+        return None if self.is_refuted or not len(behind) else torch.from_numpy(mask)
 
 
 @dataclass
@@ -279,7 +282,7 @@ def _noticing(layer: nn.Module, padded: Padded, mask: Tensor, *, is_features: bo
     def notice(gradient: Tensor | None) -> None:
         if gradient is None:  # so autograd calls hooks where a second backward pass fails
             return
-        is_read = (gradient != 0).any(-1).cpu()
+        is_read = (gradient.abs().amax(-1) != 0).cpu()  # several times as fast as any(), and NaN stays NaN
         if is_read.ndim == 2 and not is_features:  # (layers, rows): only what reads forwards ends in the padding
             is_read = is_read[:: 1 + bool(getattr(layer, "bidirectional", False))].any(0)
         if is_read.ndim == 2:

@@ -88,6 +88,11 @@ class Places(TorchFunctionMode):
         self._open()
         _OPEN.add(self)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is the mode of torch's functions, or will be again after a rest."""
+        return self._is_open or self._is_resting
+
     def begin_again(self) -> bool:
         """Follow again, after the end, where no other mode was begun meanwhile; return whether that is so."""
         self.is_paused = False

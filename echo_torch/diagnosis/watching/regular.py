@@ -60,6 +60,9 @@ def written_out(places: Tensor) -> Tensor:
     if not places.is_meta:
         return places
     shape, strides = places.shape, places.stride()
+    if len(shape) == 1 and strides[0]:
+        first = int(places.storage_offset())
+        return torch.arange(first, first + shape[0] * strides[0], strides[0])
     kept = [min(size, 1) if not stride else size for size, stride in zip(shape, strides, strict=True)]
     extent = sum((size - 1) * stride for size, stride in zip(kept, strides, strict=True))
     counted = _COUNTED if extent < len(_COUNTED) else torch.arange(extent + 1)

@@ -189,18 +189,24 @@ class Watch(Seen):
             self._calls.places.begin_layer(module, inputs)
 
     def _leave(self, module: nn.Module, inputs: tuple[Any, ...], *named_and_output: Any) -> None:
-        if (self._calls.is_idle and not isinstance(module, RECURRENT)) or is_recorded():
-            self._calls.leave_other()
+        calls = self._calls
+        if (calls.is_idle and not isinstance(module, RECURRENT)) or is_recorded():
+            calls.leave_other()
             return
         # Where a module has raised, torch leaves out the named arguments.
         named, output = ({}, *named_and_output)[-2:]
+        is_own = self._own is None or id(module) in self._own
+        if calls.is_idle and is_own and calls.is_skipped(module, inputs, named, output):
+            calls.leave_other()
+            calls.rest()
+            return
         with DisableTorchFunction():  # what is done here is no way of data
-            self._calls.places.end_layer(module, (*inputs, *named.values()), output)
-            if self._own is None or id(module) in self._own:
-                self._calls.leave(module, inputs, named, output)
+            calls.places.end_layer(module, (*inputs, *named.values()), output)
+            if is_own:
+                calls.leave(module, inputs, named, output)
             else:
-                self._calls.leave_other()
-            self._calls.rest()
+                calls.leave_other()
+            calls.rest()
 
 
 def watch(model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES, intended: Sequence[str] = ()) -> Watch:
