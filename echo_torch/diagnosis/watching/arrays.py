@@ -182,10 +182,11 @@ class Arrays:
                 return number, (pointer - start) // size
         number = self._numbers.get(pointer, 0)
         if not self.is_alive(number):
-            self._constants.discard(number)
-            self._written.pop(number, None)
-            self._overwritten.pop(number, None)
-            self._filled.pop(number, None)
+            if number:
+                self._constants.discard(number)
+                self._written.pop(number, None)
+                self._overwritten.pop(number, None)
+                self._filled.pop(number, None)
             self._owners.append(StorageWeakRef(storage))  # type: ignore[no-untyped-call]
             number = self._numbers[pointer] = len(self._owners)
         whole = tensor if tensor._base is None else tensor._base

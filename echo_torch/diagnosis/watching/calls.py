@@ -190,6 +190,7 @@ class Calls:
         self.update += 1
         if self.is_idle and not self.places.is_open and not self._is_watched():
             return
+        self._handles = [handle for handle in self._handles if handle.hooks_dict_ref() is not None]  # of living tensors
         self.places.is_in_step = False
         self.places.go_on()
         self.is_idle = self._depth == 0 and not self._is_watched()

@@ -67,7 +67,8 @@ def views(func: Any, places: Tensor, given: Any, named: Any) -> Any:
         found = func(places, *given, **named)
     except Exception:  # what it cannot do without memory
         return None
-    return found if all(map(is_regular, tensors_in([found]))) else None
+    first = next(tensors_in([found]), None)  # of several all are views, or none
+    return found if first is not None and is_regular(first) else None
 
 
 def at_first(places: Tensor | Later, shape: Sequence[int]) -> Tensor:

@@ -7,6 +7,7 @@ batch, or hold a symbol that only ends rows, some of each batch. What counts is 
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -42,21 +44,21 @@ class _Lengths:
     num_rows: int = 0
     is_refuted: bool = False
 
-    def look(self, rows: Tensor, lengths: Tensor) -> Tensor | None:
+    def look(self, rows: Tensor, lengths: Tensor) -> NDArray[np.bool_] | None:
         """Which steps of rows (rows, steps, ...) lie behind their lengths; None where these are none."""
-        ends = lengths.detach().cpu().numpy()
-        if not 0 < ends.min() <= ends.max() <= rows.shape[1]:
+        ends, num_steps = lengths.tolist(), rows.shape[1]
+        if not 0 < min(ends) <= max(ends) <= num_steps:
             self.is_refuted = True
             return None
-        mask = np.arange(rows.shape[1]) >= ends[:, None]
+        mask = np.arange(num_steps) >= np.array(ends)[:, None]
         values = rows.detach().cpu()
         values = values.float() if values.dtype is torch.bfloat16 else values  # numpy has no such floats
         behind = values.numpy()[mask]
         if len(behind):
             self.fill = behind[0] if self.fill is None else self.fill
             self.is_refuted |= not (behind == self.fill).all()
-            self.num_rows += int(mask.any(1).sum())
-        return None if self.is_refuted or not len(behind) else torch.from_numpy(mask)
+            self.num_rows += sum(end < num_steps for end in ends)
+        return None if self.is_refuted or not len(behind) else mask
 
 
 @dataclass
@@ -82,6 +84,19 @@ class Padded:
     read: set[int] = field(default_factory=set)
 
 
+class _Symbols:
+    """What an embedding has read; put into the order of the places where somebody asks."""
+
+    def __init__(self, places: Tensor, words: Tensor) -> None:
+        self._places, self._words = places, words
+
+    @functools.cached_property
+    def in_order(self) -> tuple[Tensor, Tensor]:
+        """The places, sorted, and the symbol of each."""
+        flat, order = written_out(self._places).flatten().sort()
+        return flat, self._words.flatten()[order]
+
+
 class Padding:
     """Knows which places are padding, and listens to the calls that read them.
 
@@ -92,7 +107,7 @@ class Padding:
     def __init__(self, places: Places) -> None:
         self._places = places
         self._padded: deque[Tensor] = deque(maxlen=_AT_HAND)
-        self._symbols: deque[tuple[Tensor, Tensor]] = deque(maxlen=_AT_HAND)
+        self._symbols: deque[_Symbols] = deque(maxlen=_AT_HAND)
         self._lengths: defaultdict[tuple[int, ...], _Lengths] = defaultdict(_Lengths)
         self._behind: deque[tuple[_Lengths, Tensor]] = deque(maxlen=2)
         self._together: Tensor | None = None  # all that are padded
@@ -116,7 +131,8 @@ class Padding:
         mask = claim.look(rows.movedim(axis, 0), lengths)
         places = None if mask is None else self._places.of(rows)
         if mask is not None and places is not None:
-            self._behind.append((claim, places.movedim(axis, 0)[mask].flatten()))
+            behind = np.moveaxis(places.numpy(), axis, 0)[mask]
+            self._behind.append((claim, torch.from_numpy(behind).flatten()))
 
     @property
     def knows_any(self) -> bool:
@@ -138,10 +154,9 @@ class Padding:
         found = self._look(steps)
         if found is None:
             return None
-        runs = torch.tensor(found.runs)
-        if bool(((runs > 0) & ((runs < found.num_steps) | (found.num_steps == 1))).any()):
-            columns = torch.arange(found.num_steps)
-            is_padded = columns >= found.num_steps - runs[:, None]
+        if any(run > 0 and (run < found.num_steps or found.num_steps == 1) for run in found.runs):
+            columns = np.arange(found.num_steps)
+            is_padded = torch.from_numpy(columns >= found.num_steps - np.array(found.runs)[:, None])
             for number, tensor in enumerate(left):
                 if isinstance(tensor, Tensor) and tensor.requires_grad:
                     is_features = number == len(left) - 1
@@ -150,8 +165,8 @@ class Padding:
 
     def _look(self, steps: Tensor) -> Padded | None:
         certain = steps == FILLED
-        if self._padded and len(padded := self._all_padded()):
-            certain |= torch.isin(steps, padded)
+        if any(map(len, self._padded)):
+            certain |= torch.isin(steps, self._all_padded())
         if bool(certain.any()):
             return _in_rows(certain)
         for claim, places in reversed(self._behind):
@@ -187,13 +202,14 @@ class Padding:
 
     def _note_lookup(self, words: Tensor, places: Tensor, padding_idx: int | None) -> None:
         if padding_idx is not None:
-            self._note(written_out(places)[words.cpu() == padding_idx])
+            padded = written_out(places).numpy()[words.detach().cpu().numpy() == padding_idx]
+            self._note(torch.from_numpy(padded))
         if words.ndim == 2 and min(words.shape) > 1 and self._num_doubts < _MOST_DOUBTS:
-            flat, order = written_out(places).flatten().sort()
-            self._symbols.append((flat, words.detach().cpu().flatten()[order]))
+            self._symbols.append(_Symbols(places, words.detach().cpu().clone()))
 
     def _symbols_at(self, steps: Tensor) -> Tensor | None:
-        for places, symbols in reversed(self._symbols):
+        for each in reversed(self._symbols):
+            places, symbols = each.in_order
             found = torch.searchsorted(places, steps.contiguous()).clamp_(max=len(places) - 1)
             if bool((places[found] == steps).all()):
                 return symbols[found]
