@@ -76,6 +76,11 @@ class ByHand:
         self._open.append((module, kept))
         self._kept.update((id(each.tensor), each) for each in kept.values())
 
+    def may_be_one(self, module: nn.Module) -> bool:
+        """Whether a module may be a recurrence, as far as it is known already."""
+        known = self._modules.get(id(module))
+        return known is None or known.may_be_one
+
     def use(self, given: Iterable[Any]) -> None:
         """A function of torch is called."""
         if self._kept:

@@ -99,15 +99,16 @@ class Calls:
 
     def enter(self, module: nn.Module, inputs: Any = ()) -> None:
         """A module is called. A loss that is one is no call of the model."""
-        if self._depth == 0 and not self.places.is_paused:
-            self.padding.note_batch(inputs)
-        self._root += self._depth == 0 and not isinstance(module, _Loss)
+        if self._depth == 0:
+            if not self.places.is_paused:
+                self.padding.note_batch(inputs)
+            self._root += not isinstance(module, _Loss)
         self._depth += 1
 
     def enter_own(self, module: nn.Module, inputs: Any = ()) -> None:
         """A module is called that is looked at."""
         self.enter(module, inputs)
-        if self._is_watched() and not torch.compiler.is_compiling():
+        if self.by_hand.may_be_one(module) and self._is_watched() and not torch.compiler.is_compiling():
             self.by_hand.enter(module)
 
     def is_skipped(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> bool:

@@ -41,9 +41,10 @@ class Strangers:
     def leave(self, layer: int, fields: Sequence[Rows]) -> None:
         """A training call of a layer has left a state."""
         if sum(field.numel for field in fields) <= _MOST_VALUES:
-            if layer not in self._left:
-                self._left[layer] = deque(maxlen=_EARLIER)
-            self._left[layer].append(fields)
+            left = self._left.get(layer)
+            if left is None:
+                left = self._left[layer] = deque(maxlen=_EARLIER)
+            left.append(fields)
 
     def draw(self, name: str, given: Sequence[Any], result: Any) -> None:
         """A function has been called; numbers that it draws are known again as long as they only change their form."""
