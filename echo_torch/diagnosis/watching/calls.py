@@ -335,7 +335,7 @@ def _lane_axis(layer: nn.Module) -> int:
 
 def _has_no_values(module: nn.Module) -> bool:
     """Whether a layer has shapes alone, as those have of which somebody counts the weights."""
-    return any(weight.is_meta for weight in module.parameters(recurse=False))
+    return any(weight is not None and weight.is_meta for weight in module._parameters.values())
 
 
 def _num_rows(layer: nn.Module, read: Any) -> int:

@@ -254,11 +254,10 @@ class Places(TorchFunctionMode):
                 self.keep(result, found)
         elif not name.endswith("_") or name.startswith("__"):  # else it changes values where they stand
             output = result[0] if name in of_torch.VECTORS and isinstance(result, tuple) else result
-            # `to` or `contiguous` that had nothing to do: what is kept of it would be old after the next writing.
-            is_told = self._is_told_by_storage(args, output)
-            if isinstance(output, Tensor) and output.ndim and not is_told:
+            if isinstance(output, Tensor) and output.ndim:
                 tensors = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
-                if tensors:
+                # `to` or `contiguous` that had nothing to do: what is kept of it would be old after the next writing.
+                if tensors and not self._is_told_by_storage(args, output):
                     self.layouts.treat(tensors, output)
                     # A mask of truths is not what is read.
                     tensors = [one for one in tensors if one.dtype is not torch.bool] or tensors
