@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -97,3 +97,18 @@ def tensors_in(given: Iterable[Any]) -> Iterator[Tensor]:
             yield part
         elif isinstance(part, (tuple, list)):
             yield from tensors_in(part)
+
+
+def swapped(args: Any, kwargs: Any, places_of: Callable[[Tensor], Tensor]) -> tuple[Any, Any]:
+    """The arguments with places in the place of the first tensor, or list of them; indices stay."""
+    is_done = False
+
+    def swap(part: Any) -> Any:
+        nonlocal is_done
+        is_list = isinstance(part, (tuple, list)) and part and all(isinstance(one, Tensor) for one in part)
+        if is_done or not (is_list or isinstance(part, Tensor)):
+            return part
+        is_done = True
+        return [places_of(one) for one in part] if is_list else places_of(part)
+
+    return [swap(part) for part in args], {name: swap(part) for name, part in kwargs.items()}

@@ -326,7 +326,7 @@ class Places(TorchFunctionMode):
             found = of_torch.views(func, self._needed(args[0]), args[1:], kwargs)
             if found is not None:
                 return found
-        swapped, swapped_by_name = self._swapped(args, kwargs)
+        swapped, swapped_by_name = of_torch.swapped(args, kwargs, lambda one: written_out(self._needed(one)))
         if name == "pad_sequence":
             swapped[2:3] = [float(FILLED)]  # the value of the padding
         elif name == "pad":
@@ -353,17 +353,3 @@ class Places(TorchFunctionMode):
         if places is None:
             raise LookupError
         return places
-
-    def _swapped(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """The arguments with places in the place of the first tensor, or list of them; indices stay."""
-        is_done = False
-
-        def swap(part: Any) -> Any:
-            nonlocal is_done
-            is_list = isinstance(part, (tuple, list)) and part and all(isinstance(one, Tensor) for one in part)
-            if is_done or not (is_list or isinstance(part, Tensor)):
-                return part
-            is_done = True
-            return [written_out(self._needed(one)) for one in part] if is_list else written_out(self._needed(part))
-
-        return [swap(part) for part in args], {name: swap(part) for name, part in kwargs.items()}
