@@ -40,11 +40,15 @@ class Launch:
     port: int
 
 
-def check_launcher() -> Launch | None:
+def check_launcher(devices: int | None = None) -> Launch | None:
     """What the launcher says that has started this process; None: it was started alone.
 
+    Args:
+        devices: How many processes are to train together; None: as many as there are.
+
     Raises:
-        RuleError: If the variables of a launcher are there in part, or do not fit together.
+        RuleError: If the variables of a launcher are there in part, or do not fit together, or if it has started
+            another number of processes.
     """
     given = {name: os.environ[name] for name in _LAUNCHER if name in os.environ}
     if not any(name in given for name in _OWN):
@@ -69,6 +73,9 @@ def check_launcher() -> Launch | None:
         what = "MASTER_ADDR and MASTER_PORT must be an address and a port below 65536"
         got = f"MASTER_ADDR={given['MASTER_ADDR']} and MASTER_PORT={port}"
         raise RuleError("MASTER_PORT", what, got, reason="so that processes find each other", way_out=_UNSET)
+    if devices not in (None, num_ranks):
+        rule = f"$devices must be {num_ranks}, the number of processes that the launcher has started"
+        raise RuleError("devices", rule, devices)
     return Launch(rank, local_rank, num_ranks, given["MASTER_ADDR"], port)
 
 

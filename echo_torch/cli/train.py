@@ -69,6 +69,7 @@ def _train(parsed: argparse.Namespace) -> None:
     if parsed.print_config:
         print(to_yaml(configuration), end="")
         return
+    check_launcher(configuration.devices)  # of several processes each at once: the first to end ends the others
     with memory.in_a_sentence(configuration):
         _train_configured(parsed, configuration, numbers)
 

@@ -62,17 +62,14 @@ def check_machine(plan: Plan) -> None:
     Raises:
         UserError: If a device or a package is missing, or the variables of a launcher are there in part.
     """
-    check_launcher()
     c = plan.configuration
+    check_launcher(c.devices)
     if c.accelerator == "cuda":
         if not torch.cuda.is_available():
             rule = "$accelerator cuda needs a CUDA device, and PyTorch finds none here"
             raise RuleError("accelerator", rule, "cuda", way_out="use auto or cpu")
         if (found := torch.cuda.device_count()) < c.devices:
             raise RuleError("devices", f"$devices must be at most {found}, the CUDA devices here", c.devices)
-    if (started := launched_ranks()) is not None and started != c.devices:
-        rule = f"$devices must be {started}, the number of processes that the launcher has started"
-        raise RuleError("devices", rule, c.devices)
     if c.devices > (num_lanes := plan.layout.num_lanes):
         rule = f"$devices must be at most the number of lanes, {num_lanes}"
         raise RuleError("devices", rule, c.devices, reason="because a lane stays whole on one device")
