@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -22,6 +24,7 @@ from echo_torch.lab.output import drop, has_no_reader, that_ends_nothing
 from echo_torch.lab.processes import raise_at_endings
 from echo_torch.ranks import is_first_rank
 
+_SECONDS_FOR_THE_FIRST = 5
 EXIT_SIGNAL = 128  # and the signal's number, as shells have it
 
 
@@ -60,6 +63,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     except UserError as error:
         if _speaks(error):
             complain(error.wording(say))
+        else:
+            _let_the_first_speak()
         return EXIT_BAD_INPUT
     except KeyboardInterrupt as error:
         number, sentence = (error.number, error.wording(say)) if isinstance(error, Interrupted) else (signal.SIGINT, "")
@@ -69,6 +74,12 @@ def _main(arguments: Sequence[str] | None) -> int:
     except Exception as error:
         return _end_with(error)
     return 0
+
+
+def _let_the_first_speak() -> None:
+    """Wait a little before this process ends: a launcher then ends all others, also the one that has yet to say why."""
+    with contextlib.suppress(KeyboardInterrupt):  # it has spoken, and the launcher ends this one
+        time.sleep(_SECONDS_FOR_THE_FIRST)
 
 
 def _end_with(error: Exception) -> int:
