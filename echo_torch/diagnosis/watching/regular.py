@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 _NOWHERE = torch.empty(0, dtype=torch.int64, device="meta")
-_COUNTED = torch.arange(2**16)
+# Numpy's: torch would begin threads while it is imported, and a process that is forked afterwards would wait for them.
+_COUNTED = torch.from_numpy(np.arange(2**16))
 _STORAGE = _NOWHERE.untyped_storage()._cdata
 
 
