@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import time
 
 import pytest
@@ -37,16 +38,22 @@ def finished(function, folder):
 def test_killed_again_and_again_and_gone_on_with(kind, tmp_path):
     function, name = KINDS[kind]
     expected = finished(function, tmp_path / "whole")
-    folder, moments, kills = tmp_path / "killed", random.Random(kind), 0
+    folder, moments, kills, latest = tmp_path / "killed", random.Random(kind), 0, 2.0
     folder.mkdir()
     while kills < KILLS:
         before = _written(folder / name)
         process = start(function, folder)
         while kills and _written(folder / name) == before and process.is_alive():
             time.sleep(0.002)
-        time.sleep(moments.uniform(0, 0.03 if kills else 2))  # the first comes before anything was saved, or just after
-        if not process.is_alive():  # it was quicker
-            break
+        time.sleep(
+            moments.uniform(0, 0.03 if kills else latest)
+        )  # the first comes before anything was saved, or just after
+        if not process.is_alive():  # it was quicker than the kill: once more from the beginning, and earlier
+            kills, latest = 0, latest / 2
+            assert latest > 0.001
+            shutil.rmtree(folder)
+            folder.mkdir()
+            continue
         process.kill()
         process.join()
         kills += 1

@@ -59,6 +59,8 @@ def in_a_loop(folder):
         for name, saved in torch.load(path, weights_only=True).items():
             parts[name].load_state_dict(saved)
     for chunk in stream(carry.cursor):
+        if chunk.index >= NUM_UPDATES:  # also where the last kill came after the last checkpoint
+            break
         outputs, state = net(chunk.symbols, carry.begin(chunk.starts))
         carry.end(state, cursor=chunk.index + 1)
         optimizer.zero_grad()
@@ -67,8 +69,6 @@ def in_a_loop(folder):
         if carry.cursor % EVERY == 0:
             torch.save({name: part.state_dict() for name, part in parts.items()}, folder / "next.pt")
             os.replace(folder / "next.pt", path)
-        if carry.cursor == NUM_UPDATES:
-            break
     torch.save({"weights": net.state_dict(), "state": carry.state()}, folder / "end.pt")
 
 
