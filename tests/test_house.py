@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -111,3 +112,20 @@ def test_no_flag_stands_in_a_sentence_of_the_library_half():
             is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
             if is_text and node.value != "--mode":  # of which `command_line` is made
                 assert not re.search(r"(^|[\s(])--[a-z]", node.value), (path, node.lineno)
+
+
+def test_nothing_begins_threads_while_it_is_imported():
+    """Torch's threads are gone in a process that is forked afterwards, and it waits for them."""
+    program = (
+        "import importlib, os, sys, torch\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "print(len(os.listdir('/proc/self/task')) - before)\n"
+    )
+    names = ["echo_torch.lab.runner", "echo_torch.inference.predictor", "echo_torch.diagnosis.watching.watcher"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    found = subprocess.run(
+        [sys.executable, "-c", program, *names], capture_output=True, text=True, check=True, env=environment
+    )
+    assert found.stdout == "0\n"
