@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from echo_torch.experiments.model_options import Value
@@ -33,12 +34,12 @@ class Experiment:
     claim: str
     tutorial_result: float | None = None
 
-    @property
+    @cached_property
     def reading_options(self) -> list[str]:
         """The names of the options of its reading."""
         return [name for name in option_names(self.reading) if name not in self.fixed]
 
-    @property
+    @cached_property
     def options(self) -> tuple[str, ...]:
         """The names of the options it uses, in the order of `OPTIONS`."""
         of_readings = {name for experiment in EXPERIMENTS.values() for name in option_names(experiment.reading)}

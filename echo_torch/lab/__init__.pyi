@@ -8,8 +8,8 @@ from .grids import map_grid as map_grid
 from .grids import map_table as map_table
 from .grids import run_lags as run_lags
 from .grids import run_map as run_map
+from .many import train_many as train_many
 from .plan import Plan as Plan
 from .run_directory import RunDirectory as RunDirectory
 from .run_directory import weights_sha256 as weights_sha256
 from .runner import train as train
-from .sweep import run_all as run_all

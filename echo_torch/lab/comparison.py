@@ -9,9 +9,9 @@ from typing import Any
 
 from echo_torch.errors import RuleError, suggest
 from echo_torch.experiments.configuration import Configuration, configure
+from echo_torch.lab.many import train_many
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
-from echo_torch.lab.sweep import run_all
 from echo_torch.lab.tables import (
     RESULT_COLUMNS,
     SEQUENCE_SYMBOLS,
@@ -145,7 +145,7 @@ def run_comparison(
             rule = "$arms must leave the network to $model where it is given"
             raise RuleError("arms", rule, f"{arm}, which is about the network {ARMS[arm].options['model']}")
     network = {"model": model, "model_options": model_options}
-    results = run_all(comparison_runs(arms, num_seeds, **network), folder, num_jobs=num_jobs, progress=progress)
+    results = train_many(comparison_runs(arms, num_seeds, **network), folder, num_jobs=num_jobs, progress=progress)
     rows = compare(arms, num_seeds, results, folder)
     write_table(folder, "comparison", rows, comparison_table(rows))
 

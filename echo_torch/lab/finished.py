@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 
 from echo_torch.errors import RuleError, UserError, plain
 from echo_torch.experiments.configuration import Configuration, configure_saved, differences
+from echo_torch.files import FORMAT
 from echo_torch.lab.plan import Plan
-from echo_torch.lab.run_directory import RunDirectory
+from echo_torch.lab.run_directory import RunDirectory, weights_sha256
 from echo_torch.lab.yaml_files import SOURCE_KEY, check_format
 from echo_torch.models.own_model import Network
 from echo_torch.models.state import RecurrentModel
@@ -103,6 +105,43 @@ def evaluation_result(plan: Plan, model: RecurrentModel[Any], *, progress: Progr
         "accuracy_reset_low": reset_low,
         "accuracy_reset_high": reset_high,
         "accuracy_reset_by_chunk": reset.accuracy_by_chunk,
+    }
+
+
+def result_of(
+    plan: Plan,
+    model: torch.nn.Module,
+    evaluation: Mapping[str, Any],
+    *,
+    updates: int,
+    seconds: float,
+    gaps: Mapping[int | str, int],
+) -> dict[str, Any]:
+    """What result.json holds.
+
+    Args:
+        plan: Of the run.
+        model: Its network, trained.
+        evaluation: As `evaluation_result` made it.
+        updates: How many were made.
+        seconds: How long they took.
+        gaps: How often each gap occurred.
+    """
+    c = plan.configuration
+    return {
+        "format": FORMAT,
+        "mode": c.mode,
+        "seed": c.seed,
+        **evaluation,
+        "updates": updates,
+        "seconds": round(seconds, 3),
+        "updates_per_second": round(updates / seconds, 1),
+        "gaps": {str(gap): number for gap, number in gaps.items()},
+        "parameters": count_weights(model),
+        "weights_sha256": weights_sha256(model.state_dict()),
+        "config": c.to_dict(),
+        **({SOURCE_KEY: plan.model_digest} if plan.has_own_model else {}),
+        "versions": current_versions(),
     }
 
 

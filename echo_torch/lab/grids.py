@@ -19,8 +19,8 @@ from echo_torch.experiments.configuration import (
 from echo_torch.experiments.model_options import canonical_model_options
 from echo_torch.experiments.options import is_own_model
 from echo_torch.intervals import mean_and_interval
+from echo_torch.lab.many import train_many
 from echo_torch.lab.run_directory import RunDirectory
-from echo_torch.lab.sweep import run_all
 from echo_torch.lab.tables import (
     RESULT_COLUMNS,
     SEQUENCE_SYMBOLS,
@@ -122,7 +122,7 @@ def run_map(
         Interrupted: At Ctrl-C and SIGTERM; finished runs stay.
     """
     grid, folder = grid or map_grid(), Path(folder)
-    cells = grid.cells(run_all(grid.runs(), folder, num_jobs=num_jobs, progress=progress), folder)
+    cells = grid.cells(train_many(grid.runs(), folder, num_jobs=num_jobs, progress=progress), folder)
     write_table(folder, "map", cells, map_table(grid, cells))
 
     from echo_torch.lab import figures
@@ -202,7 +202,7 @@ def run_lags(
         Interrupted: At Ctrl-C and SIGTERM; finished runs stay.
     """
     grid, folder = grid or lags_grid(), Path(folder)
-    cells = grid.cells(run_all(grid.runs(), folder, num_jobs=num_jobs, progress=progress), folder)
+    cells = grid.cells(train_many(grid.runs(), folder, num_jobs=num_jobs, progress=progress), folder)
     write_table(folder, "lags", cells, lags_table(cells))
 
     from echo_torch.lab import figures

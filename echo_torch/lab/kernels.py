@@ -8,7 +8,7 @@ import torch
 from torch.nn.modules import module
 
 from echo_torch.errors import RuleError
-from echo_torch.experiments.configuration import not_covered
+from echo_torch.experiments.configuration import Configuration, not_covered
 from echo_torch.lab.finished import configuration_of
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
@@ -17,6 +17,12 @@ from echo_torch.training.checkpoints import Checkpoint
 # A direct step is some twenty calls, each of which a GPU takes microseconds to begin; cuDNN makes one for all steps. At
 # 5 and 8 steps direct is 1.8 times as fast (H200, benchmarks/gpu.py), at 50 half as fast.
 _MAX_STEPS_ON_CUDA = 8
+
+
+def adam_options(configuration: Configuration) -> dict[str, float]:
+    """Adam's step size, and what is added to its denominator: Keras adds another number than PyTorch."""
+    epsilon = 1e-7 if configuration.init == "keras" else 1e-8
+    return {"learning_rate": configuration.learning_rate, "epsilon": epsilon}
 
 
 def begun_plan(plan: Plan, callbacks: Sequence[object] = ()) -> Plan:
@@ -28,7 +34,7 @@ def begun_plan(plan: Plan, callbacks: Sequence[object] = ()) -> Plan:
     """
     if plan.configuration.kernel != "auto" or plan.has_own_model:
         return plan
-    is_quick = not _is_on_cuda(plan) or plan.layout.num_steps <= _MAX_STEPS_ON_CUDA
+    is_quick = not is_on_cuda(plan.configuration) or plan.layout.num_steps <= _MAX_STEPS_ON_CUDA
     is_direct = not_covered(plan.configuration) is None and not callbacks and not _is_followed() and is_quick
     return plan.with_kernel("direct" if is_direct else "autograd")
 
@@ -70,5 +76,6 @@ def _is_followed() -> bool:
     return bool(module._global_forward_hooks or module._global_forward_pre_hooks)
 
 
-def _is_on_cuda(plan: Plan) -> bool:
-    return plan.configuration.accelerator != "cpu" and torch.cuda.is_available()
+def is_on_cuda(configuration: Configuration) -> bool:
+    """Whether a run is trained on a CUDA device."""
+    return configuration.accelerator != "cpu" and torch.cuda.is_available()

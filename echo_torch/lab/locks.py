@@ -31,8 +31,12 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[bool]:
+def locked(path: Path, *, is_shared: bool = False) -> Iterator[bool]:
     """Lock a directory as long as the block lasts.
+
+    Args:
+        path: The directory.
+        is_shared: Whether others may do so too who share it.
 
     Yields:
         Whether it is locked, within `SECONDS`; where the system has no locks it counts as locked.
@@ -46,17 +50,18 @@ def locked(path: Path) -> Iterator[bool]:
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     _handles.add(handle)
     try:
-        yield _lock(handle, time.monotonic() + SECONDS)
+        yield _lock(handle, time.monotonic() + SECONDS, is_shared=is_shared)
     finally:
         if handle in _handles:  # not in a child that was forked in the block
             _handles.remove(handle)
             os.close(handle)
 
 
-def _lock(handle: int, deadline: float) -> bool:
+def _lock(handle: int, deadline: float, *, is_shared: bool) -> bool:
+    kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
     while True:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
             return True
         except OSError:
             if time.monotonic() > deadline:

@@ -8,7 +8,7 @@ import signal
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -41,8 +41,10 @@ from echo_torch.training.checkpoints import (
     make_latest,
     newest_checkpoint,
 )
-from echo_torch.training.metrics_file import MetricsTable
-from echo_torch.training.saving import SaveLast
+from echo_torch.training.metrics_table import MetricsTable
+
+if TYPE_CHECKING:
+    from echo_torch.training.saving import SaveLast  # brings Lightning
 
 
 def find_start(
@@ -198,14 +200,14 @@ def ends_in_a_sentence(run: RunDirectory, seed: int, start: Path | None, saver: 
     try:
         yield
     except LossError as error:
-        raise UserError(f"{error} Seed {seed}; {_what_is_kept(run)}.") from None
+        raise UserError(f"{error} Seed {seed}; {what_is_kept(run)}.") from None
     except MovedError as error:
         raise UserError(f"{error} The training has stopped; what it saved went with it.") from None
     except WriteError as error:
-        raise UserError(f"{error} The training has stopped; {_what_is_kept(run)}.") from None
+        raise UserError(f"{error} The training has stopped; {what_is_kept(run)}.") from None
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, Interrupted) else signal.SIGINT
-        raise Interrupted(number, f"Interrupted; {_what_is_kept(run)}.", how_to_go_on(run)) from None
+        raise Interrupted(number, f"Interrupted; {what_is_kept(run)}.", how_to_go_on(run)) from None
     except Exception as error:
         if is_out_of_memory(error):
             raise  # whoever knows the configuration says what was asked of it
@@ -221,7 +223,7 @@ def ends_in_a_sentence(run: RunDirectory, seed: int, start: Path | None, saver: 
 
 def killed_process_error(run: RunDirectory, what: str) -> UserError:
     """The error of a run that lost one of its processes."""
-    kept = _what_is_kept(run)
+    kept = what_is_kept(run)
     return UserError(f"{what} {kept[0].upper()}{kept[1:]}.", how_to_go_on(run))
 
 
@@ -241,7 +243,7 @@ def how_to_go_on(run: RunDirectory) -> str:
     return f"Go on with $run {plain(shlex.quote(str(run.path)))} $resume auto and the same options."
 
 
-def _what_is_kept(run: RunDirectory) -> str:
+def what_is_kept(run: RunDirectory) -> str:
     """The latest good checkpoint in words."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CheckpointWarning)

@@ -75,10 +75,24 @@ class RunDirectory:
         return self.path / "result.json"
 
     @property
+    def failure(self) -> Path:
+        """Why one of several runs side by side ended before its time, JSON."""
+        return self.path / "failure.json"
+
+    @property
     def files(self) -> list[Path]:
         """All files that a training writes there, those of TensorBoard left out."""
         previous = self.checkpoint.with_name(PREVIOUS)
-        return [self.config, self.metrics, self.validation, self.checkpoint, previous, self.curve, self.result]
+        return [
+            self.config,
+            self.metrics,
+            self.validation,
+            self.checkpoint,
+            previous,
+            self.curve,
+            self.failure,
+            self.result,
+        ]
 
     @classmethod
     def new(cls, path: str | Path | None, name: str) -> RunDirectory:

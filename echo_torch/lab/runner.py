@@ -22,11 +22,11 @@ from echo_torch.diagnosis.auditing.audit import StateAudit
 from echo_torch.errors import RuleError, UserError
 from echo_torch.experiments.configuration import Configuration
 from echo_torch.experiments.options import is_own_model
-from echo_torch.files import FORMAT, Place
+from echo_torch.files import Place
 from echo_torch.lab import memory, output
 from echo_torch.lab.console import quiet_lightning, warnings_as_lines
-from echo_torch.lab.finished import count_weights, current_versions, evaluation_result
-from echo_torch.lab.kernels import begun_plan, check_callbacks, resumed_plan
+from echo_torch.lab.finished import evaluation_result, result_of
+from echo_torch.lab.kernels import adam_options, begun_plan, check_callbacks, resumed_plan
 from echo_torch.lab.meeting import RENDEZVOUS_TIMEOUT, check_timeout, meet, wait_for_the_first
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import KilledError, run_ranks
@@ -39,10 +39,9 @@ from echo_torch.lab.resume import (
     prepare,
     where_it_begins,
 )
-from echo_torch.lab.run_directory import RunDirectory, weights_sha256
+from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.lab.surroundings import in_own_surroundings, own_surroundings
 from echo_torch.lab.trainers import plain_trainer
-from echo_torch.lab.yaml_files import SOURCE_KEY
 from echo_torch.models.networks import EchoLSTM
 from echo_torch.randomness import seeded
 from echo_torch.ranks import check_launcher, is_first_rank, launched_rank, launched_ranks
@@ -293,21 +292,7 @@ def _trained(
                 saver.save(trainer, module)
             seconds = saver.seconds
             evaluation = evaluation_result(plan, model.eval(), progress=progress)
-    return {
-        "format": FORMAT,
-        "mode": c.mode,
-        "seed": c.seed,
-        **evaluation,
-        "updates": trainer.global_step,
-        "seconds": round(seconds, 3),
-        "updates_per_second": round(trainer.global_step / seconds, 1),
-        "gaps": {str(gap): number for gap, number in check.gaps.items()},
-        "parameters": count_weights(model),
-        "weights_sha256": weights_sha256(model.state_dict()),
-        "config": c.to_dict(),
-        **({SOURCE_KEY: plan.model_digest} if plan.has_own_model else {}),
-        "versions": current_versions(),
-    }
+    return result_of(plan, model, evaluation, updates=trainer.global_step, seconds=seconds, gaps=check.gaps)
 
 
 def _shown(progress: Progress, label: str) -> list[pl.Callback]:
@@ -341,8 +326,7 @@ def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
 def build_module(plan: Plan, model: torch.nn.Module) -> EchoModule:
     """The model with its optimiser."""
     c = plan.configuration
-    # Keras divides by a square root plus 1e-7, PyTorch by one plus 1e-8.
-    adam = {"learning_rate": c.learning_rate, "epsilon": 1e-7 if c.init == "keras" else 1e-8}
+    adam = adam_options(c)
     if c.kernel != "direct":
         return EchoModule(model, **adam)
     every = [number for number in (c.log_every, c.checkpoint_every, c.validate_every) if number is not None]

@@ -30,8 +30,11 @@ def check_may_begin(run: RunDirectory) -> None:
     )
 
 
-def begin(run: RunDirectory, plan: Plan) -> None:
+def begin(run: RunDirectory, plan: Plan) -> bool:
     """Make a directory, or leave one as it is where its run can go on; else what a sweep made of it is removed.
+
+    Returns:
+        Whether the run begins: its directory holds nothing but its configuration.
 
     Raises:
         UserError: If it cannot go on and holds something that no sweep made.
@@ -40,7 +43,7 @@ def begin(run: RunDirectory, plan: Plan) -> None:
     with run.lock():
         check_may_begin(run)
         if _is_own(run) and _can_go_on(run, plan):
-            return
+            return False
         if strangers := sorted(path.name for path in _files(run) if path not in _made(run)):
             raise UserError(
                 f"The run in {str(run.path)!r} cannot go on, and {strangers[0]!r} there was not made by a sweep, so "
@@ -52,6 +55,7 @@ def begin(run: RunDirectory, plan: Plan) -> None:
         text = to_yaml(begun_plan(plan).configuration, plan.model_digest)
         write_text(run.path / _MARK, text)  # first: a kill between the two leaves nothing that seems a person's
         write_text(run.config, text)
+    return True
 
 
 def _can_go_on(run: RunDirectory, plan: Plan) -> bool:

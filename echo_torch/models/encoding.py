@@ -217,6 +217,19 @@ def count_asked(targets: Tensor) -> Tensor:
     return targets.ne(NOT_ASKED).sum()
 
 
+def count_all(logits: Tensor, targets: Tensor, total: Tensor, num_digits: int = 1) -> Tensor:
+    """What is pooled over many chunks: loss sum, right answers, asked targets, float64 (3,).
+
+    Args:
+        logits: As of `loss_sum`, like `targets` and `num_digits`.
+        targets: What is asked.
+        total: Their `loss_sum`.
+        num_digits: Of each answer.
+    """
+    correct, asked = count_correct(logits, targets, num_digits), count_asked(targets)
+    return torch.stack([total.double(), correct.double(), asked.double()])
+
+
 def num_digits_of(model: object) -> int:
     """In how many digits a model answers: its encoding's, and 1 (one-hot) for a model without one."""
     return int(getattr(getattr(model, "encoding", None), "num_digits", 1))

@@ -9,7 +9,7 @@ from .checkpoints import write_checkpoint as write_checkpoint
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .metrics_file import MetricsFile as MetricsFile
-from .metrics_file import MetricsTable as MetricsTable
+from .metrics_table import MetricsTable as MetricsTable
 from .module import EchoModule as EchoModule
 from .progress import Bar as Bar
 from .saving import SaveLast as SaveLast

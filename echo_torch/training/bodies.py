@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from echo_torch.data.chunk import Chunk
 from echo_torch.data.stream import EchoStream
 from echo_torch.errors import RuleError
-from echo_torch.models.encoding import count_asked, count_correct, loss_sum, most_likely, num_digits_of
+from echo_torch.models.encoding import count_all, loss_sum, most_likely, num_digits_of
 from echo_torch.models.state import initial_state_of
 from echo_torch.ranks import gather, sum_over_ranks
 from echo_torch.training.carry import Carry, CarryWarning
@@ -31,6 +31,26 @@ else:
 
 class LossError(RuntimeError):
     """The loss or the weights are no numbers any more; the last checkpoint is from before."""
+
+
+def loss_error(update: int, sequences: Sequence[int]) -> LossError:
+    """The error of an update whose loss is not finite.
+
+    Args:
+        update: Its number, from 1.
+        sequences: What its lanes read; -1 of one that read nothing.
+    """
+    read = sorted({sequence for sequence in sequences if sequence >= 0})
+    which = f"sequence {read[0]}" if len(read) == 1 else f"sequences {read[0]} to {read[-1]}"
+    return LossError(
+        f"The loss is not finite at update {update}, on {which}; nothing of this update is saved. A smaller "
+        "learning rate or a clipped gradient norm may help."
+    )
+
+
+def weights_error(update: int) -> LossError:
+    """The error of weights that are not finite after an update."""
+    return LossError(f"The weights are not finite any more after update {update}. A smaller learning rate may help.")
 
 
 class EchoModuleBody(_Module):
@@ -184,17 +204,11 @@ class EchoModuleBody(_Module):
         return cast(Tensor, logits)
 
     def _refuse(self, update: int, sequences: Tensor) -> NoReturn:
-        read = sorted({sequence for part in gather(sequences.tolist()) for sequence in part if sequence >= 0})
-        which = f"sequence {read[0]}" if len(read) == 1 else f"sequences {read[0]} to {read[-1]}"
-        raise LossError(
-            f"The loss is not finite at update {update}, on {which}; nothing of this update is saved. A smaller "
-            "learning rate or a clipped gradient norm may help."
-        )
+        raise loss_error(update, [sequence for part in gather(sequences.tolist()) for sequence in part])
 
     def _count(self, logits: Tensor, targets: Tensor, total: Tensor) -> Tensor:
         """Loss sum, right answers, asked targets."""
-        correct, asked = count_correct(logits, targets, self._num_digits), count_asked(targets)
-        return torch.stack([total.double(), correct.double(), asked.double()])
+        return count_all(logits, targets, total, self._num_digits)
 
     def _pool(self, counts: Tensor, batch_idx: int) -> None:
         self._pooled = counts if self._pooled is None else self._pooled.to(counts.device) + counts

@@ -62,7 +62,7 @@ class DirectUpdate:
         num_lanes: Rows of every chunk.
         num_steps: Columns of every chunk.
         num_answered: Only the last so many columns are ever asked; None: all.
-        learning_rate: Adam's step size.
+        learning_rate: Adam's step size, or one for each network.
         epsilon: Adam's denominator offset.
         clip_norm: Longer gradients are scaled down to this norm; None: none is.
 
@@ -78,7 +78,7 @@ class DirectUpdate:
         num_lanes: int,
         num_steps: int,
         num_answered: int | None = None,
-        learning_rate: float = 1e-3,
+        learning_rate: float | Sequence[float] = 1e-3,
         epsilon: float = 1e-8,
         clip_norm: float | None = None,
     ) -> None:
@@ -94,10 +94,14 @@ class DirectUpdate:
             num_steps=num_steps,
             num_answered=self._num_answered,
         )
+        rates = [learning_rate] * len(models) if isinstance(learning_rate, (int, float)) else list(learning_rate)
         of_all = (self.weights, self._kernel.gradients, self.moments.mean, self.moments.square)
-        self._rows = [list(one.values) for one in of_all]
-        self._learning_rate, self._epsilon = learning_rate, epsilon
-        self._clip_norm = clip_norm
+        # For each rate what Adam changes: the rows of its members.
+        self._rows_by_rate = {
+            rate: [[one.values[member] for member, own in enumerate(rates) if own == rate] for one in of_all]
+            for rate in dict.fromkeys(rates)
+        }
+        self._epsilon, self._clip_norm = epsilon, clip_norm
 
     @property
     def state(self) -> LSTMState:
@@ -152,22 +156,23 @@ class DirectUpdate:
             gradients = self._kernel.gradients.values
             norm = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
             gradients.mul_((self._clip_norm / (norm + 1e-6)).clamp(max=1))  # as torch.nn.utils.clip_grad_norm_ has it
-        values, all_gradients, means, squares = self._rows
-        torch._fused_adam_(
-            values,
-            all_gradients,
-            means,
-            squares,
-            [],
-            [self.moments.step.add_(1)] * len(values),
-            lr=self._learning_rate,
-            beta1=0.9,
-            beta2=0.999,
-            eps=self._epsilon,
-            weight_decay=0.0,
-            amsgrad=False,
-            maximize=False,
-        )
+        step = self.moments.step.add_(1)
+        for rate, (values, all_gradients, means, squares) in self._rows_by_rate.items():
+            torch._fused_adam_(
+                values,
+                all_gradients,
+                means,
+                squares,
+                [],
+                [step] * len(values),
+                lr=rate,
+                beta1=0.9,
+                beta2=0.999,
+                eps=self._epsilon,
+                weight_decay=0.0,
+                amsgrad=False,
+                maximize=False,
+            )
 
 
 class _Question(NamedTuple):

@@ -13,10 +13,14 @@ from echo_torch.data.chunk import NOT_ASKED, Chunk
 from echo_torch.data.stream import num_chunks_of
 from echo_torch.errors import RuleError
 from echo_torch.intervals import wilson_interval
-from echo_torch.models.encoding import loss_sum, most_likely, num_digits_of
+from echo_torch.models.encoding import count_all, loss_sum, most_likely, num_digits_of
+from echo_torch.models.networks import EchoModel
 from echo_torch.models.state import RecurrentModel, device_of, initial_state_of
 from echo_torch.training.carry import Carry
+from echo_torch.training.side_by_side import Placed, side_by_side, with_places
 from echo_torch.waiting import Progress, Waiting, size_in_words
+
+_NUMBERS_AT_A_TIME = 2**20  # logits; more leave the caches and gain nothing
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def evaluate(
     by_chunk = torch.zeros((0, 2), dtype=torch.int64)
     num_places = 0
     with _waiting(doing, chunks, progress) as waiting:
-        for (chunk, logits), place in _with_places(read(model, chunks)):
+        for (chunk, place, number), logits in _read(model, _placed(model, chunks)):
             targets = chunk.targets
             is_right = most_likely(logits, num_digits).eq(targets)  # a target that is not asked equals no symbol
             counts = torch.stack([is_right.sum(1), targets.ne(NOT_ASKED).sum(1)], dim=1)
@@ -108,21 +112,32 @@ def evaluate(
                 by_chunk = torch.cat([by_chunk, counts.new_zeros(2 * num_places - len(by_chunk), 2)])
             by_chunk.index_add_(0, place.to(counts.device), counts)
             total = total.to(logits.device) + loss_sum(logits, targets, num_digits)
-            waiting.done += 1
+            waiting.done += number
     by_chunk = by_chunk[:num_places]
     correct, asked = by_chunk.sum(0).tolist()
     return Evaluation(correct, asked, total.item(), tuple((right, number) for right, number in by_chunk.tolist()))
 
 
-def _with_places(pairs: Iterable[tuple[Chunk, Tensor]]) -> Iterator[tuple[tuple[Chunk, Tensor], Tensor]]:
-    """Each pair with the number of the chunk in the sequence that a lane reads: int64 (lanes,), on the CPU."""
-    last: Tensor | None = None
-    place = torch.zeros(0, dtype=torch.int64)
-    for pair in pairs:
-        sequence = pair[0].sequence
-        place = torch.zeros_like(sequence) if last is None else torch.where(sequence == last, place + 1, 0)
-        last = sequence
-        yield pair, place
+def counts_of(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> Tensor:
+    """What a model answers, added up chunk by chunk as a validation does it.
+
+    Args:
+        model: As of `evaluate`.
+        chunks: As of `evaluate`.
+
+    Returns:
+        float64 (3,): loss sum, right answers, asked targets.
+    """
+    counts, num_digits = torch.zeros(3, dtype=torch.float64), num_digits_of(model)
+    for chunk, logits in read(model, chunks):
+        counts = counts + count_all(logits, chunk.targets, loss_sum(logits, chunk.targets, num_digits), num_digits)
+    return counts
+
+
+def _placed(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> Iterator[Placed]:
+    """The chunks in the order in which they are read: to our own networks, whose lanes do not mix, many at a time."""
+    placed = with_places(chunks)
+    return side_by_side(placed, _NUMBERS_AT_A_TIME // model.encoding.size) if isinstance(model, EchoModel) else placed
 
 
 def _waiting(doing: str, chunks: Iterable[Chunk], progress: Progress) -> Waiting:
@@ -189,11 +204,15 @@ def read(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> Iterator[tuple[
     Yields:
         Each chunk with its logits (lanes, steps, vocabulary_size).
     """
+    return ((placed.chunk, logits) for placed, logits in _read(model, with_places(chunks)))
+
+
+def _read(model: RecurrentModel[Any], placed: Iterable[Placed]) -> Iterator[tuple[Placed, Tensor]]:
     carry = Carry(initial_state_of(model))
-    for chunk in chunks:
+    for one in placed:
         with torch.no_grad():
-            state = carry.begin(chunk.starts, "test")
-            chunk = chunk.to(device_of(state))
+            state = carry.begin(one.chunk.starts, "test")
+            chunk = one.chunk.to(device_of(state))
             logits, state = model(chunk.symbols, state)
         carry.end(state)
-        yield chunk, logits
+        yield one._replace(chunk=chunk), logits

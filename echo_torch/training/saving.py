@@ -14,7 +14,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from echo_torch.errors import ENDINGS, Interrupted
 from echo_torch.files import FORMAT, Place
-from echo_torch.training.bodies import LossError
+from echo_torch.training.bodies import weights_error
 from echo_torch.training.checkpoints import RUN_KEY, Checkpoint, read_checkpoint, write_checkpoint
 from echo_torch.training.metrics_file import MetricsFile
 
@@ -170,4 +170,4 @@ class SaveLast(Callback):
 
 def _check_weights(module: LightningModule, update: int) -> None:
     if not all(bool(weights.isfinite().all()) for weights in module.parameters()):
-        raise LossError(f"The weights are not finite any more after update {update}. A smaller learning rate may help.")
+        raise weights_error(update)

@@ -9,7 +9,7 @@ from echo_torch import RunDirectory, configure, train
 from echo_torch.errors import RuleError, UserError
 from echo_torch.experiments.configuration import configure_saved
 from echo_torch.lab.finished import load_model
-from echo_torch.lab.sweep import run_all
+from echo_torch.lab.many import train_many
 from echo_torch.training.checkpoints import read_checkpoint
 
 SHORT = {"updates": 6, "checkpoint_every": 2, "log_every": 2, "accelerator": "cpu"}
@@ -89,10 +89,10 @@ def test_a_users_callbacks_get_each_update(tmp_path):
 
 def test_a_sweep_keeps_what_another_kernel_has_finished(tmp_path):
     old = {"one": configure("lag", **SHORT, kernel="autograd")}
-    before = run_all(old, tmp_path, num_jobs=1)["one"]
-    assert run_all({"one": configure("lag", **SHORT)}, tmp_path, num_jobs=1)["one"] == before
+    before = train_many(old, tmp_path, num_jobs=1)["one"]
+    assert train_many({"one": configure("lag", **SHORT)}, tmp_path, num_jobs=1)["one"] == before
     with pytest.raises(UserError, match="finished run with other options"):
-        run_all({"one": configure("lag", **SHORT, kernel="direct")}, tmp_path, num_jobs=1)
+        train_many({"one": configure("lag", **SHORT, kernel="direct")}, tmp_path, num_jobs=1)
 
 
 def test_who_follows_all_modules_sees_each_call(tmp_path):

@@ -22,9 +22,9 @@ from echo_torch.lab import sweep
 from echo_torch.lab.comparison import ARMS, comparison_runs, run_comparison
 from echo_torch.lab.finished import load_model
 from echo_torch.lab.grids import lags_grid, lags_table, map_grid
+from echo_torch.lab.many import train_many
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import weights_sha256
-from echo_torch.lab.sweep import run_all
 from echo_torch.models.own_model import own_model_class, source_digest
 from echo_torch.randomness import random_state
 from echo_torch.training.checkpoints import CheckpointWarning, read_checkpoint, write_checkpoint
@@ -76,7 +76,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_made(tmp_path, nam
     assert "\n" not in str(caught.value)
     assert_same(random_state(), before)
     with pytest.raises(UserError, match=message):
-        run_all({"one": own(name)}, tmp_path / "runs")
+        train_many({"one": own(name)}, tmp_path / "runs")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -355,10 +355,10 @@ def test_a_sweep_does_not_take_runs_of_another_source(tmp_path):
     own_sources.write("own_swept")
     runs_of_it = {"one": short(model="own_swept:Net", validate_every=None)}
     train(runs_of_it["one"], RunDirectory(tmp_path / "runs" / "one"))
-    assert run_all(runs_of_it, tmp_path / "runs")["one"]["updates"] == 24
+    assert train_many(runs_of_it, tmp_path / "runs")["one"]["updates"] == 24
     changed("own_swept")
     with pytest.raises(UserError, match="with another source of own_swept:Net, and no finished run is overwritten"):
-        run_all(runs_of_it, tmp_path / "runs")
+        train_many(runs_of_it, tmp_path / "runs")
 
 
 def test_a_model_is_looked_at_once_for_all_runs_of_a_sweep(monkeypatch, tmp_path):
@@ -367,7 +367,7 @@ def test_a_model_is_looked_at_once_for_all_runs_of_a_sweep(monkeypatch, tmp_path
     monkeypatch.setattr(sweep, "_run", lambda *args: None)
     grid = lags_grid((1, 2), num_seeds=2, model="support.own_models:GRU", model_options=["width=2", "width=3"])
     with pytest.raises(UserError, match="was removed"):
-        run_all(grid.runs(), tmp_path / "runs")
+        train_many(grid.runs(), tmp_path / "runs")
     assert looked_at == ["width=2", "width=3"]
 
 

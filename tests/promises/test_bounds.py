@@ -19,7 +19,7 @@ from echo_torch.data import own_symbols
 from echo_torch.data.own_symbols import MAX_LINE, read_rows
 from echo_torch.errors import UserError
 from echo_torch.files import WriteError, _NeverWaits, append_text, open_regular, read_bytes
-from echo_torch.lab.sweep import read_finished
+from echo_torch.lab.results import read_finished
 from echo_torch.lab.sweep_runs import check_may_begin
 from echo_torch.lab.yaml_files import read_yaml
 from echo_torch.training import checkpoints

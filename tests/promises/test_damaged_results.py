@@ -10,7 +10,7 @@ from echo_torch.cli import main
 from echo_torch.errors import UserError
 from echo_torch.experiments.configuration import replace
 from echo_torch.lab.comparison import ARMS, Arm
-from echo_torch.lab.sweep import read_finished
+from echo_torch.lab.results import read_finished
 
 SMALL = configure("lag", vocabulary_size=5, hidden_size=3, updates=12, log_every=4, accelerator="cpu", seed=1)
 DAMAGED = "The finished run {!r} is damaged; move it away to do it again.\n"

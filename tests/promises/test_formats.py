@@ -15,7 +15,7 @@ from echo_torch.errors import UserError
 from echo_torch.experiments.configuration import replace
 from echo_torch.files import open_regular
 from echo_torch.lab.finished import load_model
-from echo_torch.lab.sweep import run_all
+from echo_torch.lab.many import train_many
 from echo_torch.training import checkpoints
 from echo_torch.training.checkpoints import read_checkpoint, write_checkpoint
 
@@ -90,7 +90,7 @@ def test_files_of_another_format_are_refused_in_a_sentence(tmp_path, capsys, fou
     result = run.read_result()
     run.result.write_text(json.dumps(change(dict(result))))
     with pytest.raises(UserError, match="of another version of this program"):
-        run_all({"one": configuration}, folder)
+        train_many({"one": configuration}, folder)
 
     run.config.write_text(yaml.safe_dump(change(yaml.safe_load(run.config.read_text()))))
     for command in ("evaluate", "predict", "stream"):

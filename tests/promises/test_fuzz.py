@@ -30,7 +30,7 @@ from echo_torch.experiments.configuration import EXPERIMENTS, OPTIONS
 from echo_torch.lab import comparison, grids, runner
 from echo_torch.lab.finished import load_model
 from echo_torch.lab.plan import Plan
-from echo_torch.lab.sweep import read_finished
+from echo_torch.lab.results import read_finished
 from echo_torch.training.checkpoints import CheckpointError, read_checkpoint
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
@@ -88,8 +88,8 @@ def nothing_is_computed(monkeypatch):
     for part, name in (
         (runner, "train"),
         (Plan, "reach"),
-        (comparison, "run_all"),
-        (grids, "run_all"),
+        (comparison, "train_many"),
+        (grids, "train_many"),
         (echo_torch.lab.finished, "load_weights"),
     ):
         monkeypatch.setattr(part, name, accepted)

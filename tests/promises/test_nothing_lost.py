@@ -19,7 +19,7 @@ from echo_torch.errors import RuleError, UserError
 from echo_torch.experiments.configuration import replace
 from echo_torch.files import MovedError, Place
 from echo_torch.lab import locks
-from echo_torch.lab.sweep import run_all
+from echo_torch.lab.many import train_many
 from echo_torch.training.checkpoints import CheckpointWarning
 
 short = partial(runs.short, vocabulary_size=10)
@@ -229,7 +229,7 @@ def no_process(monkeypatch):
     def fail(*arguments, **options):
         pytest.fail("it began")
 
-    monkeypatch.setattr("echo_torch.lab.sweep._run", fail)
+    monkeypatch.setattr("echo_torch.lab.many._train", fail)
 
 
 def test_a_sweep_removes_nothing_that_it_did_not_make(tmp_path, monkeypatch):
@@ -243,7 +243,7 @@ def test_a_sweep_removes_nothing_that_it_did_not_make(tmp_path, monkeypatch):
     before = everything(tmp_path)
     no_process(monkeypatch)
     with pytest.raises(UserError, match=r"one' holds files that no sweep made, such as .*none of them is removed"):
-        run_all({"other": tiny(2), "one": tiny()}, tmp_path)
+        train_many({"other": tiny(2), "one": tiny()}, tmp_path)
     assert everything(tmp_path) == before
 
 
@@ -290,7 +290,7 @@ def test_one_sweep_at_a_time_works_in_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "SECONDS", 0.1)
     no_process(monkeypatch)
     with locks.locked(tmp_path), pytest.raises(UserError, match=r"Another sweep works in .*another `run`"):
-        run_all({"one": tiny()}, tmp_path)
+        train_many({"one": tiny()}, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

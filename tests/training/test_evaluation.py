@@ -63,7 +63,7 @@ def test_the_state_is_reset_where_a_chunk_says_so():
     chunks = list(itertools.islice(stream, 8))
     both = evaluate(model, chunks)
     alone = [evaluate(model, chunks[:4]), evaluate(model, chunks[4:])]
-    assert both.loss_sum == pytest.approx(sum(one.loss_sum for one in alone), rel=1e-12)
+    assert both.loss_sum == pytest.approx(sum(one.loss_sum for one in alone), rel=1e-7)  # float32, in another order
 
 
 @pytest.mark.parametrize("mode", ["echo", "stateful", "lag", "masked", "whole", "sequence"])

@@ -59,6 +59,12 @@ class FlatWeights:
         other.__dict__.update(self.__dict__, values=torch.zeros_like(self.values))
         return other
 
+    def of_member(self, member: int) -> FlatWeights:
+        """A copy of what one network has, as if it were alone."""
+        other: FlatWeights = FlatWeights.__new__(FlatWeights)
+        other.__dict__.update(self.__dict__, num_members=1, values=self.values[member : member + 1].clone())
+        return other
+
     @property
     def rows(self) -> Tensor:
         """The same memory in rows as wide as the gates."""

@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from echo_torch.experiments.configuration import replace
 from echo_torch.intervals import mean_and_interval
 from echo_torch.lab.comparison import ARMS, comparison_runs
 from echo_torch.lab.grids import Grid, lags_table, map_table
-from echo_torch.lab.sweep import run_all
+from echo_torch.lab.many import train_many
 from echo_torch.lab.tables import symbols_to_skill
 from echo_torch.training.checkpoints import read_checkpoint
 
@@ -31,10 +32,10 @@ def tiny(seed=1, **options):
 @pytest.mark.slow
 def test_finished_runs_are_kept_and_unfinished_ones_done_again(tmp_path):
     runs = {f"seed{seed}": tiny(seed) for seed in (1, 2)}
-    first = run_all(runs, tmp_path, num_jobs=2)
+    first = train_many(runs, tmp_path, num_jobs=2)
     stamp = (tmp_path / "seed1" / "result.json").stat().st_mtime_ns
     (tmp_path / "seed2" / "result.json").unlink()
-    again = run_all(runs, tmp_path, num_jobs=1)
+    again = train_many(runs, tmp_path, num_jobs=1)
     assert (tmp_path / "seed1" / "result.json").stat().st_mtime_ns == stamp
     assert {name: result["weights_sha256"] for name, result in first.items()} == {
         name: result["weights_sha256"] for name, result in again.items()
@@ -44,41 +45,41 @@ def test_finished_runs_are_kept_and_unfinished_ones_done_again(tmp_path):
 @pytest.mark.slow
 def test_a_damaged_or_foreign_run_is_refused_and_kept(tmp_path):
     runs = {"one": tiny()}
-    run_all(runs, tmp_path, num_jobs=1)
+    train_many(runs, tmp_path, num_jobs=1)
     with pytest.raises(UserError, match="finished run with other options"):
-        run_all({"one": replace(tiny(), lag=2)}, tmp_path)
+        train_many({"one": replace(tiny(), lag=2)}, tmp_path)
     result = tmp_path / "one" / "result.json"
     whole = json.loads(result.read_text())
     result.write_text(json.dumps({name: value for name, value in whole.items() if name != "accuracy_reset"}))
     with pytest.raises(UserError, match="has no 'accuracy_reset'"):
-        run_all(runs, tmp_path)
+        train_many(runs, tmp_path)
     result.write_text(json.dumps(whole))
     for damage in (result.read_bytes()[:50], b"", b"[]", b"\xff"):
         result.write_bytes(damage)
         with pytest.raises(UserError, match=r"damaged|cannot be read"):
-            run_all(runs, tmp_path)
+            train_many(runs, tmp_path)
         assert result.read_bytes() == damage
     result.write_text("{}")
     with pytest.raises(UserError, match="damaged"):
-        run_all(runs, tmp_path)
+        train_many(runs, tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="`run` cannot be used"):
-        run_all(runs, tmp_path / "file")
+        train_many(runs, tmp_path / "file")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
 def test_an_interrupt_ends_all_processes_and_keeps_what_is_finished(tmp_path, number):
-    command = [sys.executable, "-m", "echo_torch", "compare", "--seeds", "3", "--arms", "aligned-5", "--jobs", "1"]
+    command = [sys.executable, "-m", "echo_torch", "compare", "--seeds", "3", "--jobs", "1", "--run-dir", str(tmp_path)]
     process = subprocess.Popen(
-        [*command, "--run-dir", str(tmp_path)],
+        [*command, "--arms", "stateful", "lag", "aligned-1"],  # three shapes, so three stacks
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
         # A shell that starts the tests in the background has them ignore Ctrl-C, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    first = tmp_path / "aligned-5-seed1" / "result.json"
+    first = tmp_path / "stateful-seed1" / "result.json"
     while not first.exists():
         assert process.poll() is None
         time.sleep(0.1)
@@ -89,10 +90,10 @@ def test_an_interrupt_ends_all_processes_and_keeps_what_is_finished(tmp_path, nu
         assert process.returncode == -9
     else:
         assert process.returncode == 128 + number
-        assert error.startswith("Interrupted; 1 of the 3 runs that were to do are finished and kept in ")
+        assert re.match("Interrupted; [1-3] of the 9 runs that were to do are finished and kept in ", error)
         assert error.count("\n") == 1
     assert first.exists()
-    assert not (tmp_path / "aligned-5-seed3" / "result.json").exists()
+    assert not (tmp_path / "aligned-1-seed3" / "result.json").exists()
     children = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True).stdout
     assert str(tmp_path) not in children
     assert os.path.isdir(tmp_path)
@@ -101,11 +102,11 @@ def test_an_interrupt_ends_all_processes_and_keeps_what_is_finished(tmp_path, nu
 @pytest.mark.slow
 def test_a_killed_process_is_a_sentence_and_the_run_goes_on(tmp_path):
     """As by a machine that is out of memory. What the run had saved is not done again."""
-    runs, said = {"one": replace(tiny(), updates=1500, checkpoint_every=20)}, []
+    runs, said = {"one": replace(tiny(), updates=60_000, log_every=1000, checkpoint_every=20)}, []
 
     def sweep():
         with pytest.raises(UserError) as error:
-            run_all(runs, tmp_path)
+            train_many(runs, tmp_path)
         said.append(str(error.value))
 
     thread = threading.Thread(target=sweep)
@@ -119,9 +120,9 @@ def test_a_killed_process_is_a_sentence_and_the_run_goes_on(tmp_path):
     thread.join(60)
     assert said[0].startswith("One of the processes was killed, perhaps for want of memory; what is finished is kept")
     begun = read_checkpoint(checkpoint)["run"]["seconds"]
-    result = run_all(runs, tmp_path)["one"]
+    result = train_many(runs, tmp_path)["one"]
     assert result["seconds"] > begun
-    assert result["updates"] == 1500
+    assert result["updates"] == 60_000
 
 
 def test_interval_against_known_values():

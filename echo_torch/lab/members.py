@@ -1,0 +1,234 @@
+"""Runs side by side: each leaves the directory that it leaves alone, and needs no Trainer for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+from typing import Any, cast
+
+from echo_torch.data.stream import Block
+from echo_torch.diagnosis.auditing.gaps import GapCounts
+from echo_torch.diagnosis.stamps import places_of_chunk
+from echo_torch.files import FORMAT, Place, write_text
+from echo_torch.lab.finished import evaluation_result, result_of
+from echo_torch.lab.kernels import adam_options, begun_plan, resumed_plan
+from echo_torch.lab.plan import Plan
+from echo_torch.lab.resume import find_start, note_for, prepare, what_is_kept
+from echo_torch.lab.run_directory import RunDirectory
+from echo_torch.lab.sweep_runs import begin
+from echo_torch.models.networks import EchoLSTM
+from echo_torch.training.bodies import row_of, weights_error
+from echo_torch.training.checkpoints import RUN_KEY, Checkpoint, write_checkpoint
+from echo_torch.training.evaluation import counts_of
+from echo_torch.training.metrics_table import MetricsTable
+from echo_torch.training.stacks import Member, Stack
+
+SECONDS_BETWEEN_SAVES = 5.0  # a killed worker loses no more; to save takes as long as hundred updates
+
+
+@dataclass
+class MemberRun:
+    """One run of several side by side: its files, and what it has counted.
+
+    Attributes:
+        plan: Of the run.
+        run: Its directory.
+        place: The same, to be told from another that gets its name.
+        start: The checkpoint that it goes on from; None: it begins.
+        seconds: How long its updates have taken, those before it was resumed included: its share of the stack's.
+    """
+
+    plan: Plan
+    run: RunDirectory
+    place: Place
+    start: Checkpoint | None
+    seconds: float = 0.0
+    audit: GapCounts = field(default_factory=lambda: GapCounts("count"))
+
+    @property
+    def made(self) -> int:
+        """Updates that it had made when it was taken up."""
+        return 0 if self.start is None else self.start.update
+
+    def take_up(self) -> tuple[Member, dict[str, Any] | None]:
+        """The training that it is, and what its checkpoint holds."""
+        checkpoint = None if self.start is None else self.start.take()
+        if checkpoint is not None:
+            self.seconds = float(checkpoint[RUN_KEY]["seconds"])
+            self.audit.load_state_dict(checkpoint["callbacks"]["StateAudit"])
+        self.audit.are_resets_told = True
+        self.audit.begin()
+        learning_rate = adam_options(self.plan.configuration)["learning_rate"]
+        model = cast(EchoLSTM, self.plan.model())
+        return Member(model, self.plan.training(start=self.made), learning_rate), checkpoint
+
+    @cached_property
+    def metrics(self) -> MetricsTable:
+        """Its rows."""
+        return MetricsTable(self.run.metrics, self.plan.layout.drawn, self.place)
+
+    @cached_property
+    def validation(self) -> MetricsTable:
+        """Its validations."""
+        return MetricsTable(self.run.validation, self.plan.layout.drawn, self.place)
+
+    def look(self, block: Block) -> None:
+        """Count the gaps at the borders of what it has read."""
+        self.audit.look_at_block(places_of_chunk(block))
+
+    def validate(self, update: int, model: EchoLSTM) -> None:
+        """Write a row of a validation."""
+        counts = counts_of(model.eval(), self.plan.evaluation())
+        model.train()
+        self.validation.append(update, {**row_of(counts), "targets": float(counts[2])})
+
+    def save(self, stack: Stack, number: int) -> None:
+        """Write its checkpoint, after the rows that it counts are on disk."""
+        self.place.check()
+        for table in (self.metrics, self.validation):
+            table.to_disk()
+        versions = self._note["versions"]
+        checkpoint = {
+            **stack.checkpoint(number),
+            "pytorch-lightning_version": versions["pytorch_lightning"],
+            "callbacks": {"StateAudit": self.audit.state_dict()},
+            "format": FORMAT,
+            RUN_KEY: {**self._note, "seconds": self.seconds},
+        }
+        write_checkpoint(checkpoint, self.run.checkpoint)
+
+    @cached_property
+    def _note(self) -> dict[str, Any]:
+        return note_for(self.plan)
+
+    def finish(self, model: EchoLSTM, updates: int) -> None:
+        """Evaluate, and write the result."""
+        self.audit.end()
+        evaluation = evaluation_result(self.plan, model.eval())
+        result = result_of(self.plan, model, evaluation, updates=updates, seconds=self.seconds, gaps=self.audit.gaps)
+        self.place.check()
+        self.run.write_result(result)
+
+    def fail(self, error: Exception, update: int) -> str:
+        """Note that it has ended before its time, and say why."""
+        seed = self.plan.configuration.seed
+        sentence = f"{error} Seed {seed}; {what_is_kept(self.run)}."
+        failure = {"format": FORMAT, "seed": seed, "update": update, "reason": sentence}
+        write_text(self.run.failure, json.dumps(failure, indent=2) + "\n")
+        return sentence
+
+
+@contextlib.contextmanager
+def taken_up(run: RunDirectory, plan: Plan) -> Iterator[MemberRun]:
+    """A run that begins, or goes on where it was; nobody else may train into its directory meanwhile.
+
+    Raises:
+        UserError: If another process does, or the run cannot go on.
+    """
+    begins = begin(run, plan)
+    with run.lock() as place, run.writing():
+        start = None if begins else find_start(plan, run, "auto")
+        plan = begun_plan(plan) if begins else resumed_plan(plan, run, start)
+        if not begins:
+            run.failure.unlink(missing_ok=True)
+            prepare(plan, run, start)
+        yield MemberRun(plan, run, place, start)
+
+
+def train_side_by_side(runs: Sequence[MemberRun]) -> dict[RunDirectory, str]:
+    """Train runs of one shape to their end.
+
+    Args:
+        runs: They may stand at different updates, as a kill between two saves leaves them.
+
+    Returns:
+        For each that has ended before its time the reason, a sentence.
+    """
+    failures: dict[RunDirectory, str] = {}
+    for _, alike in groupby(sorted(runs, key=lambda run: run.made), key=lambda run: run.made):
+        failures |= _Group(list(alike)).train()
+    return failures
+
+
+class _Group:
+    """Runs that have made as many updates."""
+
+    def __init__(self, runs: Sequence[MemberRun]) -> None:
+        self._runs = runs
+        members, checkpoints = zip(*(run.take_up() for run in runs), strict=True)
+        c, plan = runs[0].plan.configuration, runs[0].plan
+        self._stack = Stack(
+            members,
+            num_answered=plan.num_answered,
+            epsilon=adam_options(c)["epsilon"],
+            clip_norm=c.clip_norm,
+            checkpoints=None if None in checkpoints else checkpoints,
+        )
+        self._total, self._configuration = plan.num_updates, c
+        self._failures: dict[RunDirectory, str] = {}
+        self._saved_at = time.monotonic()
+
+    def train(self) -> dict[RunDirectory, str]:
+        """As `train_side_by_side`."""
+        while self._stack.num_made < self._total and self._going():
+            self._make_updates()
+            self._write_rows()
+            self._validate()
+            self._save()
+        for number, run in self._going():
+            run.finish(self._stack.members[number].model, self._stack.num_made)
+        return self._failures
+
+    def _going(self) -> list[tuple[int, MemberRun]]:
+        return [pair for pair in enumerate(self._runs) if pair[1].run not in self._failures]
+
+    def _make_updates(self) -> None:
+        """Up to where something is due."""
+        c, made = self._configuration, self._stack.num_made
+        every = [number for number in (c.log_every, c.checkpoint_every, c.validate_every) if number is not None]
+        ends = [(made // number + 1) * number for number in every]
+        began = time.perf_counter()
+        for blocks in self._stack.make(min(*ends, self._total)):
+            for (_, run), block in zip(enumerate(self._runs), blocks, strict=True):
+                run.look(block)
+        share = (time.perf_counter() - began) / len(self._runs)
+        for number, run in self._going():
+            run.seconds += share
+            if (error := self._stack.members[number].error) is not None:
+                self._failures[run.run] = run.fail(error, self._stack.members[number].lost_at or 0)
+
+    def _is_due(self, every: int | None, *, at_end: bool) -> bool:
+        made = self._stack.num_made
+        return every is not None and (made % every == 0 or (at_end and made == self._total))
+
+    def _write_rows(self) -> None:
+        log_every = self._configuration.log_every
+        if self._is_due(log_every, at_end=True):
+            for number, run in self._going():
+                member = self._stack.members[number]
+                run.metrics.append(self._stack.num_made, member.row())
+                if self._is_due(log_every, at_end=False):  # else it is the rest, which a longer training counts on from
+                    member.pooled = None
+
+    def _validate(self) -> None:
+        if self._is_due(self._configuration.validate_every, at_end=False):
+            for number, run in self._going():
+                run.validate(self._stack.num_made, self._stack.members[number].model)
+
+    def _save(self) -> None:
+        is_end = self._stack.num_made == self._total
+        is_long_ago = time.monotonic() - self._saved_at >= SECONDS_BETWEEN_SAVES
+        if not self._is_due(self._configuration.checkpoint_every, at_end=True) or not (is_end or is_long_ago):
+            return
+        for number, run in self._going():
+            if not self._stack.is_finite(number):
+                error = weights_error(self._stack.num_made)
+                self._failures[run.run] = run.fail(error, self._stack.num_made)
+            else:
+                run.save(self._stack, number)
+        self._saved_at = time.monotonic()
