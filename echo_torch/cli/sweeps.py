@@ -1,21 +1,28 @@
-"""The commands compare, map and lags."""
+"""The commands sweep, compare, map and lags."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from echo_torch.cli.flags import add_option, draws, given, whole_number
+from echo_torch.cli.flags import add_option, add_options, draws, given, shown, whole_number
 from echo_torch.cli.heavy import heavy_imports
 from echo_torch.errors import RuleError
+from echo_torch.experiments.configuration import Configuration, override
 from echo_torch.experiments.options import OPTIONS
 from echo_torch.ranks import check_launcher
 
+_PART_IS_DONE = "This part is done; runs are left to other parts, the last of which makes tables and figures: {}"
+
 
 def _add_sweep(parser: argparse.ArgumentParser, folder: str, **words: str) -> None:
-    parser.add_argument("--jobs", metavar="N", default=None, help="runs at a time (default: one for each core)")
+    parser.add_argument("--jobs", metavar="N", default=None, help="processes (default: one for each core)")
+    parser.add_argument(
+        "--shard", metavar="K/N", help="train only the K-th of N parts, of which each may have a machine"
+    )
     parser.add_argument("--run-dir", metavar="DIR", default=folder, help=f"where the runs are kept (default: {folder})")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     parser.set_defaults(words={"run": "--run-dir", **words})
@@ -30,6 +37,23 @@ def _network(parsed: argparse.Namespace, *names: str) -> dict[str, Any]:
     """Of the model, its options and some more what was given, checked."""
     found = given(parsed, "model", *names)
     return {name: OPTIONS[name].check(value) for name, value in found.items()}
+
+
+def add_sweep(parser: argparse.ArgumentParser) -> None:
+    """The flags of sweep."""
+    group = add_options(parser)["output"]
+    group.add_argument(
+        "--grid",
+        metavar="NAME=VALUE,VALUE",
+        nargs="+",
+        default=[],
+        help="options that differ, each with its values: lag=0,1,2 model=lstm,gru",
+    )
+    group.add_argument("--seeds", metavar="N", help="seeds 1..N for every combination (default: 1)")
+    group.add_argument("--dry-run", action="store_true", help="say what it will take, and stop")
+    group.add_argument("--status", metavar="DIR", help="say how far the sweep in this folder is, and stop")
+    _add_sweep(parser, "runs/sweep")
+    parser.set_defaults(command=_sweep)
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
@@ -86,6 +110,59 @@ def add_lags(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_lags)
 
 
+def _sweep(parsed: argparse.Namespace) -> None:
+    check_launcher()
+    if parsed.status is not None:
+        _say_status(Path(parsed.status))
+        return
+    jobs, folder = _jobs(parsed), Path(parsed.run_dir)
+
+    with heavy_imports():
+        from echo_torch.lab.grids import axes_of, grid_of, read_grid
+
+    values = read_grid(parsed.config) if parsed.config is not None else {}
+    of_file, seeds = values.pop("grid", {}), values.pop("seeds", 1)
+    axes = {**of_file, **axes_of(parsed.grid)}
+    options = override(values, given(parsed, "mode", *OPTIONS))
+    mode = options.pop("mode", "lag")
+    for name in set(axes) & set(values):  # an axis on the command line takes the place of an option of the file
+        options.pop(name, None)
+    grid = grid_of(mode, axes, whole_number(parsed.seeds or seeds, "seeds"), options)
+    if parsed.dry_run:
+        _say_estimate(grid.runs(), jobs or os.cpu_count() or 1, parsed)
+        return
+
+    with heavy_imports():
+        from echo_torch.lab.sweep import cells_of, check_none_failed, is_done, run_sweep, sweep_table
+
+    rows = run_sweep(grid, folder, num_jobs=jobs, shard=parsed.shard, progress=draws(parsed))
+    if is_done(rows):
+        print(sweep_table(grid, cells_of(grid, rows, folder)))
+        print(f"{len(rows)} runs, results.csv, curves.csv, table and figure: {folder}")
+    else:
+        print(_PART_IS_DONE.format(folder))
+    check_none_failed(rows)
+
+
+def _say_status(folder: Path) -> None:
+    with heavy_imports():
+        from echo_torch.lab.sweep import status_of
+
+    found = status_of(folder)
+    print(f"{sum(map(len, found.values()))} runs in {folder}")
+    for status, names in found.items():
+        some = f": {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" if names and status != "finished" else ""
+        print(f"{status}: {len(names)}{some}")
+
+
+def _say_estimate(runs: Mapping[str, Configuration], num_workers: int, parsed: argparse.Namespace) -> None:
+    with heavy_imports():
+        from echo_torch.lab.estimate import estimate, in_lines
+        from echo_torch.lab.many import checked_shard
+
+    print("\n".join(in_lines(estimate(runs, num_workers, checked_shard(parsed.shard), progress=shown(parsed)))))
+
+
 def _compare(parsed: argparse.Namespace) -> None:
     check_launcher()
     seeds, jobs, folder = whole_number(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
@@ -96,7 +173,10 @@ def _compare(parsed: argparse.Namespace) -> None:
         from echo_torch.lab.comparison import DEFAULT_ARMS, comparison_table, run_comparison
 
     arms = parsed.arms or DEFAULT_ARMS
-    rows = run_comparison(arms, seeds, folder, **network, num_jobs=jobs, progress=draws(parsed))
+    rows = run_comparison(arms, seeds, folder, **network, num_jobs=jobs, shard=parsed.shard, progress=draws(parsed))
+    if not rows:
+        print(_PART_IS_DONE.format(folder))
+        return
     print(comparison_table(rows))
     print(f"{seeds * len(rows)} runs, table and figures: {folder}")
 
@@ -112,10 +192,13 @@ def _map(parsed: argparse.Namespace) -> None:
     options = _network(parsed, "model_options", "vocabulary_size", "hidden_size", "updates")
 
     with heavy_imports():
-        from echo_torch.lab.grids import map_grid, map_table, run_map
+        from echo_torch.lab.map_and_lags import map_grid, map_table, run_map
 
     grid = map_grid(lags, chunks, rates, seeds, **options)
-    cells = run_map(grid, folder, num_jobs=jobs, progress=draws(parsed))
+    cells = run_map(grid, folder, num_jobs=jobs, shard=parsed.shard, progress=draws(parsed))
+    if not cells:
+        print(_PART_IS_DONE.format(folder))
+        return
     print(map_table(grid, cells))
     print(f"{seeds * len(cells)} runs, table and figures: {folder}")
 
@@ -129,10 +212,13 @@ def _lags(parsed: argparse.Namespace) -> None:
     sequences: Any = OPTIONS["sequences"].check(parsed.sequences)
 
     with heavy_imports():
-        from echo_torch.lab.grids import lags_grid, lags_table, run_lags
+        from echo_torch.lab.map_and_lags import lags_grid, lags_table, run_lags
 
     grid = lags_grid(*axes, seeds, sequences=sequences, **network)
-    cells = run_lags(grid, folder, num_jobs=jobs, progress=draws(parsed))
+    cells = run_lags(grid, folder, num_jobs=jobs, shard=parsed.shard, progress=draws(parsed))
+    if not cells:
+        print(_PART_IS_DONE.format(folder))
+        return
     print(lags_table(cells))
     print(f"{seeds * len(cells)} runs, table and figure: {folder}")
 

@@ -115,6 +115,7 @@ def run_comparison(
     model: str | None = None,
     model_options: Any = None,
     num_jobs: int | None = None,
+    shard: str | None = None,
     progress: bool = False,
 ) -> list[dict[str, Any]]:
     """Train the arms that keep reach, horizon and carry apart; leave their runs, a table and figures in a folder.
@@ -126,10 +127,12 @@ def run_comparison(
         model: The network of every arm, one of the words or a user's own; None: each arm's.
         model_options: Arguments of a user's own model.
         num_jobs: Processes; None: one for each core.
+        shard: As of `train_many`; the last part to be done makes table and figures.
         progress: Whether a progress bar is drawn on standard error.
 
     Returns:
-        A row for each arm, as in comparison.json; `comparison_table` makes text of them.
+        A row for each arm, as in comparison.json; `comparison_table` makes text of them. None where runs are left to
+        other parts.
 
     Raises:
         RuleError: If there is no such arm, or it is about a network of its own and another one is given.
@@ -145,7 +148,10 @@ def run_comparison(
             rule = "$arms must leave the network to $model where it is given"
             raise RuleError("arms", rule, f"{arm}, which is about the network {ARMS[arm].options['model']}")
     network = {"model": model, "model_options": model_options}
-    results = train_many(comparison_runs(arms, num_seeds, **network), folder, num_jobs=num_jobs, progress=progress)
+    runs = comparison_runs(arms, num_seeds, **network)
+    results = train_many(runs, folder, num_jobs=num_jobs, shard=shard, progress=progress)
+    if len(results) < len(runs):
+        return []
     rows = compare(arms, num_seeds, results, folder)
     write_table(folder, "comparison", rows, comparison_table(rows))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from math import log
 from pathlib import Path
@@ -19,7 +18,6 @@ from echo_torch.experiments.configuration import Configuration
 from echo_torch.intervals import wilson_interval
 from echo_torch.lab.drawing import MISSING, READ, new_figure, own_settings, save_figure
 from echo_torch.lab.run_directory import RunDirectory
-from echo_torch.lab.tables import size_axis
 
 
 @own_settings()
@@ -314,133 +312,4 @@ def draw_reach_by_horizon(rows: Sequence[dict[str, Any]], path: str | Path) -> N
     axes.set_yticks([0.5, 1.5], ["answer never\nread by the row", "answer read\nby the row"])
     axes.set(xlabel="horizon", ylabel="reach", title="accuracy on fresh sequences, mean over seeds")
     axes.tick_params(length=0)
-    save_figure(figure, path)
-
-
-@own_settings()
-def draw_map(
-    grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
-) -> None:
-    """Draw mean accuracy as heatmaps, lag against chunk length, one for each learning rate, with chunk = lag + 1.
-
-    Args:
-        grid_axes: The values of `lag`, `chunk` and `learning_rate`.
-        cells: With these names and `accuracy`.
-        path: The PNG file.
-        title: Stands above it.
-    """
-    lags, chunks, rates = (grid_axes[name] for name in ("lag", "chunk", "learning_rate"))
-    by_place = {(cell["learning_rate"], cell["lag"], cell["chunk"]): cell["accuracy"] for cell in cells}
-    figure = new_figure(max(5.5, (0.58 * len(chunks) + 0.5) * len(rates) + 1.6), max(3.2, 0.6 * len(lags) + 1.9))
-    panels = figure.subplots(1, len(rates), sharey=True, squeeze=False)
-    for panel, rate in zip(panels[0], rates, strict=True):
-        table = [[by_place[rate, lag, chunk] for chunk in chunks] for lag in lags]
-        image = panel.imshow(table, vmin=0, vmax=1, cmap="cividis", aspect="auto", origin="lower")
-        for y, line in enumerate(table):
-            for x, accuracy in enumerate(line):
-                color = "white" if accuracy < 0.6 else "black"
-                panel.text(x, y, f"{100 * accuracy:.0f}", ha="center", va="center", color=color, fontsize=9)
-        # Between the last chunk that is too short and the first that holds the answer: a staircase.
-        border = [sum(chunk < lag + 1 for chunk in chunks) - 0.5 for lag in lags]
-        xs = [edge for edge in border for _ in range(2)]
-        ys = [y + side for y in range(len(lags)) for side in (-0.5, 0.5)]
-        (staircase,) = panel.plot(xs, ys, color="red", linewidth=2.5, label="chunk = lag + 1")
-        panel.set(xlim=(-0.5, len(chunks) - 0.5), ylim=(-0.5, len(lags) - 0.5), title=f"learning rate {rate:g}")
-        panel.set_xticks(range(len(chunks)), [str(chunk) for chunk in chunks])
-        panel.set_yticks(range(len(lags)), [str(lag) for lag in lags])
-        panel.set_xlabel("chunk length (steps)")
-    panels[0][0].set_ylabel("lag (steps)")
-    colors = figure.colorbar(image, ax=list(panels[0]), pad=0.01, label="accuracy on fresh symbols (%)")
-    colors.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "25", "50", "75", "100"])
-    figure.legend(handles=[staircase], loc="outside lower center", frameon=False)
-    figure.suptitle(title)
-    save_figure(figure, path)
-
-
-@own_settings()
-def draw_map_seeds(
-    grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
-) -> None:
-    """Draw the same with every seed as a point: accuracy against chunk length, a panel for each lag.
-
-    Args:
-        grid_axes: The values of `lag`, `chunk` and `learning_rate`.
-        cells: With these names and `accuracies`.
-        path: The PNG file.
-        title: Stands above it.
-    """
-    lags, chunks, rates = (grid_axes[name] for name in ("lag", "chunk", "learning_rate"))
-    by_place = {(cell["learning_rate"], cell["lag"], cell["chunk"]): cell["accuracies"] for cell in cells}
-    num_columns = min(3, len(lags))
-    num_rows = -(-len(lags) // num_columns)
-    figure = new_figure(3.4 * num_columns + 1.4, 2.7 * num_rows + 0.7)
-    panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
-    for panel, lag in zip(panels.flat, lags, strict=False):
-        for number, rate in enumerate(rates):
-            shift = 0.22 * (number - (len(rates) - 1) / 2)
-            for x, chunk in enumerate(chunks):
-                values = by_place[rate, lag, chunk]
-                style = {"color": f"C{number}", "marker": "osD^v"[number % 5], "linestyle": ""}
-                panel.plot([x + shift] * len(values), values, markersize=4, alpha=0.6, label=f"{rate:g}", **style)
-        panel.axvline(
-            sum(chunk < lag + 1 for chunk in chunks) - 0.5, color="red", linewidth=1.5, label="chunk = lag + 1"
-        )
-        panel.set(ylim=(-0.04, 1.06), title=f"lag {lag}", xlim=(-0.6, len(chunks) - 0.4))
-        panel.set_xticks(range(len(chunks)), [str(chunk) for chunk in chunks])
-        panel.grid(alpha=0.3)
-    for panel in list(panels.flat)[len(lags) :]:
-        panel.set_visible(False)
-    figure.supxlabel("chunk length (steps)", fontsize=10)
-    figure.supylabel("accuracy on fresh symbols, a point a seed", fontsize=10)
-    found = dict(zip(*reversed(panels[0, 0].get_legend_handles_labels()), strict=True))
-    figure.legend(found.values(), found.keys(), loc="outside right center", title="learning rate")
-    figure.suptitle(title, fontsize=11)
-    save_figure(figure, path)
-
-
-@own_settings()
-def draw_lags(
-    grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
-) -> None:
-    """Draw accuracy and sequences to 99 % against the lag, every seed a point, the state carried and reset.
-
-    Args:
-        grid_axes: The values of `lag`, of `hidden_size` or `model_options`, and of `carry`.
-        cells: With these names, `accuracies`, `accuracy`, `sequences_to_99` and its half interval.
-        path: The PNG file.
-        title: Stands above it.
-    """
-    size_name = size_axis(grid_axes)
-    lags, sizes, carries = (grid_axes[name] for name in ("lag", size_name, "carry"))
-    figure = new_figure(10, 4.2)
-    left, right = figure.subplots(1, 2)
-    for number, (size, carry) in enumerate(itertools.product(sizes, carries)):
-        line = [cell for cell in cells if (cell[size_name], cell["carry"]) == (size, carry)]
-        # Beside each other, so that equal results do not hide one another.
-        shift = 0.09 * (number - (len(sizes) * len(carries) - 1) / 2)
-        places = [cell["lag"] + shift for cell in line]
-        which = list(sizes).index(size)
-        style: dict[str, Any] = {"marker": "osD^v"[which % 5], "color": f"C{which}", "markersize": 5}
-        style |= {"linestyle": "-"} if carry == "keep" else {"linestyle": ":", "mfc": "white"}
-        label = f"{'-' if size is None else size}, state {'carried' if carry == 'keep' else 'reset'}"
-        left.plot(places, [cell["accuracy"] for cell in line], label=label, **style)
-        for place, cell in zip(places, line, strict=True):
-            values = cell["accuracies"]
-            left.plot([place] * len(values), values, ".", color=f"C{which}", markersize=4, alpha=0.5)
-        times = [float("nan") if cell["sequences_to_99"] is None else cell["sequences_to_99"] for cell in line]
-        halves = [cell["sequences_to_99_half_interval"] or 0.0 for cell in line]
-        right.errorbar(places, times, halves, capsize=3, **style)
-        for place, time, cell in zip(places, times, line, strict=True):
-            if 0 < cell["seeds_to_99"] < cell["seeds"]:
-                which_seeds = f"{cell['seeds_to_99']} of {cell['seeds']} seeds "
-                right.text(place, time, which_seeds, ha="right", va="center", fontsize=8)
-    left.set(xlabel="lag (steps)", ylabel="accuracy on fresh sequences, a dot a seed", ylim=(-0.03, 1.03))
-    right.set(xlabel="lag (steps)", ylabel="sequences to 99 % (95 % over seeds)\n(no mark: not reached)")
-    right.set_xlim(left.get_xlim())
-    right.set_ylim(bottom=0)
-    for panel in (left, right):
-        panel.set_xticks(lags, [str(lag) for lag in lags])
-        panel.grid(alpha=0.3)
-    figure.suptitle(title)
-    figure.legend(loc="outside right center", title=size_name.replace("_", " "))
     save_figure(figure, path)

@@ -1,4 +1,4 @@
-"""Runs over all combinations of some options, and their tables: the map and the lags."""
+"""Runs over all combinations of some options, as data: on the command line, in Python, in a YAML file."""
 
 from __future__ import annotations
 
@@ -6,49 +6,42 @@ import hashlib
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from echo_torch.experiments.configuration import (
-    Configuration,
-    configure,
-    network_in_words,
-    refuse_without_effect,
-)
-from echo_torch.experiments.model_options import canonical_model_options
-from echo_torch.experiments.options import is_own_model
+from echo_torch.errors import RuleError, plain, shorten, suggest
+from echo_torch.experiments.catalogue import EXPERIMENTS
+from echo_torch.experiments.configuration import Configuration, configure
+from echo_torch.experiments.options import OPTIONS, Option
+from echo_torch.files import FORMAT, write_text
 from echo_torch.intervals import mean_and_interval
-from echo_torch.lab.many import train_many
 from echo_torch.lab.run_directory import RunDirectory
-from echo_torch.lab.tables import (
-    RESULT_COLUMNS,
-    SEQUENCE_SYMBOLS,
-    markdown_table,
-    over_seeds,
-    result_cells,
-    size_axis,
-    time_to_skill,
-    with_interval,
-    write_table,
-)
+from echo_torch.lab.tables import SEQUENCE_SYMBOLS, over_seeds, time_to_skill
+from echo_torch.lab.yaml_files import check_format, read_yaml
+
+MAX_RUNS = 100_000
 
 
 @dataclass(frozen=True)
 class Grid:
     """Runs over all combinations of some options.
 
+    >>> grid = Grid("aligned", {"lag": [0, 1], "chunk": [1, 2, 4]}, num_seeds=30, options={"updates": 4000})
+    >>> len(grid.runs()), next(iter(grid.runs()))
+    (180, 'lag0-chunk1-seed1')
+
     Attributes:
         mode: The experiment.
         axes: The options that differ, each with its values.
         num_seeds: Seeds 1..n.
-        options: For every run.
+        options: For every run; without an accelerator they run on the CPU.
     """
 
     mode: str
     axes: Mapping[str, Sequence[Any]]
     num_seeds: int
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def seeds_in_words(self) -> str:
@@ -60,9 +53,14 @@ class Grid:
         return [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
 
     def runs(self) -> dict[str, Configuration]:
-        """The runs by name."""
+        """The runs by name.
+
+        Raises:
+            RuleError: If a combination breaks a rule.
+        """
+        fixed = {"accelerator": "cpu", **self.options}
         return {
-            name: configure(self.mode, seed=seed, accelerator="cpu", **place, **self.options)
+            name: configure(self.mode, seed=seed, **{**fixed, **place})
             for place in self.places()
             for seed, name in enumerate(self.names(place), start=1)
         }
@@ -72,6 +70,11 @@ class Grid:
         words = [f"{axis.replace('_', '')}{_as_file_name(value)}" for axis, value in place.items()]
         return ["-".join([*words, f"seed{seed}"]) for seed in range(1, self.num_seeds + 1)]
 
+    def to_dict(self) -> dict[str, Any]:
+        """The grid as it stands in a YAML file, from which `grid_of` makes it again."""
+        axes = {name: list(values) for name, values in self.axes.items()}
+        return {"mode": self.mode, "seeds": self.num_seeds, "grid": axes, **self.options}
+
     def cells(self, results: Mapping[str, dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
         """For every combination the accuracy with its interval, sequences to 99 %, seconds and size.
 
@@ -79,20 +82,115 @@ class Grid:
             results: By the names of `runs`.
             folder: Where the runs are.
         """
-        return [self._cell(place, results, folder) for place in self.places()]
+        return [self.cell(place, results, folder) for place in self.places()]
 
-    def _cell(self, place: dict[str, Any], results: Mapping[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
-        names = self.names(place)
+    def cell(self, place: dict[str, Any], results: Mapping[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
+        """The same for one combination, of those of its runs that have a result."""
+        names = [name for name in self.names(place) if name in results]
         runs = [results[name] for name in names]
         directories = [RunDirectory(folder / name) for name in names]
+        drawn = directories[0].read_metrics()["symbols"][-1] if names else 0.0
         return {
             **place,
             **over_seeds(runs),
             **time_to_skill(directories),
-            "sequences": directories[0].read_metrics()["symbols"][-1] / SEQUENCE_SYMBOLS,
-            "seconds": mean_and_interval([run["seconds"] for run in runs])[0],
-            "parameters": runs[0]["parameters"],
+            "sequences": drawn / SEQUENCE_SYMBOLS,
+            "seconds": mean_and_interval([run["seconds"] for run in runs])[0] if runs else None,
+            "parameters": runs[0]["parameters"] if runs else None,
         }
+
+
+def grid_of(mode: str, axes: Mapping[str, Any], num_seeds: int = 1, options: Mapping[str, Any] | None = None) -> Grid:
+    """A grid whose parts are checked.
+
+    Args:
+        mode: The experiment.
+        axes: The options that differ: a list of values each, or a text of them with commas between.
+        num_seeds: Seeds 1..n.
+        options: For every run.
+
+    Raises:
+        RuleError: If there is no such mode or option, an axis has no values, or there are too many runs.
+    """
+    options = {name: _checked(name, value) for name, value in (options or {}).items()}
+    if mode not in EXPERIMENTS:
+        rule = f"$mode must be one of {', '.join(EXPERIMENTS)}"
+        raise RuleError("mode", rule, f"{mode!r}{suggest(mode, EXPERIMENTS)}")
+    checked = {name: _checked_axis(name, values) for name, values in axes.items()}
+    if "seed" in options:
+        rule = "$seed is not one number where several seeds are trained"
+        raise RuleError("seed", rule, options["seed"], way_out="write $seeds 30 for the seeds 1 to 30")
+    if both := sorted(set(checked) & set(options)):
+        rule = f"$grid must not name {plain(both[0])}, which is given for every run"
+        raise RuleError("grid", rule, both[0], way_out="leave one of them out")
+    number = num_seeds
+    for values in checked.values():
+        number *= len(values)
+    if number > MAX_RUNS:
+        raise RuleError("grid", f"$grid must have at most {MAX_RUNS:,} runs, all seeds together", f"{number:,}")
+    return Grid(mode, checked, num_seeds, options)
+
+
+def _checked(name: str, value: Any) -> Any:
+    """A value for every run; an option that there is not is refused where the runs are made, as for one run."""
+    return OPTIONS[name].check(value) if name in OPTIONS and name != "seed" else value
+
+
+def _checked_axis(name: str, values: Any) -> list[Any]:
+    if name == "seed":
+        rule = "$grid must leave the seeds to $seeds, so that tables know what a mean is taken over"
+        raise RuleError("grid", rule, "seed", way_out="write $seeds 30 for the seeds 1 to 30")
+    if name not in OPTIONS:
+        raise RuleError("grid", f"$grid must name options. There is no {plain(repr(name))}{suggest(name, OPTIONS)}")
+    option = OPTIONS[name]
+    if isinstance(values, str):
+        values = values.split(";" if option.canonical else ",")
+    if not isinstance(values, Sequence) or not values or values == [""]:
+        rule = f"$grid must give {plain(name)} some values"
+        raise RuleError("grid", rule, shorten(repr(values)), way_out=f"write {plain(name)}=VALUE,VALUE")
+    return list(dict.fromkeys(option.check(_value(option, value)) for value in values))
+
+
+def _value(option: Option, value: Any) -> Any:
+    """A value of an axis; words stand for what a flag says by being left out."""
+    words = {"none": None} if option.is_optional else {"true": True, "false": False} if option.kind is bool else {}
+    return words.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def axes_of(texts: Sequence[str]) -> dict[str, str]:
+    """The axes of words such as `lag=0,1,2`.
+
+    Raises:
+        RuleError: If one is not such a word, or names an option again.
+    """
+    axes: dict[str, str] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        name = name.removeprefix("--").replace("-", "_")
+        if not equals or not name:
+            raise RuleError("grid", "$grid must be followed by words such as lag=0,1,2", repr(shorten(text)))
+        if name in axes:
+            raise RuleError("grid", f"$grid must name {plain(name)} once", repr(shorten(text)))
+        axes[name] = values
+    return axes
+
+
+def read_grid(path: str | Path) -> dict[str, Any]:
+    """What a YAML file says of a grid: mode, seeds, `grid` with a list of values for each option, and options.
+
+    Raises:
+        UserError: If the file cannot be read or is none.
+    """
+    values = read_yaml(path, nested="grid")
+    check_format(values.pop("format", FORMAT), repr(str(path)), "leave the format out to have the grid read")
+    return values
+
+
+def write_grid(grid: Grid, path: Path) -> None:
+    """Write a grid as `read_grid` reads it."""
+    import yaml
+
+    write_text(path, yaml.safe_dump({"format": FORMAT, **grid.to_dict()}, sort_keys=False, default_flow_style=None))
 
 
 def _as_file_name(value: object) -> str:
@@ -100,178 +198,3 @@ def _as_file_name(value: object) -> str:
     text = str(value)
     is_plain = re.fullmatch(r"[\w.,=+-]{1,60}", text, re.ASCII)
     return text if is_plain else hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def run_map(
-    grid: Grid | None = None, folder: str | Path = "runs/map", *, num_jobs: int | None = None, progress: bool = False
-) -> list[dict[str, Any]]:
-    """Train a grid of lags, chunk lengths and learning rates; leave its runs, a table and figures in a folder.
-
-    Args:
-        grid: As `map_grid` makes it; None: its defaults.
-        folder: Where everything goes. Finished runs there are kept, so an interrupted map goes on.
-        num_jobs: Processes; None: one for each core.
-        progress: Whether a progress bar is drawn on standard error.
-
-    Returns:
-        A row for each cell, as in map.json; `map_table` makes text of them.
-
-    Raises:
-        RuleError: If a cell breaks a rule.
-        UserError: If the folder cannot be used.
-        Interrupted: At Ctrl-C and SIGTERM; finished runs stay.
-    """
-    grid, folder = grid or map_grid(), Path(folder)
-    cells = grid.cells(train_many(grid.runs(), folder, num_jobs=num_jobs, progress=progress), folder)
-    write_table(folder, "map", cells, map_table(grid, cells))
-
-    from echo_torch.lab import figures
-
-    c = next(iter(grid.runs().values()))
-    title = f"aligned lanes, {c.vocabulary_size} symbols, {_network_in_words(c)}, {c.reading.updates} updates"
-    title += f", {grid.seeds_in_words}"
-    figures.draw_map(grid.axes, cells, folder / "map.png", title=title)
-    figures.draw_map_seeds(grid.axes, cells, folder / "map_seeds.png", title=title)
-    return cells
-
-
-def map_grid(
-    lags: Sequence[int] = (0, 1, 2, 3, 5),
-    chunks: Sequence[int] = (1, 2, 3, 4, 5, 6, 10),
-    learning_rates: Sequence[float] = (0.001, 0.003, 0.01),
-    num_seeds: int = 1,
-    *,
-    vocabulary_size: int = 10,
-    hidden_size: int | None = None,
-    updates: int = 4000,
-    model: str = "lstm",
-    model_options: Any = None,
-) -> Grid:
-    """The grid of `run_map`: aligned lanes over lags, chunk lengths and learning rates.
-
-    Args:
-        lags: Rows.
-        chunks: Columns.
-        learning_rates: A table for each.
-        num_seeds: Seeds 1..n for every cell.
-        vocabulary_size: Of every run.
-        hidden_size: Of every run, None: 50; a user's own model has none.
-        updates: Of every run.
-        model: The network, one of the words or a user's own.
-        model_options: Arguments of a user's own model.
-
-    Raises:
-        RuleError: If an option has no effect with this model.
-    """
-    refuse_without_effect(model, {"hidden_size": hidden_size, "model_options": model_options})
-    axes = {"lag": lags, "chunk": chunks, "learning_rate": learning_rates}
-    network: dict[str, Any] = {"model_options": canonical_model_options(model_options)}
-    if not is_own_model(model):
-        network = {"hidden_size": 50 if hidden_size is None else hidden_size}
-    options = {"vocabulary_size": vocabulary_size, **network, "updates": updates, "lanes": 32, "model": model}
-    return Grid("aligned", axes, num_seeds, options)
-
-
-def _network_in_words(configuration: Configuration) -> str:
-    """The network for a title; the LSTM goes without saying."""
-    words = network_in_words(configuration)
-    return (
-        words
-        if configuration.model == "lstm" or is_own_model(configuration.model)
-        else f"{configuration.model}, {words}"
-    )
-
-
-def run_lags(
-    grid: Grid | None = None, folder: str | Path = "runs/lags", *, num_jobs: int | None = None, progress: bool = False
-) -> list[dict[str, Any]]:
-    """Train mode lag over a grid of lags, sizes and carries; leave runs, table and figure in a folder.
-
-    Args:
-        grid: As `lags_grid` makes it; None: its defaults.
-        folder: As of `run_map`, like all that follow.
-        num_jobs: As of `run_map`.
-        progress: As of `run_map`.
-
-    Returns:
-        A row for each cell, as in lags.json; `lags_table` makes text of them.
-
-    Raises:
-        RuleError: If a cell breaks a rule.
-        UserError: If the folder cannot be used.
-        Interrupted: At Ctrl-C and SIGTERM; finished runs stay.
-    """
-    grid, folder = grid or lags_grid(), Path(folder)
-    cells = grid.cells(train_many(grid.runs(), folder, num_jobs=num_jobs, progress=progress), folder)
-    write_table(folder, "lags", cells, lags_table(cells))
-
-    from echo_torch.lab import figures
-
-    model = grid.options.get("model", "lstm")
-    network = "" if model == "lstm" else f", {model}"
-    title = f"mode lag{network}, {grid.options['sequences']} sequences, {grid.seeds_in_words}"
-    figures.draw_lags(grid.axes, cells, folder / "lags.png", title=title)
-    return cells
-
-
-def lags_grid(
-    lags: Sequence[int] = (1, 2, 3, 4),
-    hidden_sizes: Sequence[int] | None = None,
-    carries: Sequence[str] = ("keep", "reset"),
-    num_seeds: int = 3,
-    *,
-    sequences: int = 2000,
-    model: str = "lstm",
-    model_options: Sequence[Any] | None = None,
-) -> Grid:
-    """The grid of `run_lags`: mode lag over lags, sizes, and the state carried or reset.
-
-    Args:
-        lags: The lags.
-        hidden_sizes: The sizes, None: 25, 50 and 100; a user's own model has none.
-        carries: The state carried, reset, or both.
-        num_seeds: Seeds 1..n for every cell.
-        sequences: Of every run.
-        model: The network, one of the words or a user's own.
-        model_options: Of a user's own model: a list with several sets of its arguments, which stand where the sizes do.
-
-    Raises:
-        RuleError: If an option has no effect with this model.
-    """
-    refuse_without_effect(model, {"hidden_size": hidden_sizes, "model_options": model_options})
-    sizes: dict[str, Sequence[Any]] = {"hidden_size": (25, 50, 100) if hidden_sizes is None else hidden_sizes}
-    if is_own_model(model):
-        texts = map(canonical_model_options, model_options or [None])
-        sizes = {"model_options": list(dict.fromkeys(texts))}
-    return Grid("lag", {"lag": lags, **sizes, "carry": carries}, num_seeds, {"sequences": sequences, "model": model})
-
-
-def map_table(grid: Grid, cells: Sequence[dict[str, Any]]) -> str:
-    """The accuracy of the cells as a markdown table: learning rates and lags down, chunks across."""
-    by_place = {(cell["learning_rate"], cell["lag"], cell["chunk"]): cell for cell in cells}
-    chunks = grid.axes["chunk"]
-    lines = [
-        [f"{rate:g}", str(lag), *(with_interval(by_place[rate, lag, chunk]) for chunk in chunks)]
-        for rate in grid.axes["learning_rate"]
-        for lag in grid.axes["lag"]
-    ]
-    return markdown_table(["learning rate", "lag", *(f"chunk {chunk}" for chunk in chunks)], lines)
-
-
-def lags_table(cells: Sequence[dict[str, Any]]) -> str:
-    """A row for each lag, size and carry: skill, time to it, seconds and parameters, as markdown."""
-    words = {"keep": "carried", "reset": "reset"}
-    size = size_axis(cells[0])
-    lines = [
-        [
-            str(cell["lag"]),
-            "-" if cell[size] is None else str(cell[size]),
-            words[cell["carry"]],
-            *result_cells(cell),
-            f"{cell['seconds']:.1f}",
-            f"{cell['parameters']:,}",
-        ]
-        for cell in cells
-    ]
-    names = ["lag", size.replace("_", " "), "state", *RESULT_COLUMNS, "seconds", "parameters"]
-    return markdown_table(names, lines)

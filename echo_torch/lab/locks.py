@@ -57,6 +57,20 @@ def locked(path: Path, *, is_shared: bool = False) -> Iterator[bool]:
             os.close(handle)
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process works in a directory now; it is not disturbed, since it waits a little for such a look."""
+    if fcntl is None:
+        return False
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def _lock(handle: int, deadline: float, *, is_shared: bool) -> bool:
     kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
     while True:

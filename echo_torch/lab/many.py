@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -62,6 +62,7 @@ def train_many(
     shard: str | None = None,
     progress: bool = False,
     failures: dict[str, str] | None = None,
+    begin: Callable[[], object] = lambda: None,
 ) -> dict[str, dict[str, Any]]:
     """Train every configuration that is not finished yet, those of one shape side by side.
 
@@ -79,6 +80,7 @@ def train_many(
         progress: Whether one progress bar over all updates is drawn.
         failures: Takes the name of each run that ended before its time, and why; None: such a run is an error, when
             all others are finished.
+        begin: Is called when nothing stands in the way any more, and the folder is there and locked.
 
     Returns:
         What each run's result.json holds, by name, in the order of `runs`; of a shard what is finished by now.
@@ -91,7 +93,7 @@ def train_many(
         RuleError: If `shard` is no part.
         Interrupted: At Ctrl-C, SIGTERM and SIGHUP; the processes are ended and finished runs stay.
     """
-    part, folder = _checked_shard(shard), Path(folder).absolute()
+    part, folder = checked_shard(shard), Path(folder).absolute()  # workers may stand elsewhere
     sources = _check_models(runs)
     failed: dict[str, str] = {}
     with _locked(folder, part):
@@ -104,6 +106,7 @@ def train_many(
         for name, _ in (one for work in works for one in work.runs):
             if found[name] is None:
                 check_may_begin(RunDirectory(folder / name))
+        begin()
         if works:
             failed = _train(works, folder, num_jobs or os.cpu_count() or 1, executor, progress)
         for name, c in runs.items():
@@ -135,7 +138,12 @@ def _check_all(
         raise UserError(f"The run {str(folder / missing[0])!r} was removed while others went on.")
 
 
-def _checked_shard(shard: str | None) -> tuple[int, int]:
+def checked_shard(shard: str | None) -> tuple[int, int]:
+    """The part that a shard such as '1/2' is, and of how many; None is the whole.
+
+    Raises:
+        RuleError: If it is none.
+    """
     if shard is None:
         return 1, 1
     match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", str(shard), re.ASCII)

@@ -24,7 +24,7 @@ MAX_MEMBERS = 32  # more share the calls of torch between them no better
 _MAX_MEMBERS_ON_CUDA = 1024
 _FEW_MEMBERS = 4  # so many are not parted, to give other workers something to do
 _MAX_BYTES = 100e6  # of weights, gradients and moments; more leave the caches
-_BYTES_OF_PARAMETER = 16  # itself, its gradient and two moments, each of four bytes
+BYTES_OF_PARAMETER = 16  # itself, its gradient and two moments, each of four bytes
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def works_of(
     """
     groups: dict[Hashable, list[tuple[str, Configuration]]] = {}
     for name, c in runs.items():
-        groups.setdefault(_shape(c, RunDirectory(folder / name)), []).append((name, c))
+        groups.setdefault(shape_of(c, RunDirectory(folder / name)), []).append((name, c))
     works = []
     for shape, group in groups.items():
         own = group[shard[0] - 1 :: shard[1]]
@@ -124,12 +124,17 @@ def _parts(
 def _most_members(configuration: Configuration) -> int:
     if is_on_cuda(configuration):
         return _MAX_MEMBERS_ON_CUDA
-    size = _BYTES_OF_PARAMETER * (count_parameters(configuration) or 1)
+    size = BYTES_OF_PARAMETER * (count_parameters(configuration) or 1)
     return max(1, min(MAX_MEMBERS, int(_MAX_BYTES / size)))
 
 
-def _shape(configuration: Configuration, run: RunDirectory) -> Hashable:
-    """What members of a stack have in common; None: such a run is trained alone."""
+def shape_of(configuration: Configuration, run: RunDirectory | None = None) -> Hashable:
+    """What members of a stack have in common; None: such a run is trained alone.
+
+    Args:
+        configuration: Of the run.
+        run: Its directory, which tells how it was begun; None: it begins.
+    """
     c = configuration
     if c.tensorboard or _kernel(c, run) != "direct":
         return None
@@ -140,8 +145,8 @@ def _shape(configuration: Configuration, run: RunDirectory) -> Hashable:
     return (layout.num_lanes, layout.num_steps, plan.num_answered, *network, *length, c.threads, is_on_cuda(c))
 
 
-def _kernel(c: Configuration, run: RunDirectory) -> str:
+def _kernel(c: Configuration, run: RunDirectory | None) -> str:
     """By which the run is trained: the one that it was begun with."""
-    if c.kernel == "auto" and run.config.exists():
+    if c.kernel == "auto" and run is not None and run.config.exists():
         return run.read_saved()[0].kernel
     return begun_plan(Plan(c)).configuration.kernel

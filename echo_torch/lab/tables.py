@@ -12,6 +12,7 @@ from echo_torch.intervals import mean_and_interval, wilson_interval
 from echo_torch.lab.run_directory import RunDirectory
 
 SEQUENCE_SYMBOLS = 25  # "sequences to 99 %" counts fresh symbols in the tutorial's sequences, whatever the mode
+FEW_SEEDS = 4  # fewer are shown each by itself
 _SKILL = 0.99
 _WINDOW_SYMBOLS = 100 * SEQUENCE_SYMBOLS
 
@@ -26,6 +27,9 @@ def over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         runs: Of each seed `accuracy`, `accuracy_reset`, `accuracy_by_chunk` and `targets`, as in result.json.
     """
     accuracies = [run["accuracy"] for run in runs]
+    if not runs or None in accuracies:  # where nothing is asked
+        names = ("accuracy", "accuracy_half_interval", "accuracy_reset")
+        return {**dict.fromkeys(names), "accuracies": accuracies, "accuracy_by_chunk": []}
     mean, half = mean_and_interval(accuracies)
     low, high = wilson_interval(sum(round(r["accuracy"] * r["targets"]) for r in runs), sum(r["targets"] for r in runs))
     return {
@@ -69,7 +73,8 @@ RESULT_COLUMNS = ("accuracy (95 %)", "evaluated with the state reset", "sequence
 
 def result_cells(row: dict[str, Any]) -> list[str]:
     """The cells that belong to `RESULT_COLUMNS`."""
-    return [with_interval(row), f"{row['accuracy_reset']:.2%}", _time_in_words(row)]
+    reset = "-" if row["accuracy_reset"] is None else f"{row['accuracy_reset']:.2%}"
+    return [with_interval(row), reset, _time_in_words(row)]
 
 
 def size_axis(names: Container[str]) -> str:
@@ -84,7 +89,11 @@ def markdown_table(names: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def with_interval(row: dict[str, Any]) -> str:
-    """'99.90% ± 0.10%'."""
+    """'99.90% ± 0.10%'; of few seeds the values themselves, '67.76%, 98.10%': an interval of them says too little."""
+    if row["accuracy"] is None:
+        return "-"
+    if len(row["accuracies"]) < FEW_SEEDS:
+        return ", ".join(f"{accuracy:.2%}" for accuracy in row["accuracies"])
     return f"{row['accuracy']:.2%} ± {row['accuracy_half_interval']:.2%}"
 
 
@@ -99,6 +108,7 @@ def time_to_skill(runs: Sequence[RunDirectory]) -> dict[str, Any]:
     mean, half = mean_and_interval(times) if times else (None, None)
     return {
         "sequences_to_99": mean,
+        "sequences_to_99_by_seed": times,
         "sequences_to_99_half_interval": half,
         "seeds_to_99": len(times),
         "seeds": len(runs),
@@ -106,11 +116,14 @@ def time_to_skill(runs: Sequence[RunDirectory]) -> dict[str, Any]:
 
 
 def _time_in_words(row: dict[str, Any]) -> str:
-    """'1,218 ± 15 (9 of 10 seeds)': the interval where at least two seeds got there, the seeds where not all did."""
-    if row["sequences_to_99"] is None:
+    """'1,218 ± 15 (9 of 10 seeds)': the values themselves where few seeds got there, how many did where not all did."""
+    times = row["sequences_to_99_by_seed"]
+    if not times:
         return f"not within {row['sequences']:,.0f}"
-    half = row["sequences_to_99_half_interval"]
-    reached = f"{row['sequences_to_99']:,.0f}" + ("" if half is None else f" ± {half:,.0f}")
+    if len(times) < FEW_SEEDS:
+        reached = "; ".join(f"{time:,.0f}" for time in times)
+    else:
+        reached = f"{row['sequences_to_99']:,.0f} ± {row['sequences_to_99_half_interval']:,.0f}"
     return reached + (f" ({row['seeds_to_99']} of {row['seeds']} seeds)" if row["seeds_to_99"] < row["seeds"] else "")
 
 

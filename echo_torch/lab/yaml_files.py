@@ -18,8 +18,12 @@ _MAX_NAMES = 1000
 _MAX_CHARACTERS = 4096  # of a name or a value: no path is longer
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
+def read_yaml(path: str | Path, *, nested: str | None = None) -> dict[str, Any]:
     """A flat mapping from a YAML file, read in a time and a memory that no file can make large.
+
+    Args:
+        path: The file.
+        nested: The one name that may stand for a mapping of names to a value or a list of values each.
 
     Raises:
         UserError: If the file cannot be read, is not YAML, or holds more than names with a value each.
@@ -28,7 +32,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
     try:
         text = read_bytes(path, MAX_CONFIG_BYTES).decode()
-        return _flat_mapping(yaml.SafeLoader(text), str(path))
+        return _flat_mapping(yaml.SafeLoader(text), str(path), nested)
     except OSError as error:
         raise UserError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -37,7 +41,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{str(path)!r} is not valid YAML{where}; write lines such as 'lag: 3'.") from None
 
 
-def _flat_mapping(loader: Any, path: str) -> dict[str, Any]:
+def _flat_mapping(loader: Any, path: str, nested: str | None) -> dict[str, Any]:
     """Read event by event: `safe_load` makes all that a file nests and repeats before it can be refused."""
     import yaml
 
@@ -55,11 +59,45 @@ def _flat_mapping(loader: Any, path: str) -> dict[str, Any]:
         name = _next_value(loader, path)
         if not isinstance(name, str):
             raise _refused(path, _NAMES_AND_VALUES, f"{_kind(name)} in the place of a name")
+        if name == nested and loader.check_event(yaml.MappingStartEvent):
+            values[name] = _lists(loader, path)
+            continue
         value = _next_value(loader, path)
         if not isinstance(value, (str, int, float, bool, type(None))):
             raise _refused(path, "must give each name one value", f"a {_kind(value)} for {shorten(name)!r}")
         values[name] = value
     raise UserError(f"{path!r} must hold fewer than {_MAX_NAMES:,} names, because there are not so many options.")
+
+
+def _lists(loader: Any, path: str) -> dict[str, Any]:
+    """A mapping whose values are lists, or single values, that hold nothing else."""
+    import yaml
+
+    loader.get_event()  # the mapping begins
+    lists: dict[str, Any] = {}
+    while not loader.check_event(yaml.MappingEndEvent):
+        name = _next_value(loader, path)
+        if not isinstance(name, str):
+            raise _refused(path, _NAMES_AND_VALUES, f"{_kind(name)} in the place of a name")
+        lists[name] = _list(loader, path, name)
+    loader.get_event()
+    return lists
+
+
+def _list(loader: Any, path: str, name: str) -> list[Any]:
+    import yaml
+
+    values: list[Any] = []
+    is_list = loader.check_event(yaml.SequenceStartEvent)
+    if is_list:
+        loader.get_event()
+    while not values if not is_list else not loader.check_event(yaml.SequenceEndEvent):
+        values.append(_next_value(loader, path))
+        if isinstance(values[-1], (list, dict)):
+            raise _refused(path, "must give each name a list of values", f"a {_kind(values[-1])} for {shorten(name)!r}")
+    if is_list:
+        loader.get_event()
+    return values
 
 
 def _check_end(loader: Any) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from echo_torch import configure
 from echo_torch.diagnosis.data_path.reaching import reach
-from echo_torch.lab import figures
+from echo_torch.lab import figures, grid_figures
 from echo_torch.lab.plan import Plan
 
 
@@ -38,6 +38,7 @@ def test_settings_from_outside_change_no_picture(tmp_path):
 
 
 def test_every_drawing_has_its_own_settings():
-    drawing = [name for name in vars(figures) if name.startswith("draw_") and name != "draw_by_chunk"]
-    assert len(drawing) >= 8
-    assert all(hasattr(getattr(figures, name), "__wrapped__") for name in drawing)
+    names = {**vars(figures), **vars(grid_figures)}
+    drawing = [name for name in names if name.startswith("draw_") and name != "draw_by_chunk"]
+    assert len(drawing) >= 9
+    assert all(hasattr(names[name], "__wrapped__") for name in drawing)

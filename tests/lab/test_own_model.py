@@ -18,11 +18,11 @@ from support.runs import StopError, everything, stop_at
 from echo_torch import EchoPredictor, OnlineEcho, RunDirectory, train
 from echo_torch.errors import RuleError, UserError
 from echo_torch.experiments.configuration import replace
-from echo_torch.lab import sweep
+from echo_torch.lab import many
 from echo_torch.lab.comparison import ARMS, comparison_runs, run_comparison
 from echo_torch.lab.finished import load_model
-from echo_torch.lab.grids import lags_grid, lags_table, map_grid
 from echo_torch.lab.many import train_many
+from echo_torch.lab.map_and_lags import lags_grid, lags_table, map_grid
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import weights_sha256
 from echo_torch.models.own_model import own_model_class, source_digest
@@ -364,7 +364,7 @@ def test_a_sweep_does_not_take_runs_of_another_source(tmp_path):
 def test_a_model_is_looked_at_once_for_all_runs_of_a_sweep(monkeypatch, tmp_path):
     looked_at = []
     monkeypatch.setattr(Plan, "check_model", lambda plan: looked_at.append(plan.configuration.model_options))
-    monkeypatch.setattr(sweep, "_run", lambda *args: None)
+    monkeypatch.setattr(many, "_train", lambda *args: {})
     grid = lags_grid((1, 2), num_seeds=2, model="support.own_models:GRU", model_options=["width=2", "width=3"])
     with pytest.raises(UserError, match="was removed"):
         train_many(grid.runs(), tmp_path / "runs")
@@ -414,7 +414,7 @@ def test_grids_of_an_own_model():
 
 def test_the_table_of_lags_names_the_arguments():
     cell = {"lag": 1, "carry": "keep", "accuracy": 1.0, "accuracy_half_interval": 0.0, "accuracy_reset": 1.0}
-    cell |= {"sequences_to_99": None, "sequences": 20, "seconds": 1.0, "parameters": 7}
+    cell |= {"accuracies": [1.0], "sequences_to_99_by_seed": [], "sequences": 20, "seconds": 1.0, "parameters": 7}
     lines = lags_table([{**cell, "model_options": text} for text in ("width=3", None)]).splitlines()
     assert lines[0].startswith("| lag | model options | state |")
     assert [line.split(" | ")[1] for line in lines[2:]] == ["width=3", "-"]

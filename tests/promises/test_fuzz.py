@@ -27,7 +27,7 @@ from echo_torch.cli import main
 from echo_torch.data.own_symbols import open_numbers
 from echo_torch.errors import Interrupted, UserError
 from echo_torch.experiments.configuration import EXPERIMENTS, OPTIONS
-from echo_torch.lab import comparison, grids, runner
+from echo_torch.lab import comparison, map_and_lags, runner
 from echo_torch.lab.finished import load_model
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.results import read_finished
@@ -89,7 +89,7 @@ def nothing_is_computed(monkeypatch):
         (runner, "train"),
         (Plan, "reach"),
         (comparison, "train_many"),
-        (grids, "train_many"),
+        (map_and_lags, "train_many"),
         (echo_torch.lab.finished, "load_weights"),
     ):
         monkeypatch.setattr(part, name, accepted)
