@@ -55,7 +55,7 @@ def stranger():
     ("variables", "message"),
     [
         ({"RANK": "1"}, "RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT must be set together"),
-        ({"SLURM_NTASKS": "2", "SLURM_JOB_ID": "5"}, "SLURM_NTASKS must be 1 and SLURM_PROCID 0"),
+        ({"SLURM_PROCID": "1", "SLURM_JOB_ID": "5"}, "SLURM_PROCID must be 0 where neither srun nor torchrun"),
         ({"WORLD_SIZE": "abc"}, "Got WORLD_SIZE=abc without RANK"),
     ],
 )
