@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import math
 import os
 import signal
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 from echo_torch.errors import Interrupted, RuleError, UserError
+from echo_torch.lab.bonds import Bonds
 from echo_torch.ranks import Launch, check_launcher, launch
 
 RENDEZVOUS_TIMEOUT = 60.0
 _LONGEST = 1e6
 _POLL_SECONDS = 0.05
 _SILENCE_SECONDS = 2.0  # after which it is said what is waited for
+_EXIT_CODE = 2  # as of all that only the user can mend
 _TOGETHER = timedelta(minutes=30)  # for one that the others wait for while they train; as Lightning has it
 
 
@@ -71,6 +76,9 @@ def meet(backend: str, seconds: float, say: Callable[[str], None] = lambda line:
     try:
         store = _Meeting(own, seconds, say).store()
         device = torch.device("cuda", own.local_rank) if backend == "nccl" else None
+        if device is not None:
+            torch.cuda.set_device(device)  # else all on a machine would talk over its first one
+        bonds = Bonds(own, store)
         torch.distributed.init_process_group(
             backend, store=store, rank=own.rank, world_size=own.num_ranks, timeout=_TOGETHER, device_id=device
         )
@@ -81,6 +89,56 @@ def meet(backend: str, seconds: float, say: Callable[[str], None] = lambda line:
     except RuntimeError as error:
         raise _lost(own, error) from None
     atexit.register(_part)
+    _bonds.append(bonds)
+
+
+_bonds: list[Bonds] = []  # of the one meeting that a process can have
+
+
+class LostError(MeetingError):
+    """Another process is gone, perhaps the first one, so each of those that are left says so."""
+
+
+@contextlib.contextmanager
+def together(kept: Callable[[str], UserError]) -> Iterator[None]:
+    """While the processes of a training that a launcher has started work together: none outlives the others.
+
+    Args:
+        kept: What is wrong -> the error that also says what is kept.
+
+    Raises:
+        LostError: If another one has ended. Where this process is not told so by what it waits for, it is ended.
+    """
+    if (own := launch()) is None or own.num_ranks == 1:
+        yield
+        return
+
+    def lost() -> LostError:
+        error = kept(f"Another one of the {own.num_ranks} processes that train together has ended, or is out of reach.")
+        return LostError(error.message, error.way_out)
+
+    def end() -> None:
+        with contextlib.suppress(Exception):  # nobody may read it
+            print(lost().message, file=sys.stderr, flush=True)
+        os._exit(_EXIT_CODE)
+
+    try:
+        with _bonds[0].hold(end) if _bonds else contextlib.nullcontext():
+            yield
+    except RuntimeError as error:
+        if is_lost_connection(error):
+            raise lost() from None
+        raise
+
+
+def is_lost_connection(error: Exception) -> bool:
+    """Whether it says that another process does not answer any more."""
+    import torch
+
+    # What Gloo throws has no class of its own.
+    return isinstance(error, torch.distributed.DistError) or (
+        isinstance(error, RuntimeError) and "gloo" in str(error).lower()
+    )
 
 
 def wait_for_the_first() -> None:
@@ -111,23 +169,17 @@ class _Meeting:
 
     def store(self) -> Any:
         """The store, when all are there."""
-        from torch import distributed
-
         # Torch waits in C++, where no signal is heard, and a stranger that is silent at this port it awaits for ever.
         threading.Thread(target=self._connect, daemon=True).start()
         while self._found is None:
             if self._error is not None:
                 raise _lost(self._own, self._error)
             self._wait(f"nobody answers at {_place(self._own)}, where the first of {self._own.num_ranks} is awaited")
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun keeps its store when it starts anew
-        store: Any = distributed.PrefixStore(f"echo_torch/{attempt}", self._found)  # type: ignore[attr-defined]
-        names = [f"here/{rank}" for rank in range(self._own.num_ranks)]
-        store.set(names[self._own.rank], "1")
-        while not store.check(names):
-            here = sum(store.check([name]) for name in names)
-            self._wait(f"only {here} of {self._own.num_ranks} processes are at {_place(self._own)}")
-        store.set_timeout(_TOGETHER)
-        return store
+        meeting_round = _Round(self._found, self._own)
+        while not meeting_round.is_complete():
+            self._wait(meeting_round.who_is_missing())
+        self._found.set_timeout(_TOGETHER)
+        return meeting_round.store
 
     def _wait(self, what: str) -> None:
         """Let a moment pass.
@@ -139,8 +191,8 @@ class _Meeting:
         if waited > self._seconds:
             raise MeetingError(
                 f"After {self._seconds:g} seconds {what}; nothing was begun.",
-                "Start the others in time, or wait longer with $rendezvous_timeout, or unset RANK, LOCAL_RANK and "
-                "WORLD_SIZE to train alone.",
+                "Start the others in time, or wait longer with $rendezvous_timeout, or "
+                f"{self._own.way_to_be_alone} to train alone.",
             )
         if waited > _SILENCE_SECONDS and not self._is_said:
             self._say(f"{what[0].upper()}{what[1:]}; they are awaited for {self._seconds:g} seconds.")
@@ -174,6 +226,58 @@ class _Meeting:
             else:
                 return True
         return False
+
+
+class _Round:
+    """One try to meet. A store of torchrun outlives them, and what it holds may be of processes that were killed.
+
+    The first process opens a round, the others write their names into the newest one, and it begins as soon as the
+    first has read all names. So nobody takes names of a round before for those of the living. How often torchrun has
+    started anew, by which it could be told too, its machines count each for itself.
+
+    Attributes:
+        store: What the processes of this round write into.
+    """
+
+    def __init__(self, store: Any, own: Launch) -> None:
+        self._all, self._own, self._name = store, own, uuid.uuid4().hex
+        self._number = 0
+        self.store: Any = None
+
+    def is_complete(self) -> bool:
+        """Whether all are there; to be asked again and again."""
+        if self._own.rank != 0:
+            self._join(self._all.add("echo_torch/rounds", 0))
+            return self._has_begun() and self._name in self.store.get("begun").decode().split()
+        if self.store is None:
+            self._join(self._all.add("echo_torch/rounds", 1))
+        if len(here := self._here()) == self._own.num_ranks:
+            self.store.set("begun", " ".join(self.store.get(key).decode() for key in here))
+            return True
+        return False
+
+    def who_is_missing(self) -> str:
+        """What is waited for, a clause."""
+        if self._number == 0 or self._has_begun():
+            return f"the first of {self._own.num_ranks} processes has not come to {_place(self._own)}"
+        return f"only {len(self._here())} of {self._own.num_ranks} processes are at {_place(self._own)}"
+
+    def _join(self, number: int) -> None:
+        if number == self._number:
+            return
+        from torch import distributed
+
+        self._number = number
+        self.store = distributed.PrefixStore(f"echo_torch/{number}", self._all)  # type: ignore[attr-defined]
+        if not self._has_begun():
+            self.store.set(f"here/{self._own.rank}", self._name)
+
+    def _here(self) -> list[str]:
+        keys = [f"here/{rank}" for rank in range(self._own.num_ranks)]
+        return [key for key in keys if self.store.check([key])]
+
+    def _has_begun(self) -> bool:
+        return self.store is not None and bool(self.store.check(["begun"]))
 
 
 def _place(own: Launch) -> str:

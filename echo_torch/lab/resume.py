@@ -24,6 +24,7 @@ from echo_torch.lab.finished import (
     current_versions,
     kind_of,
 )
+from echo_torch.lab.meeting import is_lost_connection
 from echo_torch.lab.memory import is_out_of_memory
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
@@ -209,8 +210,8 @@ def ends_in_a_sentence(run: RunDirectory, seed: int, start: Path | None, saver: 
         number = error.number if isinstance(error, Interrupted) else signal.SIGINT
         raise Interrupted(number, f"Interrupted; {what_is_kept(run)}.", how_to_go_on(run)) from None
     except Exception as error:
-        if is_out_of_memory(error):
-            raise  # whoever knows the configuration says what was asked of it
+        if is_out_of_memory(error) or is_lost_connection(error):
+            raise  # whoever knows the configuration, or the other processes, says more
         if "DataLoader worker" in str(error):
             raise killed_process_error(run, "A loader process was killed, perhaps for want of memory.") from None
         if start is None or saver.has_begun:
