@@ -24,10 +24,11 @@ from echo_torch.experiments.configuration import Configuration
 from echo_torch.experiments.options import is_own_model
 from echo_torch.files import Place
 from echo_torch.lab import memory, output
+from echo_torch.lab.agreement import check_agreement, found_by_all
 from echo_torch.lab.console import quiet_lightning, warnings_as_lines
 from echo_torch.lab.finished import evaluation_result, result_of
 from echo_torch.lab.kernels import adam_options, begun_plan, check_callbacks, resumed_plan
-from echo_torch.lab.meeting import RENDEZVOUS_TIMEOUT, check_timeout, meet, wait_for_the_first
+from echo_torch.lab.meeting import RENDEZVOUS_TIMEOUT, check_timeout, meet, together, wait_for_the_first
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import KilledError, run_ranks
 from echo_torch.lab.resume import (
@@ -44,7 +45,7 @@ from echo_torch.lab.surroundings import in_own_surroundings, own_surroundings
 from echo_torch.lab.trainers import plain_trainer
 from echo_torch.models.networks import EchoLSTM
 from echo_torch.randomness import seeded
-from echo_torch.ranks import check_launcher, is_first_rank, launched_rank, launched_ranks
+from echo_torch.ranks import check_launcher, is_first_rank, launched_rank, launched_ranks, num_devices_here
 from echo_torch.training.blocks import BlockEnds, BlockModule
 from echo_torch.training.checkpoints import Checkpoint, load_checkpoint
 from echo_torch.training.metrics_file import MetricsFile
@@ -62,13 +63,17 @@ def check_machine(plan: Plan) -> None:
         UserError: If a device or a package is missing, or the variables of a launcher are there in part.
     """
     c = plan.configuration
-    check_launcher(c.devices)
+    launched = check_launcher(c.devices)
     if c.accelerator == "cuda":
         if not torch.cuda.is_available():
             rule = "$accelerator cuda needs a CUDA device, and PyTorch finds none here"
             raise RuleError("accelerator", rule, "cuda", way_out="use auto or cpu")
-        if (found := torch.cuda.device_count()) < c.devices:
-            raise RuleError("devices", f"$devices must be at most {found}, the CUDA devices here", c.devices)
+        found, here = torch.cuda.device_count(), num_devices_here(c.devices)
+        if found < here and launched is not None:
+            rule = f"The launcher must start at most {found} processes here, the number of CUDA devices"
+            raise RuleError("devices", rule, here, reason="because each has one of its own")
+        if found < here:
+            raise RuleError("devices", f"$devices must be at most {found}, the CUDA devices here", here)
     if c.devices > (num_lanes := plan.layout.num_lanes):
         rule = f"$devices must be at most the number of lanes, {num_lanes}"
         raise RuleError("devices", rule, c.devices, reason="because a lane stays whole on one device")
@@ -177,13 +182,21 @@ def train(
     check_machine(plan)
     watchers.check(plan.configuration)
     with contextlib.ExitStack() as stack:
-        # Where the directory is there already, nobody changes it between a look at it and the training.
-        place = _lock(stack, run) if run.path.is_dir() else None
-        start = find_start(plan, run, resume, allow_changed_model=allow_changed_model)
-        plan = begun_plan(plan, callbacks) if resume is None else resumed_plan(plan, run, start, callbacks)
-        check_callbacks(plan, callbacks)
-        plan.check_model()
+        # First of all: what another one of several still writes belongs to a try before, and is not looked at.
         meet(_backend(plan.configuration), watchers.rendezvous_timeout, say)
+        stack.enter_context(together(partial(killed_process_error, run)))
+
+        def look() -> tuple[Place | None, Checkpoint | None, Plan]:
+            # Where the directory is there already, nobody changes it between a look at it and the training.
+            place = _lock(stack, run) if run.path.is_dir() else None
+            start = find_start(plan, run, resume, allow_changed_model=allow_changed_model)
+            found = begun_plan(plan, callbacks) if resume is None else resumed_plan(plan, run, start, callbacks)
+            check_callbacks(found, callbacks)
+            found.check_model()
+            return place, start, found
+
+        place, start, plan = found_by_all(look)
+        check_agreement(plan, start)
         if is_first_rank():
             if resume is None:
                 run.check_free()
@@ -369,7 +382,8 @@ def build_trainer(
     several = "ddp_find_unused_parameters_true" if is_own_model(configuration.model) else "ddp"
     return plain_trainer(
         accelerator={"cuda": "gpu"}.get(configuration.accelerator, configuration.accelerator),
-        devices=configuration.devices,
+        devices=num_devices_here(configuration.devices),
+        num_nodes=-(-configuration.devices // num_devices_here(configuration.devices)),
         strategy=several if configuration.devices > 1 else "auto",
         max_steps=configuration.reading.num_updates,
         gradient_clip_val=None if configuration.kernel == "direct" else configuration.clip_norm,

@@ -10,14 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from pytorch_lightning.utilities import rank_zero_only
 from support import processes, runs
 
 from echo_torch import RunDirectory, train
 from echo_torch.cli import main
 from echo_torch.errors import RuleError, UserError
-from echo_torch.lab.meeting import MeetingError, check_timeout
-from echo_torch.lab.runner import build_trainer
+from echo_torch.lab.meeting import MeetingError, _Round, check_timeout
+from echo_torch.lab.plan import Plan
+from echo_torch.lab.runner import build_trainer, check_machine
+from echo_torch.ranks import Launch
 
 OPTIONS = ["--updates", "8", "--vocabulary-size", "10", "--hidden-size", "4", "--accelerator", "cpu", "--no-progress"]
 
@@ -74,9 +77,10 @@ def test_a_launcher_in_part_leaves_nothing(tmp_path, monkeypatch, capsys, comman
 
 
 @pytest.mark.slow
-def test_a_task_alone_in_a_job_writes_all(tmp_path, monkeypatch):
+@pytest.mark.parametrize("tasks", ["1", "4"])
+def test_one_process_in_a_job_writes_all(tmp_path, monkeypatch, tasks):
     """Lightning would take SLURM's and Lightning's own variables for several processes, and write no row."""
-    for name, value in {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_JOB_ID": "5", "NODE_RANK": "3"}.items():
+    for name, value in {"SLURM_NTASKS": tasks, "SLURM_PROCID": "0", "SLURM_JOB_ID": "5", "NODE_RANK": "3"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(rank_zero_only, "rank", 1)  # as it was when Lightning was imported
     run = RunDirectory(tmp_path / "run")
@@ -94,6 +98,25 @@ def test_lightning_is_told_who_it_is(monkeypatch, launch):
     assert (trainer.global_rank, trainer.local_rank, trainer.world_size, rank_zero_only.rank) == (1, 1, 2, 1)
     trainer.strategy.cluster_environment.teardown()
     assert os.environ["WORLD_SIZE"] == "2"
+
+
+@pytest.mark.parametrize(("here", "nodes"), [("1", 2), ("2", 1)])
+def test_lightning_takes_the_devices_of_its_machine(monkeypatch, launch, here, nodes):
+    """Of two machines with a device each, none has two."""
+    launch(1)
+    monkeypatch.setenv("LOCAL_RANK", str(int(here) - 1))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
+    trainer = build_trainer(runs.short(devices=2))
+    assert (trainer.num_devices, trainer.num_nodes) == (int(here), nodes)
+    assert (trainer.world_size, trainer.global_rank, trainer.local_rank) == (2, 1, int(here) - 1)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    plan = Plan(runs.short(devices=2, accelerator="cuda"))
+    if nodes == 2:
+        check_machine(plan)
+    else:
+        with pytest.raises(RuleError, match=r"^The launcher must start at most 1 processes here, .* Got 2\."):
+            check_machine(plan)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +168,46 @@ def test_a_signal_ends_the_waiting(tmp_path, monkeypatch, launch, capsys, number
     assert time.monotonic() - begin < 20
     assert capsys.readouterr().err.startswith("Interrupted while 2 processes were to meet at 127.0.0.1:")
     assert list(tmp_path.iterdir()) == []
+
+
+def rounds_of(store, *ranks):
+    return [_Round(store, Launch(rank, rank, 2, "127.0.0.1", 29500, 2)) for rank in ranks]
+
+
+def test_names_of_a_round_before_are_not_taken_for_the_living():
+    """Torchrun keeps its store when it starts processes anew."""
+    store = torch.distributed.HashStore()
+    first, second = rounds_of(store, 0, 1)
+    assert not second.is_complete()
+    assert second.who_is_missing() == "the first of 2 processes has not come to 127.0.0.1:29500"
+    assert not first.is_complete()
+    assert first.who_is_missing() == "only 1 of 2 processes are at 127.0.0.1:29500"
+    assert not second.is_complete()
+    assert first.is_complete()
+    assert second.is_complete()
+    again, anew = rounds_of(store, 1, 0)
+    assert not again.is_complete()
+    assert again.who_is_missing() == "the first of 2 processes has not come to 127.0.0.1:29500"
+    assert not anew.is_complete()
+    assert not again.is_complete()
+    assert anew.is_complete()
+    assert again.is_complete()
+    again.store.set("mine", "1")
+    assert anew.store.check(["mine"])
+    assert not first.store.check(["mine"])
+
+
+def test_one_that_was_killed_while_it_waited_is_replaced():
+    """Another machine's launcher has not started anew the process that goes on waiting."""
+    store = torch.distributed.HashStore()
+    (first,) = rounds_of(store, 0)
+    assert not first.is_complete()
+    killed, anew = rounds_of(store, 1, 1)
+    assert not killed.is_complete()
+    assert not anew.is_complete()
+    assert first.is_complete()
+    assert anew.is_complete()
+    assert not killed.is_complete()
 
 
 def test_the_waiting_is_said(tmp_path, monkeypatch, launch):
@@ -220,6 +283,20 @@ def test_what_the_first_finds_wrong_ends_the_others(tmp_path):
     assert printed(tmp_path, 0)[1].count("\n") == 1
     assert printed(tmp_path, 1) == ["", ""]
     assert [path.name for path in run.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.slow
+def test_who_has_lost_another_says_what_is_kept(tmp_path):
+    """Without a launcher that would end it."""
+    port, run = free_port(), RunDirectory(tmp_path / "run")
+    command = ["train", *OPTIONS, "--updates", "100000", "--checkpoint-every", "20", "--run-dir", str(run.path)]
+    first, second = (start_launched(rank, port, tmp_path, command) for rank in (0, 1))
+    assert processes.wait_until(run.checkpoint.exists, first)
+    second.kill()
+    assert processes.finish(first, 60) == 2
+    (error,) = printed(tmp_path, 0)[1].splitlines()
+    assert error.startswith("Another one of the 2 processes that train together has ended, or is out of reach. Update ")
+    assert f"is saved in {str(run.checkpoint)!r}" in error
 
 
 def has_caller(port):
