@@ -46,8 +46,8 @@ def one_of_three(rank, folder, what):
         time.sleep(0.3)  # by now each has heard of the others
         if what == "fails":
             raise ZeroDivisionError
-        time.sleep({"ends": 0, "waits": 60, "is slow": 1.5}[what])
-    if what == "fails":
+        time.sleep({"ends": 0, "is done": 0, "waits": 60, "is slow": 1.5}[what])
+    if what in ("fails", "is done"):
         time.sleep(60)
     sys.exit(0)
 
@@ -88,6 +88,15 @@ def test_one_that_an_error_has_ended_is_no_more_waited_for(start):
     first, failed, third = start("waits", "fails", "waits")
     assert [processes.finish(first, 20), processes.finish(third, 20)] == [7, 7]
     assert failed.is_alive()
+
+
+@pytest.mark.slow
+def test_the_first_tells_of_another_also_when_it_is_done_itself(start):
+    first, killed, third = start("is done", "waits", "waits")
+    time.sleep(0.5)
+    os.kill(killed.pid, signal.SIGKILL)
+    assert processes.finish(third, 20) == 7
+    assert first.is_alive()
 
 
 @pytest.mark.slow
