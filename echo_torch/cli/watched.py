@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from echo_torch.diagnosis.watching.watcher import Watch
 
 EXIT_FOUND = 1
+_LOADER_WORKERS = "torch.utils.data._utils.worker"
 _NO_TORCH = "The script has not imported torch, so there was nothing to watch."
 
 
@@ -98,7 +99,10 @@ class Watched:
         self._children += not self._is_starting_one
 
     def _count_children(self) -> None:
-        """Count processes where multiprocessing starts them, because not all are forked from this one."""
+        """Count processes where multiprocessing starts them, because not all are forked from this one.
+
+        A worker of a loader makes batches and trains nothing, so nothing is missed there.
+        """
         with self._own_faults():
             from multiprocessing.process import BaseProcess
 
@@ -106,10 +110,10 @@ class Watched:
 
             @functools.wraps(start)
             def counted(process: BaseProcess) -> None:
-                self._is_starting_one = True
+                loads_data, self._is_starting_one = _loads_data(process), True
                 try:
                     start(process)
-                    self._children += 1
+                    self._children += not loads_data
                 finally:
                     self._is_starting_one = False
 
@@ -217,6 +221,11 @@ class Watched:
             if not self._has_failed:
                 _say(f"echo_torch watch broke off by a fault of its own ({type(error).__name__}: {error}).")
             self._has_failed = True
+
+
+def _loads_data(process: Any) -> bool:
+    """Whether a process is to be a worker of a loader of torch; once it is started, it does not tell any more."""
+    return getattr(getattr(process, "_target", None), "__module__", "") == _LOADER_WORKERS
 
 
 def _stop() -> None:
