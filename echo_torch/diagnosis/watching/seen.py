@@ -13,6 +13,7 @@ from echo_torch.diagnosis.watching.compiled import BY_JIT
 from echo_torch.diagnosis.watching.findings import Finding, findings_by_hand, findings_of
 from echo_torch.diagnosis.watching.hand_overs import HandOvers
 from echo_torch.diagnosis.watching.kinds import check_kinds
+from echo_torch.diagnosis.watching.names import names_of
 from echo_torch.diagnosis.watching.observed import UnknownError
 from echo_torch.diagnosis.watching.reaches import number_of, reach_in_words, reach_seen
 from echo_torch.diagnosis.watching.recorded import Call
@@ -62,7 +63,7 @@ class Seen:
             [] if self.fault is None else [f"The watch broke off, by a fault of its own: {named_error(self.fault)}."]
         )
         fault += [self._aside] if self._aside else []
-        fault += [f"{self._name(module)}: {BY_JIT}" for module in self._calls.hidden.values()]
+        fault += [f"{name}: {BY_JIT}" for name in names_of(list(self._calls.hidden.values()), self._models)]
         if not self._calls.layers:
             return fault or ["No recurrent layer of torch.nn was called, so nothing is known of any state."]
         of_layers: dict[str, list[str]] = {}  # the same is often said of several
@@ -182,8 +183,10 @@ class Seen:
         return tracks_of(self._calls_of(number_of(layer, self._names())), self._calls)
 
     def _all_findings(self) -> list[Finding]:
-        by_hand = [(self._name(module), count, of) for module, count, of in self._calls.by_hand.found()]
-        return findings_of(self._calls, self._names()) + findings_by_hand(by_hand)
+        by_hand = list(self._calls.by_hand.found())
+        names = names_of([module for module, _, _ in by_hand], self._models)
+        counts = [(name, count, of) for name, (_, count, of) in zip(names, by_hand, strict=True)]
+        return findings_of(self._calls, self._names()) + findings_by_hand(counts)
 
     def _reaches(self) -> list[str]:
         """For each layer a sentence on its reach and horizon, where they are known."""
@@ -194,14 +197,13 @@ class Seen:
         return [call for call in self._calls.calls if call.layer == layer]
 
     def _names(self) -> list[str]:
-        return [self._name(layer) for layer in self._calls.layers]
+        """Of the layers that were called, by their numbers."""
+        return names_of(self._calls.layers, self._models)
 
-    def _name(self, module: nn.Module) -> str:
-        """Its dotted name in the model, or in whatever was called from outside; else that of its class."""
-        roots = [self._model] if self._model is not None else self._calls.roots
-        known = (named for root in roots for named in root.named_modules())
-        of_class = getattr(module, "original_name", type(module).__name__)  # of what torch.jit has compiled
-        return next((name for name, part in known if part is module and name), of_class)
+    @property
+    def _models(self) -> list[nn.Module]:
+        """In which names are looked for: that which is asked about, or whatever was called from outside."""
+        return [self._model] if self._model is not None else self._calls.roots
 
     def _first_calls(self, layer: int) -> list[Call]:
         """Of each training call of the whole model, the first call of a layer; without any, of each evaluating one."""
