@@ -22,11 +22,6 @@ def each(change):
     return hand_on
 
 
-def strange(make):
-    """A state that is made anew before each chunk."""
-    return lambda state: make()
-
-
 MEAN = each(lambda field: field.mean(1, keepdim=True).expand_as(field).contiguous())
 FAULTY = {
     "mean": (nn.LSTM, MEAN, "mean over the rows"),
@@ -35,12 +30,7 @@ FAULTY = {
     "half": (nn.LSTM, each(lambda field: 0.5 * field), "multiple"),
     "turned round": (nn.RNN, each(torch.neg), "multiple"),
     "by view": (nn.LSTM, each(lambda field: field.view(1, 5, ROWS).transpose(1, 2).contiguous()), "another order"),
-    "drawn anew": (nn.GRU, strange(lambda: torch.randn(1, ROWS, 5)), "drawn anew"),
-    "drawn anew and scaled": (
-        nn.LSTM, strange(lambda: tuple(0.1 * torch.rand(ROWS, 1, 5).transpose(0, 1) for _ in "hc")), "drawn anew",
-    ),
-    "drawn in place": (nn.GRU, strange(lambda: torch.empty(1, ROWS, 5).uniform_(-1, 1)), "drawn anew"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FAULTY)
@@ -52,6 +42,29 @@ def test_what_a_strange_state_is(name):
     assert {finding.kind for finding in seen.faults} == {"foreign-state"}
     assert [(finding.count, finding.of) for finding in findings] == [(11, 12)]
     assert words in findings[0].sentence
+
+
+DRAWN = {
+    "randn": (nn.GRU, lambda: torch.randn(1, ROWS, 5)),
+    "scaled": (nn.LSTM, lambda: tuple(0.1 * torch.rand(ROWS, 1, 5).transpose(0, 1) for _ in "hc")),
+    "in place": (nn.GRU, lambda: torch.empty(1, ROWS, 5).uniform_(-1, 1)),
+}
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_first_state_that_is_noise(name, goes_on):
+    """It may be meant, so it is no fault; where rows go on exactly where they stopped, their state is gone."""
+    kind, draw = DRAWN[name]
+    chunks = CHUNKS if goes_on else [torch.randn(5, ROWS, 3) for _ in CHUNKS]
+    with watch() as seen:
+        train(Reader(kind), chunks, lambda state: draw(), state=draw())
+    kinds = [(finding.kind, finding.count, finding.of) for finding in seen.faults]
+    assert kinds == ([("state-lost", 44, 44)] if goes_on else [])
+    assert [text for text in seen.unknown if "the state is" in text] == [
+        "core: at 12 of 12 beginnings the state is random numbers that are drawn anew: it is not known whether that is "
+        "meant."
+    ]
 
 
 def test_the_layers_of_a_state_are_exchanged_with_its_rows():

@@ -305,7 +305,7 @@ class Calls:
 
     def _note_reached(self, call: Call, gradient: Tensor) -> None:
         if call.reached is None:
-            call.reached = self.update
+            call.reached, call.reached_before = self.update, len(self.calls)
 
     def _note_reached_back(self, call: Call, before: Sequence[int], gradient: Tensor) -> None:
         call.reaches_back += tuple((self.calls[number].reached or 0, self.update) for number in before)

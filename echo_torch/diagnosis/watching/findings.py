@@ -11,13 +11,12 @@ from echo_torch.diagnosis.data_path.reaching import is_shuffled
 from echo_torch.diagnosis.watching.axes import axes_in, order_in
 from echo_torch.diagnosis.watching.calls import Calls
 from echo_torch.diagnosis.watching.foreign import WORDS, foreign_in
-from echo_torch.diagnosis.watching.hand_overs import OTHER, HandOvers
+from echo_torch.diagnosis.watching.hand_overs import OTHER, HandOvers, is_lost
 from echo_torch.diagnosis.watching.padding import padding_read
 from echo_torch.diagnosis.watching.recorded import Call
 from echo_torch.diagnosis.watching.standing import array_of
 
 _NEARLY_ALL = 0.9  # of the steps inside a chunk: a truncation by plan cuts fewer; of rows: some begin anew
-_FEW = 5  # rows that go on by chance
 _MANY = 20  # jumps, of as many sizes, that are no accident beside rows that go on as they should
 
 KINDS = {
@@ -144,10 +143,9 @@ def _of_places(name: str, rows: HandOvers) -> list[Finding]:
             of_kind = {gap * sign: number for gap, number in jumps.items() if gap * sign > 0}
             counts[kind] = sum(of_kind.values())
             words[word] = max(of_kind, key=lambda gap: of_kind[gap], default=0)
-    going_on = rows.lost + rows.gaps[0]
-    is_rule = 2 * rows.lost >= rows.begun  # else rows meet by chance, as those of shuffled samples
-    if rows.lost >= _FEW and is_rule and (rows.lost >= _NEARLY_ALL * going_on or counts["other-sequence"]):
-        counts["state-lost"] = rows.lost
+    going_on = rows.beginnings.continued + rows.gaps[0]
+    if is_lost(rows.beginnings.lost, rows):
+        counts["state-lost"] = rows.beginnings.lost
     return [
         Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of, **words))
         for kind, count in counts.items()

@@ -17,8 +17,8 @@ WORDS = {
     "sum": "the sum over the rows of a state that an earlier call left",
     "multiple": "a multiple of a state that an earlier call left",
     "order": "a state that an earlier call left with its values in another order, as a view or a reshape gives them",
-    "drawn": "random numbers that are drawn anew",
 }
+DRAWN = "drawn"  # anew: be it a noise that is meant, or in the place of a state that is not handed on
 _DRAWS = {"normal", "normal_", "rand", "rand_like", "randn", "randn_like", "uniform_"}
 _WAYS = {"T", "clone", "contiguous", "cpu", "cuda", "data", "detach", "div", "float", "mT", "mul", "permute", "to",
          "transpose", "unsqueeze", "view"}  # fmt: skip
@@ -27,7 +27,6 @@ _FEW_VALUES = 4  # that are alike by chance
 _MOST_VALUES = 2**20  # of a state that is compared
 _NEAR = 1e-4  # relative to the largest value
 _PRECISION = 1e-2  # of a factor that comes from another precision
-_OFTEN = 3  # draws, from which on they are no first state
 
 
 class Strangers:
@@ -56,7 +55,7 @@ class Strangers:
                 self._drawn.set(result, True)
 
     def what(self, layer: int, fields: Sequence[Tensor], axis: int) -> str | None:
-        """What a state is made of that no call has left: a key of `WORDS`, or None where that is unknown.
+        """What a state is made of that no call has left: a key of `WORDS`, `DRAWN`, or None where it is unknown.
 
         Args:
             layer: Which it enters.
@@ -72,7 +71,7 @@ class Strangers:
                 found = relation(given, left[number].tensor(), axis)
                 if found:
                     return found
-        return "drawn" if self._drawn.of(fields[number]) and self._is_new(layer, given) else None
+        return DRAWN if self._drawn.of(fields[number]) and self._is_new(layer, given) else None
 
     def _is_new(self, layer: int, given: Tensor) -> bool:
         met, row = self._met.setdefault(layer, set()), given.cpu().flatten()[:16].float().numpy().tobytes()
@@ -115,11 +114,9 @@ def foreign_in(words: Sequence[str | None]) -> tuple[str, int]:
         words: Of each beginning of a training call what its state is, as of `Strangers.what`.
 
     Returns:
-        The key of `WORDS` and the count; 0 where no finding is due: a first state may be drawn.
+        The key of `WORDS` and the count; 0 where no finding is due.
     """
-    counts = Counter(word for word in words if word is not None)
-    if counts["drawn"] < _OFTEN or 2 * counts["drawn"] < len(words):
-        del counts["drawn"]
+    counts = Counter(word for word in words if word in WORDS)
     if 2 * counts["multiple"] < len(words):  # a dropout that drops nothing by chance
         del counts["multiple"]
     return counts.most_common(1)[0] if counts else ("", 0)

@@ -6,11 +6,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from echo_torch.diagnosis.watching.arrays import ARRAY
+from echo_torch.diagnosis.watching.beginnings import Beginnings, begun_lanes
 from echo_torch.diagnosis.watching.calls import Calls
 from echo_torch.diagnosis.watching.lanes import Origin
 from echo_torch.diagnosis.watching.recorded import Call
 from echo_torch.diagnosis.watching.standing import Standing, array_of, gap_between
 
+_FEW = 5  # rows that go on by chance
+_NEARLY_ALL = 0.9
 OTHER = "other"  # as of `reach`: into another array, or elsewhere in it than steps lead
 
 
@@ -24,8 +27,7 @@ class HandOvers:
     Attributes:
         gaps: How often each gap lies between where a state stopped and where its row goes on; of those that are known.
         unknown: How many rows go on of which it is not known how far from where their state stopped.
-        begun: How many rows begin without a state in a later call, where it is known of both calls where they stand.
-        lost: How many of these go on exactly where the call before stopped.
+        beginnings: The rows that begin without a state in a later call, where it is known of both where they stand.
         moved: How many rows go on exactly where another row than that of their state stopped; not in `gaps`. None where
             that is rare, as of the first of consecutive windows.
     """
@@ -37,7 +39,8 @@ class HandOvers:
         self._sequences = seen.lasting.numbers - (seen.places.arrays.copied - _walked(own, seen))
         self._walks_inside = _walks_inside(own, seen, self._stride)
         self.gaps: Counter[int | str] = Counter()
-        self.begun = self.lost = self.unknown = self.moved = 0
+        self.beginnings = Beginnings()
+        self.unknown = self.moved = 0
         self._of_moved: list[int | str | None] = []  # their gaps
         self._beginnings = {tuple(call.standing.first) for call in own if call.standing and not call.entering.known()}
         before: Call | None = None
@@ -49,10 +52,10 @@ class HandOvers:
             reads_back = getattr(seen.layers[call.layer], "bidirectional", False)  # then no state can go on in time
             is_later = before is not None and before.root != call.root and not reads_back
             if is_later and before is not None and before.standing is not None:
-                self._begin(before.standing, call, call.standing)
+                self._begin(before, before.standing, call, call.standing)
             before = call
         if not any(call.entering.is_given or call.num_rows > 1 for call in own):  # one window after the other
-            self.lost = 0
+            self.beginnings = Beginnings()
         self._judge_moves()
 
     @property
@@ -94,11 +97,10 @@ class HandOvers:
             self.gaps.update(gap for gap in self._of_moved if gap is not None)
             self.unknown += self._of_moved.count(None)
 
-    def _begin(self, before: Standing, call: Call, standing: Standing) -> None:
-        num_rows = min(len(before.last), len(standing.first))
-        lanes = [lane for lane in empty_lanes_of(call) if lane < num_rows and not _is_told_to_start(call, lane)]
-        self.begun += len(lanes)
-        self.lost += sum(self._is_lost(before, standing, lane) for lane in lanes)
+    def _begin(self, before: Call, left: Standing, call: Call, standing: Standing) -> None:
+        num_rows = min(len(left.last), len(standing.first))
+        lanes = [lane for lane in begun_lanes(call) if lane < num_rows and not _is_told_to_start(call, lane)]
+        self.beginnings.note(before, call, [self._is_lost(left, standing, lane) for lane in lanes])
 
     def _is_lost(self, before: Standing, standing: Standing, lane: int) -> bool:
         if len(standing.first) == 1 and self._is_elsewhere(before.last[0], standing.first[0]):
@@ -120,6 +122,12 @@ class HandOvers:
         axes = self._seen.places.arrays.axes_of(array_of(last))
         outer = [(size, each) for size, each in axes if size > 1 and self._stride and each > self._stride]
         return any(last % ARRAY // each % size != first % ARRAY // each % size for size, each in outer)
+
+
+def is_lost(number: int, rows: HandOvers) -> bool:
+    """Whether so many rows without their states are no few, and most of all that go on where they stopped."""
+    going_on = rows.beginnings.continued + rows.gaps[0]
+    return number >= _FEW and (number >= _NEARLY_ALL * going_on or rows.gaps[OTHER] > 0)
 
 
 def _usual_stride(own: Sequence[Call], seen: Calls) -> int | None:
@@ -179,11 +187,6 @@ def origins_of(call: Call) -> Iterator[tuple[int, Origin]]:
             if origin is not None:
                 yield lane, origin
                 break
-
-
-def empty_lanes_of(call: Call) -> Sequence[int]:
-    """The lanes that begin without a state, or with zeros."""
-    return call.entering.empty_lanes if call.entering.is_filled else range(call.num_rows)
 
 
 def _is_told_to_start(call: Call, lane: int) -> bool:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from echo_torch.data.random_symbols import Integers
 from echo_torch.diagnosis.stamps import CheckedStamps, Stamps
 from echo_torch.diagnosis.watching.arrays import ARRAY
+from echo_torch.diagnosis.watching.beginnings import empty_lanes_of
 from echo_torch.diagnosis.watching.calls import Calls
-from echo_torch.diagnosis.watching.hand_overs import HandOvers, empty_lanes_of, origins_of
+from echo_torch.diagnosis.watching.hand_overs import HandOvers, origins_of
 from echo_torch.diagnosis.watching.recorded import Call
 from echo_torch.diagnosis.watching.standing import Standing, array_of
 

@@ -23,7 +23,8 @@ class Entering:
         calls: The numbers of the calls that left any of its lanes.
         empty_lanes: Lanes that are zero in all fields.
         has_graph: Whether a gradient would go back through it.
-        strange: What a state of training is that no call has left, as far as it is known: a key of `foreign.WORDS`.
+        strange: What a state of training is that no call has left, as far as it is known: as of
+            `Strangers.what`.
     """
 
     is_given: bool = False
@@ -58,6 +59,7 @@ class Call:
         num_steps: Steps of its input; 0 where its places are unknown.
         padded: The padding that it reads, while it trains; None: none is known.
         reached: How many optimiser steps had been made when a gradient first came back to it; None: none has yet.
+        reached_before: The number that the next call had then.
         reaches_back: Of each gradient that has gone through the state that enters it to a call that had one before: the
             optimiser steps that had been made when that call had its first, and now.
         is_exchanged: Whether a view has exchanged axes of what it reads without moving the values.
@@ -78,6 +80,7 @@ class Call:
     num_steps: int = 0
     padded: Padded | None = None
     reached: int | None = None
+    reached_before: int | None = None
     reaches_back: tuple[tuple[int, int], ...] = ()
     is_exchanged: bool = False
     takes_last_row: bool = False

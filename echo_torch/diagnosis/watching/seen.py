@@ -11,7 +11,8 @@ from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
 from echo_torch.diagnosis.watching.calls import Calls
 from echo_torch.diagnosis.watching.compiled import BY_JIT
 from echo_torch.diagnosis.watching.findings import Finding, findings_by_hand, findings_of
-from echo_torch.diagnosis.watching.hand_overs import HandOvers
+from echo_torch.diagnosis.watching.foreign import DRAWN
+from echo_torch.diagnosis.watching.hand_overs import HandOvers, is_lost
 from echo_torch.diagnosis.watching.kinds import check_kinds
 from echo_torch.diagnosis.watching.names import names_of
 from echo_torch.diagnosis.watching.observed import UnknownError
@@ -19,6 +20,7 @@ from echo_torch.diagnosis.watching.reaches import number_of, reach_in_words, rea
 from echo_torch.diagnosis.watching.recorded import Call
 from echo_torch.diagnosis.watching.tracks import SeenCall, tracks_of
 
+_OFTEN = 3  # draws, from which on they are no first state
 _FEW_NAMES = 3  # of layers of which the same is said
 
 
@@ -104,9 +106,21 @@ class Seen:
                 f"at {rows.unknown:,} of {rows.unknown + rows.number:,} hand-overs it is not known whether a row goes "
                 "on where its state stopped, because the batches are made on the way: `reach_of` and `StateAudit` tell."
             )
+        if is_lost(rows.beginnings.unclear, rows):
+            yield (
+                f"at {rows.beginnings.unclear:,} places a row goes on without a state exactly where the call before "
+                "stopped, in the same update: parts of a sample that are read each by itself look so, and a state "
+                "that is lost."
+            )
         strange = [call for call in first if _kind_of(call) == "unknown"]
-        if strange:
-            yield f"at {len(strange)} of {len(first)} beginnings the state is none that a call has left."
+        drawn = sum(call.entering.strange == DRAWN for call in strange)
+        if drawn >= _OFTEN:
+            yield (
+                f"at {drawn} of {len(first)} beginnings the state is random numbers that are drawn anew: it is not "
+                "known whether that is meant."
+            )
+        if others := len(strange) - (drawn if drawn >= _OFTEN else 0):
+            yield f"at {others} of {len(first)} beginnings the state is none that a call has left."
 
     def lines(self) -> list[str]:
         """All of it for people: what each layer's state does, the faults, and what could not be seen."""

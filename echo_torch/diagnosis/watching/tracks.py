@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from echo_torch.diagnosis.watching.arrays import ARRAY
+from echo_torch.diagnosis.watching.beginnings import empty_lanes_of
 from echo_torch.diagnosis.watching.calls import Calls
-from echo_torch.diagnosis.watching.hand_overs import HandOvers, empty_lanes_of, origins_of
+from echo_torch.diagnosis.watching.hand_overs import HandOvers, origins_of
 from echo_torch.diagnosis.watching.recorded import Call
 from echo_torch.diagnosis.watching.standing import array_of
 

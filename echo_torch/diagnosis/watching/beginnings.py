@@ -1,0 +1,90 @@
+"""Rows that begin without a state: is one lost there, or is none meant?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from echo_torch.diagnosis.watching.foreign import DRAWN
+from echo_torch.diagnosis.watching.recorded import Call
+
+_NEARLY_ALL = 0.9  # of the rows that are read without gradients: a stream, and no parts of samples
+
+
+@dataclass
+class _Counts:
+    """Rows that begin without a state in a later call, and how many go on exactly where the call before stopped."""
+
+    number: int = 0
+    lost: int = 0
+
+
+class Beginnings:
+    """Counts rows that begin without a state, or with numbers drawn anew, though they go on where others stopped.
+
+    A state is lost if it is gone between two backward passes, or before a single step. Calls from which one backward
+    pass comes back may read parts of a sample, each by itself, as the halves of a pair: that looks alike.
+    """
+
+    def __init__(self) -> None:
+        self._apart, self._beside, self._untrained = _Counts(), _Counts(), _Counts()
+
+    def note(self, before: Call, call: Call, is_lost: Sequence[bool]) -> None:
+        """A call has been read after another.
+
+        Args:
+            before: The call before.
+            call: The call.
+            is_lost: Of each of its rows that begins, whether it goes on exactly where the call before stopped.
+        """
+        counts = self._apart
+        if call.num_steps > 1:  # a single step needs a state
+            is_trained = before.reached is not None or call.reached is not None
+            counts = self._untrained if not is_trained else self._beside if _share_a_gradient(before, call) else counts
+        counts.number += len(is_lost)
+        counts.lost += sum(is_lost)
+
+    @property
+    def number(self) -> int:
+        """How many rows begin."""
+        return sum(each.number for each in self._all)
+
+    @property
+    def continued(self) -> int:
+        """How many of them go on exactly where the call before stopped, be it by chance."""
+        return sum(each.lost for each in self._all)
+
+    @property
+    def lost(self) -> int:
+        """How many states are lost; 0 where that may be meant, or rows meet by chance, as those of shuffled samples."""
+        is_rule = _is_rule(self._apart) or _is_rule(self._untrained, _NEARLY_ALL)
+        return self.continued if is_rule else 0
+
+    @property
+    def unclear(self) -> int:
+        """How many may be lost or meant."""
+        is_rule = _is_rule(self._beside) or _is_rule(self._untrained)
+        return self._beside.lost + self._untrained.lost if is_rule and not self.lost else 0
+
+    @property
+    def _all(self) -> tuple[_Counts, ...]:
+        return self._apart, self._beside, self._untrained
+
+
+def _is_rule(counts: _Counts, share: float = 0.5) -> bool:
+    return counts.lost > 0 and counts.lost >= share * counts.number
+
+
+def _share_a_gradient(before: Call, call: Call) -> bool:
+    """Whether no gradient had come back to a call when the next one was made."""
+    return before.reached_before is None or before.reached_before > call.number
+
+
+def begun_lanes(call: Call) -> Sequence[int]:
+    """The lanes that begin without a state, with zeros, or with numbers that are drawn anew."""
+    return range(call.num_rows) if call.entering.strange == DRAWN else empty_lanes_of(call)
+
+
+def empty_lanes_of(call: Call) -> Sequence[int]:
+    """The lanes that begin without a state, or with zeros."""
+    return call.entering.empty_lanes if call.entering.is_filled else range(call.num_rows)

@@ -1,0 +1,155 @@
+"""`watch` where rows begin without a state: is one lost, or is none meant?"""
+
+import pytest
+import torch
+from support.loops import Reader, drop, train
+from torch import nn
+
+from echo_torch import watch
+
+ROWS = 4
+STREAM = torch.randn(ROWS, 80, 3, generator=torch.Generator().manual_seed(1))
+PAIRS = torch.randn(40, 20, 3, generator=torch.Generator().manual_seed(2))
+SHUFFLED = torch.randperm(40, generator=torch.Generator().manual_seed(3))
+
+
+class Pairs(nn.Module):
+    """Tells of two parts of a sample whether they belong together; each is encoded by itself, from zeros."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.head = nn.GRU(3, 5, batch_first=True), nn.Linear(10, 1)
+
+
+def score(model, parts):
+    encode = model.encoder  # called from outside of any module, once for each part
+    return model.head(torch.cat([encode(part)[1][0] for part in parts], 1))
+
+
+def learn(model, samples, cut=lambda sample: sample.split(10, 1)):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for sample in samples:
+        optimizer.zero_grad()
+        score(model, cut(sample)).square().mean().backward()
+        optimizer.step()
+
+
+def in_batches(order):
+    return [PAIRS[some] for some in order.split(8)]
+
+
+def halves():
+    learn(Pairs(), in_batches(SHUFFLED))
+
+
+def halves_in_order():
+    learn(Pairs(), in_batches(torch.arange(40)))
+
+
+def halves_with_a_validation():
+    model = Pairs()
+    for _ in range(3):
+        learn(model, in_batches(SHUFFLED))
+        model.eval()
+        with torch.no_grad():
+            for sample in in_batches(torch.arange(40)):
+                score(model, sample.split(10, 1))
+        model.train()
+
+
+def halves_without_a_training():
+    model = Pairs().eval()
+    with torch.no_grad():
+        for sample in in_batches(torch.arange(40)):
+            score(model, sample.split(10, 1))
+
+
+def sentences_of_documents():
+    """Four sentences each, of which the first and the last are kept."""
+    learn(Pairs(), in_batches(SHUFFLED), lambda sample: sample.view(-1, 4, 5, 3).unbind(1)[::3])
+    learn(Pairs(), in_batches(SHUFFLED), lambda sample: sample.view(-1, 4, 5, 3).unbind(1)[1:3])
+
+
+def halves_whose_first_state_is_noise():
+    class Noisy(nn.GRU):
+        def forward(self, part):
+            return super().forward(part, torch.randn(1, len(part), 5))
+
+    model = Pairs()
+    model.encoder = Noisy(3, 5, batch_first=True)
+    learn(model, in_batches(SHUFFLED))
+
+
+HEALTHY = [
+    halves, halves_in_order, halves_with_a_validation, halves_without_a_training, sentences_of_documents,
+    halves_whose_first_state_is_noise,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("loop", HEALTHY, ids=lambda loop: loop.__name__)
+def test_parts_of_a_sample_that_are_read_each_by_itself(loop):
+    """It cannot be known, and is said to be unknown."""
+    with watch() as seen:
+        loop()
+    assert seen.faults == []
+    assert sum("parts of a sample" in text for text in seen.unknown) == 1
+
+
+def a_chunk_an_update():
+    train(Reader(batch_first=True), STREAM.split(5, 1), drop)
+
+
+def accumulated():
+    """Two backward passes an update."""
+    model = Reader(batch_first=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for number, chunk in enumerate(STREAM.split(5, 1)):
+        model(chunk)[0].square().mean().backward()
+        if number % 2:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def two_chunks_a_graph():
+    """Half of the states are lost inside a graph, the others between two."""
+    model = Reader(batch_first=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for pair in STREAM.split(10, 1):
+        optimizer.zero_grad()
+        sum(model(chunk)[0].square().mean() for chunk in pair.split(5, 1)).backward()
+        optimizer.step()
+
+
+def steps_of_one_graph():
+    """A single step without a state has no use for a recurrent layer."""
+    cell = nn.GRUCell(3, 5)
+    optimizer = torch.optim.SGD(cell.parameters(), lr=0.1)
+    for sample in in_batches(torch.arange(40).flip(0)):
+        sum(cell(step).mean() for step in sample.unbind(1)).backward()
+        optimizer.step()
+
+
+def without_a_training():
+    model = Reader(batch_first=True).eval()
+    with torch.no_grad():
+        for chunk in STREAM.split(5, 1):
+            model(chunk)
+
+
+FAULTY = {
+    a_chunk_an_update: 60,
+    accumulated: 60,
+    two_chunks_a_graph: 60,
+    steps_of_one_graph: 5 * 19 * 8,
+    without_a_training: 60,
+}
+
+
+@pytest.mark.parametrize("loop", FAULTY, ids=lambda loop: loop.__name__)
+def test_states_that_are_lost(loop):
+    with watch() as seen:
+        loop()
+    found = [(finding.kind, finding.count, finding.of) for finding in seen.faults]
+    assert found == [("state-lost", FAULTY[loop], FAULTY[loop])]
+    assert seen.unknown == []
