@@ -931,16 +931,3 @@ def test_samples_that_are_stepped_one_by_one_begin_with_zeros():
                 loss = loss + output.mean()
             loss.backward()
     assert seen.faults == []
-
-
-@pytest.mark.parametrize("is_apart", [False, True])
-def test_a_state_that_is_warmed_up_is_no_leak(is_apart):
-    """Without gradients, on the steps before those that are trained; a leak comes from data of their own."""
-    model, data, others = Model(batch_first=True), torch.randn(4, 60, 3), torch.randn(4, 60, 3)
-    with watch() as seen:
-        for begin in range(0, 60, 10):
-            with torch.no_grad():
-                _, state = model((others if is_apart else data)[:, begin : begin + 4])
-            output, _ = model(data[:, begin + 4 : begin + 10], state)
-            output.mean().backward()
-    assert ("validation-leak" in {finding.kind for finding in seen.faults}) == is_apart

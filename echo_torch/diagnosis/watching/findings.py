@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,9 +11,9 @@ from echo_torch.diagnosis.watching.axes import axes_in, order_in
 from echo_torch.diagnosis.watching.calls import Calls
 from echo_torch.diagnosis.watching.foreign import WORDS, foreign_in
 from echo_torch.diagnosis.watching.hand_overs import OTHER, HandOvers, is_lost
+from echo_torch.diagnosis.watching.leaks import Leaks, leaks_in
 from echo_torch.diagnosis.watching.padding import padding_read
 from echo_torch.diagnosis.watching.recorded import Call
-from echo_torch.diagnosis.watching.standing import array_of
 
 _NEARLY_ALL = 0.9  # of the steps inside a chunk: a truncation by plan cuts fewer; of rows: some begin anew
 _MANY = 20  # jumps, of as many sizes, that are no accident beside rows that go on as they should
@@ -93,8 +92,10 @@ def findings_of(seen: Calls, names: Sequence[str]) -> list[Finding]:
     for number, name in enumerate(names):
         own = [call for call in calls if call.layer == number]
         laid_out = _of_layout(name, own, seen)
-        found += laid_out or _of_places(name, HandOvers(own, seen))  # mixed rows go on nowhere
+        rows = HandOvers(own, seen)
+        found += laid_out or _of_places(name, rows)  # mixed rows go on nowhere
         found += _of_strangers(name, own)
+        found += _of_evaluations(name, leaks_in(own, seen, rows))
         for kind, look in _LOOKS.items():
             count, of = look(own, calls)
             if count:
@@ -129,6 +130,12 @@ def _of_strangers(name: str, own: Sequence[Call]) -> list[Finding]:
         return []
     kind, of = "foreign-state", len(firsts)
     return [Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of, what=WORDS[word]))]
+
+
+def _of_evaluations(name: str, leaks: Leaks) -> list[Finding]:
+    """States of evaluations with which the training goes on."""
+    kind, count, of = "validation-leak", leaks.leaked, leaks.number
+    return [Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of))] if count else []
 
 
 def _of_places(name: str, rows: HandOvers) -> list[Finding]:
@@ -180,35 +187,6 @@ def _fields_swapped(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, in
     return count, of
 
 
-def _validation_leak(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
-    """All that enters the training is what the very last evaluating call left.
-
-    Without gradients a state may be warmed up too: then what is read is of arrays that a training reads.
-    """
-    of = count = 0
-    trained = {array for call in own if call.trains for array in _arrays_of(call)}
-    for before, call in itertools.pairwise(own):
-        if call.trains and (not before.is_training or (not before.trains and _is_kept_apart(before, trained))):
-            of += 1
-            known = call.entering.known()
-            count += bool(known) and all(origin.call == before.number for origin in known)
-    return count, of
-
-
-def _is_kept_apart(call: Call, trained: set[int]) -> bool:
-    """Whether a call reads arrays that no training reads, as far as it is known what is read."""
-    arrays = _arrays_of(call)
-    return bool(arrays and trained) and arrays.isdisjoint(trained)
-
-
-def _arrays_of(call: Call) -> set[int]:
-    """The arrays through which a call goes; a step alone tells of none."""
-    if call.standing is None or call.num_steps < 2:
-        return set()
-    ends = zip(map(array_of, call.standing.first), map(array_of, call.standing.last), strict=True)
-    return {first for first, last in ends if first == last}
-
-
 def _not_detached(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
     has_updates = any(call.update for call in calls)  # without an optimiser each call of the whole model is one
     carrying = [call for call in own if call.trains and call.entering.known()]
@@ -240,7 +218,6 @@ def _padding_read(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]
 _LOOKS: dict[str, Callable[[Sequence[Call], Sequence[Call]], tuple[int, int]]] = {
     "rows-changed": _rows_changed,
     "fields-swapped": _fields_swapped,
-    "validation-leak": _validation_leak,
     "not-detached": _not_detached,
     "padding-read": _padding_read,
     "cut-inside": _cut_inside,

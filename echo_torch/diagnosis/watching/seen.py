@@ -14,6 +14,7 @@ from echo_torch.diagnosis.watching.findings import Finding, findings_by_hand, fi
 from echo_torch.diagnosis.watching.foreign import DRAWN
 from echo_torch.diagnosis.watching.hand_overs import HandOvers, is_lost
 from echo_torch.diagnosis.watching.kinds import check_kinds
+from echo_torch.diagnosis.watching.leaks import leaks_in
 from echo_torch.diagnosis.watching.names import names_of
 from echo_torch.diagnosis.watching.observed import UnknownError
 from echo_torch.diagnosis.watching.reaches import number_of, reach_in_words, reach_seen
@@ -111,6 +112,13 @@ class Seen:
                 f"at {rows.beginnings.unclear:,} places a row goes on without a state exactly where the call before "
                 "stopped, in the same update: parts of a sample that are read each by itself look so, and a state "
                 "that is lost."
+            )
+        leaks = leaks_in(self._calls_of(layer), self._calls, rows)
+        if leaks.unclear:
+            yield (
+                f"at {leaks.unclear} of {leaks.number} changes from evaluation to training the training goes on with "
+                "the state of an evaluation that began by itself, and it is not known whether its rows go on where "
+                "that stopped: a warm-up, or a leak."
             )
         strange = [call for call in first if _kind_of(call) == "unknown"]
         drawn = sum(call.entering.strange == DRAWN for call in strange)

@@ -1,0 +1,132 @@
+"""`watch` where a training goes on with the state of an evaluation: a leak, or a warm-up?"""
+
+import pytest
+import torch
+from support.loops import Reader, detached
+from torch import nn
+
+from echo_torch import watch
+
+LENGTH, WARM = 10, 4
+DATA, OTHERS = (torch.randn(4, 120, 3, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+REPLAYED = torch.randn(30, LENGTH, 3, generator=torch.Generator().manual_seed(2))
+
+
+def in_order(number):
+    """A stretch of the stream, and the whole of it."""
+    return DATA[:, number * LENGTH : (number + 1) * LENGTH]
+
+
+def replayed(number):
+    """Four sequences out of a memory."""
+    draw = torch.Generator().manual_seed(number)
+    return REPLAYED[torch.randint(30, (4,), generator=draw)]
+
+
+def from_elsewhere(number):
+    """Sequences that are made on the way, so that nobody knows where one goes on."""
+    return Unfollowed(replayed(number))
+
+
+class Unfollowed:
+    """Cut by something that torch does not see."""
+
+    def __init__(self, whole):
+        self.whole = whole.numpy()
+
+    def __getitem__(self, index):
+        return torch.tensor((self.whole[index] * 1.0).tolist())
+
+
+def warm_up(sample, warming=None, *, mode="eval", number=12):
+    """The first steps of each sequence are read for a state, the others are trained with it."""
+    model = Reader(batch_first=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for each in range(number):
+        model.train(mode != "eval")
+        with torch.no_grad():
+            _, state = model((warming or sample)(each)[:, :WARM])
+        model.train()
+        output, _ = model(sample(each)[:, WARM:], state)
+        optimizer.zero_grad()
+        output.square().mean().backward()
+        optimizer.step()
+
+
+def others(number):
+    return OTHERS[:, number * LENGTH : (number + 1) * LENGTH]
+
+
+def leaks(seen):
+    return [(finding.count, finding.of) for finding in seen.faults if finding.kind == "validation-leak"]
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("sample", [in_order, replayed])
+def test_a_state_that_is_warmed_up_is_no_leak(sample, mode):
+    with watch() as seen:
+        warm_up(sample, mode=mode)
+    assert (seen.faults, seen.unknown) == ([], [])
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_a_leak_comes_from_data_of_their_own(mode):
+    with watch() as seen:
+        warm_up(in_order, others, mode=mode)
+    assert leaks(seen) == [(12, 12)]
+
+
+def test_a_leak_comes_from_elsewhere_in_the_same_data():
+    model, state = Reader(batch_first=True), None
+    with watch() as seen:
+        for number in range(12):
+            output, state = model(in_order(number), state)
+            output.square().mean().backward()
+            state = detached(state)
+            if number % 4 == 3:
+                model.eval()
+                _, state = model(in_order(0), state.detach())
+                state = detached(state)
+                model.train()
+    assert leaks(seen) == [(2, 2)]
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_where_nothing_is_known_of_places_a_warm_up_is_unknown(mode):
+    """An evaluation that began with the state of the training is none."""
+    with watch() as seen:
+        warm_up(from_elsewhere, mode=mode)
+    assert leaks(seen) == []
+    assert sum("12 of 12 changes from evaluation to training" in text for text in seen.unknown) == 1
+    model, state = Reader(batch_first=True), None
+    with watch() as seen:
+        for number in range(6):
+            output, state = model(from_elsewhere(number)[:, :], state)
+            output.square().mean().backward()
+            model.eval()
+            _, state = model(from_elsewhere(number + 6)[:, :], detached(state))
+            model.train()
+            state = detached(state)
+    assert leaks(seen) == [(5, 5)]
+
+
+def test_behind_the_watched_updates_a_warm_up_is_one_too():
+    """There no places are followed."""
+    with watch(updates=4) as seen:
+        warm_up(in_order)
+    assert seen._calls.calls[-1].standing is None
+    assert (leaks(seen), [text for text in seen.unknown if "changes" in text and "warm-up" in text]) == ([], [])
+
+
+def test_a_cell_that_is_warmed_up():
+    cell = nn.GRUCell(3, 5)
+    with watch() as seen:
+        for number in range(10):
+            state, loss = None, 0
+            for step in range(LENGTH):
+                cell.train(step >= WARM)
+                with torch.set_grad_enabled(step >= WARM):
+                    state = cell(in_order(number)[:, step], state)
+                loss = loss + state.mean()
+            loss.backward()
+    assert seen.faults == []
