@@ -32,7 +32,7 @@ def axes_in(own: Sequence[Call], seen: Calls) -> tuple[int, int]:
     regular = [each for each in found if each.grid is not None and _is_series(each, seen)]
     counts = (
         (_stacked(regular, seen.places.layouts.pieces), len(found)),
-        (sum(_jumps_about(each.grid) for each in found if each.grid is not None), len(found)),
+        (sum(_jumps_about(each.grid, seen) for each in found if each.grid is not None), len(found)),
         (sum(call.takes_last_row for call in training), len(training)),
         (_across(training, seen), len(found)),
     )
@@ -77,14 +77,21 @@ def _step(standing: Standing) -> int:
     return standing.stride or 0
 
 
-def _jumps_about(grid: Tensor) -> bool:
+def _jumps_about(grid: Tensor, seen: Calls) -> bool:
     """Whether the steps come in no order, in all rows alike, and reach over the rows beside."""
     apart = set((grid[1:] - grid[:-1]).flatten().tolist())
     if len(apart) != 1 or grid.shape[1] < _FEW_STEPS:
         return False
     jumps = (grid[0, 1:] - grid[0, :-1]).tolist()
     is_both_ways = len(set(jumps)) >= _SIZES and min(jumps) < 0 < max(jumps)
-    return is_both_ways and int(grid[0].max() - grid[0].min()) > abs(apart.pop()) * (len(grid) - 1) > 0
+    is_far = int(grid[0].max() - grid[0].min()) > abs(apart.pop()) * (len(grid) - 1) > 0
+    return is_both_ways and is_far and not _is_picked(grid[0], seen)
+
+
+def _is_picked(row: Tensor, seen: Calls) -> bool:
+    """Whether steps were put in this order by a script, as records in that of their times."""
+    gap = seen.places.selections.gap
+    return all(gap(last, first) == 0 for last, first in itertools.pairwise(row.tolist()))
 
 
 def _across(training: Sequence[Call], seen: Calls) -> int:

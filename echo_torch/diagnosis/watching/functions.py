@@ -38,10 +38,13 @@ VECTORS = {
 
 # ... that write values into an array, that make one which holds the same everywhere, and that make one of numpy's.
 WRITES = {"__setitem__", "copy_"}
+FOLLOWED = WRITES | {"sort"}  # whatever they return
 CONSTANT_FILLS = {"fill_", "zero_"}
 FILLS = CONSTANT_FILLS | {"bernoulli_", "exponential_", "normal_", "random_", "uniform_"}
 CONSTANTS = {"full", "full_like", "new_full", "new_ones", "new_zeros", "ones", "ones_like", "zeros", "zeros_like"}
 OF_NUMPY = {"as_tensor", "asarray", "tensor"}
+# Those that give indices by what an array holds; `where` where it is given a condition alone.
+ORDERS = {"argsort", "nonzero", "sort", "where"}
 _VIEWED = {"H", "T", "data", "mH", "mT"}  # attributes that are views of a tensor, as `transpose` gives them
 OTHER = "__get__"  # the name of a function that gives another attribute
 # Layers that read each vector of their input by itself, and do nothing else that is of interest.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -14,6 +16,7 @@ from echo_torch.diagnosis.watching.standing import Standing, array_of, gap_betwe
 
 _FEW = 5  # rows that go on by chance
 _NEARLY_ALL = 0.9
+_LOOKED_AT = 8  # calls that tell in which order a layer reads
 OTHER = "other"  # as of `reach`: into another array, or elsewhere in it than steps lead
 
 
@@ -42,6 +45,7 @@ class HandOvers:
         self.beginnings = Beginnings()
         self.unknown = self.moved = 0
         self._of_moved: list[int | str | None] = []  # their gaps
+        self._standings = [call.standing for call in own if call.standing is not None]
         self._beginnings = {tuple(call.standing.first) for call in own if call.standing and not call.entering.known()}
         before: Call | None = None
         for call in own:
@@ -113,9 +117,23 @@ class HandOvers:
         if len(arrays) > 1:
             return OTHER if arrays <= self._sequences else None
         gap = gap_between(last, first, self._stride, width, self._seen.places)
+        picked = self._seen.places.selections.gap(last, first) if gap != 0 else None
+        if picked is not None and (picked == 0 or self._reads_picked):
+            return picked
         if gap and self._walks_inside and self._is_elsewhere(last, first):
             return OTHER
         return OTHER if gap is None else gap
+
+    @functools.cached_property
+    def _reads_picked(self) -> bool:
+        """Whether the rows go on, inside a call, in the order in which their places were picked out of an array."""
+        gaps = [
+            self._seen.places.selections.gap(int(last), int(first))
+            for standing in itertools.islice((each for each in self._standings if each.places is not None), _LOOKED_AT)
+            for last, first in itertools.pairwise(standing.of_all_steps()[0])
+            if first - last != self._stride
+        ]
+        return 2 * gaps.count(0) > len(gaps)
 
     def _is_elsewhere(self, last: int, first: int) -> bool:
         """Whether two places stand in different rows of an array that is read along its rows, part by part."""

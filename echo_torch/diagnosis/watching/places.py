@@ -25,6 +25,7 @@ from echo_torch.diagnosis.watching.compiled import is_recorded
 from echo_torch.diagnosis.watching.foreign import Strangers
 from echo_torch.diagnosis.watching.layouts import Layouts
 from echo_torch.diagnosis.watching.regular import Later, written_out
+from echo_torch.diagnosis.watching.selections import Selections
 
 _OPEN: weakref.WeakSet[Places] = weakref.WeakSet()
 
@@ -47,6 +48,7 @@ class Places(TorchFunctionMode):
         is_in_step: Whether an optimiser makes a step: a backward pass is the last thing that its closure does.
         layouts: What is done to axes.
         strangers: What states are that no call has left.
+        selections: What was picked out of arrays, or put in order.
         use: Is told what each function is given.
     """
 
@@ -55,6 +57,7 @@ class Places(TorchFunctionMode):
         self.is_paused = self.is_in_step = False
         self.layouts = Layouts()
         self.strangers = Strangers()
+        self.selections = Selections()
         self.use: Callable[[Iterable[Any]], None] = lambda given: None
         self._is_open = self._is_resting = False
         self._layer: nn.Module | None = None  # at work, and nothing is followed inside
@@ -70,7 +73,7 @@ class Places(TorchFunctionMode):
         if self.is_paused:
             return result
         name = of_torch.name_of(func)
-        is_followed = isinstance(result, Tensor) or type(result) in (tuple, list) or name in of_torch.WRITES
+        is_followed = isinstance(result, Tensor) or type(result) in (tuple, list) or name in of_torch.FOLLOWED
         if not is_followed or name == of_torch.OTHER or is_recorded():
             self.is_paused = self.is_in_step and func is Tensor.backward and not is_recorded()
             return result
@@ -219,6 +222,7 @@ class Places(TorchFunctionMode):
             kwargs = {key: value for key, value in kwargs.items() if key != "out"}
         self.strangers.draw(name, args, result)
         if name in of_torch.MOVES:
+            self.selections.move(args, result)
             if isinstance(result, (Tensor, tuple, list)):
                 self.layouts.move(name, args, result)
                 if self._is_told_by_storage(args, result) or (
@@ -231,6 +235,8 @@ class Places(TorchFunctionMode):
                 if name == "_pack_padded_sequence":  # the other result counts rows
                     result, places = result[0], places[0]
                 self.keep(result, places)
+                if (axis := self.selections.axis(name, args, kwargs)) is not None:
+                    self.selections.note(places, axis)
                 self.layouts.stack(name, args, kwargs, result, places)
                 self._note_made([*args, *kwargs.values()], result)
         elif name in of_torch.LOOKUPS:
@@ -252,6 +258,8 @@ class Places(TorchFunctionMode):
             found = self.arrays.places_in_numpy(args[0])
             if found is not None:
                 self.keep(result, found)
+        elif name in of_torch.ORDERS and len(args) + len(kwargs) < 3:
+            self.selections.order(result[1] if name == "sort" else result)
         elif not name.endswith("_") or name.startswith("__"):  # else it changes values where they stand
             output = result[0] if name in of_torch.VECTORS and isinstance(result, tuple) else result
             if isinstance(output, Tensor) and output.ndim:
@@ -259,6 +267,7 @@ class Places(TorchFunctionMode):
                 # `to` or `contiguous` that had nothing to do: what is kept of it would be old after the next writing.
                 if tensors and not self._is_told_by_storage(args, output):
                     self.layouts.treat(tensors, output)
+                    self.selections.move(tensors, output)
                     # A mask of truths is not what is read.
                     tensors = [one for one in tensors if one.dtype is not torch.bool] or tensors
                     follow = self._follow_vectors if name in of_torch.VECTORS else self._follow_values
