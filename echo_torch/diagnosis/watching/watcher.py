@@ -17,7 +17,9 @@ from echo_torch.diagnosis.hooks import remove_hook
 from echo_torch.diagnosis.stamps import Stamps, checked_stamps
 from echo_torch.diagnosis.watching.calls import RECURRENT, Calls
 from echo_torch.diagnosis.watching.compiled import BY_COMPILE, hides_recurrence, is_compiled, is_recorded
+from echo_torch.diagnosis.watching.places import Places
 from echo_torch.diagnosis.watching.seen import Seen, named_error
+from echo_torch.diagnosis.watching.warned import Warned
 from echo_torch.errors import RuleError
 
 DEFAULT_UPDATES = 50
@@ -50,6 +52,7 @@ class Watch(Seen):
         self._when_over = when_over
         self._loaders: Any = None
         self._handles: list[Any] = []
+        self._warned = Warned(Places.__torch_function__.__code__)
         self._compile: Any = None  # torch's, while a wrapper stands in its place
 
     def __enter__(self) -> Self:
@@ -64,6 +67,7 @@ class Watch(Seen):
             return self
         self._step_aside_of_compilers()
         calls.places.begin()
+        self._warned.begin()
         self._loaders = Loaders(calls.places, calls.padding, calls.note_batch, self.place)
         self._loaders.begin()
         self._handles = [
@@ -110,6 +114,7 @@ class Watch(Seen):
 
     def _end(self, *, is_forced: bool = True) -> None:
         self._calls.places.end(is_forced=is_forced)
+        self._warned.end()
         if self._compile is not None:
             torch.compile, self._compile = self._compile, None
         if self._loaders is not None:
