@@ -7,7 +7,6 @@ done to values is done to their places too, as long as it only moves them, or tr
 from __future__ import annotations
 
 import functools
-import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -15,8 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._C import DisableTorchFunction, _len_torch_function_stack
-from torch.overrides import TorchFunctionMode, _get_current_function_mode
+from torch._C import DisableTorchFunction
 
 from echo_torch.data.random_symbols import Integers
 from echo_torch.diagnosis.watching import functions as of_torch
@@ -24,27 +22,17 @@ from echo_torch.diagnosis.watching.arrays import ARRAY, FILLED, MOST_VALUES, Arr
 from echo_torch.diagnosis.watching.compiled import is_recorded
 from echo_torch.diagnosis.watching.foreign import Strangers
 from echo_torch.diagnosis.watching.layouts import Layouts
+from echo_torch.diagnosis.watching.mode import RestingMode
 from echo_torch.diagnosis.watching.regular import Later, written_out
 from echo_torch.diagnosis.watching.selections import Selections
 
-_OPEN: weakref.WeakSet[Places] = weakref.WeakSet()
 
-
-def _rest_in_child() -> None:
-    for places in _OPEN:
-        places.is_paused = True
-
-
-os.register_at_fork(after_in_child=_rest_in_child)  # a loader worker makes batches, of which nobody asks it
-
-
-class Places(TorchFunctionMode):
+class Places(RestingMode):
     """Follows where values stand, while it is the mode of torch's functions.
 
     Attributes:
         arrays: The arrays in which values stand.
         on_lookup: Told of each embedding what it reads, the places of that, and its `padding_idx`.
-        is_paused: Whether nothing is followed: while an optimiser works, and when all has been watched.
         is_in_step: Whether an optimiser makes a step: a backward pass is the last thing that its closure does.
         layouts: What is done to axes.
         strangers: What states are that no call has left.
@@ -54,14 +42,12 @@ class Places(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_paused = self.is_in_step = False
+        self.is_in_step = False
         self.layouts = Layouts()
         self.strangers = Strangers()
         self.selections = Selections()
         self.use: Callable[[Iterable[Any]], None] = lambda given: None
-        self._is_open = self._is_resting = False
         self._layer: nn.Module | None = None  # at work, and nothing is followed inside
-        self._depth = 0  # of other modes that were open before
         self._places: dict[int, tuple[weakref.ref[Tensor], Tensor | Later]] = {}  # by the ids of tensors
         self.arrays = Arrays()
         self.on_lookup: Callable[[Tensor, Tensor, int | None], None] | None = None
@@ -84,42 +70,6 @@ class Places(TorchFunctionMode):
         except Exception:  # whatever somebody's function does: then its places are unknown
             return result
         return result
-
-    def begin(self) -> None:
-        """Follow from now on."""
-        self._depth = _len_torch_function_stack()
-        self._open()
-        _OPEN.add(self)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it is the mode of torch's functions, or will be again after a rest."""
-        return self._is_open or self._is_resting
-
-    def begin_again(self) -> bool:
-        """Follow again, after the end, where no other mode was begun meanwhile; return whether that is so."""
-        self.is_paused = False
-        if not self._is_open and _len_torch_function_stack() == self._depth:
-            self._open()
-            _OPEN.add(self)
-        return self._is_open
-
-    def _open(self) -> None:
-        self._is_open, self._is_resting = True, False
-        self.__enter__()  # type: ignore[no-untyped-call]
-
-    def rest(self) -> None:
-        """Be no mode for a while, which costs nothing then, unless another one was begun meanwhile."""
-        self.is_paused = True
-        if self._is_open and _get_current_function_mode() is self:  # type: ignore[no-untyped-call]
-            self._is_open, self._is_resting = False, True
-            self.__exit__(None, None, None)
-
-    def go_on(self) -> None:
-        """Follow again, after a rest."""
-        self.is_paused = False
-        if self._is_resting and _len_torch_function_stack() == self._depth:
-            self._open()
 
     def begin_layer(self, layer: nn.Module, inputs: Any) -> None:
         """A layer begins. What one of torch's own does to values is known, so nothing need be followed inside."""
@@ -146,19 +96,9 @@ class Places(TorchFunctionMode):
             self._follow_vectors(tensors[:1], features)
 
     def end(self, *, is_forced: bool = True) -> None:
-        """Follow no more.
-
-        Args:
-            is_forced: If not, and another mode was begun meanwhile, this one only rests until that has ended.
-        """
-        self.is_paused = True
-        is_uppermost = _get_current_function_mode() is self  # type: ignore[no-untyped-call]
-        if self._is_open and (is_forced or is_uppermost):
-            self._is_open = False
-            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-        self._is_resting = False
+        """Follow no more, and know of no tensor."""
+        super().end(is_forced=is_forced)
         self._places.clear()
-        _OPEN.discard(self)
 
     def of(self, tensor: Tensor) -> Tensor | None:
         """The place of each value, int64 of the tensor's shape; None where they are unknown."""
