@@ -579,7 +579,7 @@ def test_nothing_is_left_behind_by_an_exception():
     with pytest.raises(KeyError), watch(model) as seen:
         train(model, chunks(), hand_on=stop)
     assert hooks_of_torch() == before
-    assert len(seen._calls._handles) == 0
+    assert len(seen._calls.gradients) == 0
     assert seen.lines()[0] == "core begins once in training: 1 without a state."
 
 

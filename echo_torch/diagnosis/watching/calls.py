@@ -1,9 +1,7 @@
-"""The calls of recurrent layers, as they come: what enters each, what it leaves, and which gradients come back."""
+"""The calls of recurrent layers, as they come: what enters each, and what it leaves."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +12,22 @@ from torch.nn.utils.rnn import PackedSequence
 
 from echo_torch.diagnosis.stamps import CheckedStamps
 from echo_torch.diagnosis.watching.by_hand import ByHand
+from echo_torch.diagnosis.watching.gradients import Gradients, Guard
 from echo_torch.diagnosis.watching.lanes import Lanes, Rows, calls_in, fields_of
 from echo_torch.diagnosis.watching.lasting import LastingArrays
+from echo_torch.diagnosis.watching.layers import (
+    RECURRENT,
+    has_no_values,
+    lane_axis,
+    num_rows_of,
+    read_and_given,
+    state_of,
+)
 from echo_torch.diagnosis.watching.padding import Padding
 from echo_torch.diagnosis.watching.places import Places
 from echo_torch.diagnosis.watching.recorded import Call, Entering
 from echo_torch.diagnosis.watching.standing import even_of, standing_of, steps_of
 
-RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _WRAPPERS = ("DataParallel", "DistributedDataParallel")  # around a script's own model
 _MOST_PASSES = 20  # of a loader that are looked at after the first updates
 _MOST_CALLS = 5_000  # that are recorded: of a cell that is stepped, a few updates hold as many
@@ -49,7 +55,7 @@ class Calls:
         most_updates: As above.
         layers: The recurrent layers that were called, in the order of their first call.
         roots: The modules that were called from outside of any other.
-        update: Optimiser steps so far.
+        gradients: Those that come back to the calls.
         places: Where values stand.
         padding: Which of them are padding.
         lasting: The arrays that are there for longer than a batch.
@@ -63,13 +69,13 @@ class Calls:
     def __init__(
         self,
         most_updates: int,
-        guarded: Callable[[Callable[..., None]], Callable[..., None]] = lambda hook: hook,
+        guarded: Guard = lambda hook: hook,
     ) -> None:
         self.calls: list[Call] = []
         self.most_updates = most_updates
         self.layers: list[nn.Module] = []
         self.roots: list[nn.Module] = []
-        self.update = 0
+        self.gradients = Gradients(self.calls, guarded)
         self.places = Places()
         self.padding = Padding(self.places)
         self.by_hand = ByHand(RECURRENT)
@@ -81,13 +87,15 @@ class Calls:
         self._is_at_border = False
         self.hidden: dict[int, nn.Module] = {}
         self._told: CheckedStamps | None = None
-        self._guarded = guarded
-        self._reach, self._reach_back = guarded(self._note_reached), guarded(self._note_reached_back)
         self._numbers: dict[int, int] = {}
         self._lanes = Lanes()
         self._depth = self._root = self._finished = 0
         self._skipped: dict[int, _Skipped] = {}
-        self._handles: list[Any] = []  # of tensors
+
+    @property
+    def update(self) -> int:
+        """Optimiser steps so far."""
+        return self.gradients.update
 
     def note_root(self, module: nn.Module) -> None:
         """A module is called, perhaps from outside of any other."""
@@ -116,10 +124,9 @@ class Calls:
         skipped = self._skipped.get(self._numbers.get(id(module), -1))
         if skipped is None or skipped.is_training != module.training or self._is_watched():
             return False
-        skipped.given = inputs[1] if len(inputs) > 1 else named.get("hx")
-        state = output[1] if isinstance(module, nn.RNNBase) and output is not None else output
-        skipped.fields = [tensor.detach() for tensor in fields_of(state)]
-        skipped.num_rows = _num_rows(module, inputs[0] if inputs else named.get("input"))
+        read, skipped.given = read_and_given(inputs, named)
+        skipped.fields = [tensor.detach() for tensor in fields_of(state_of(module, output))]
+        skipped.num_rows = num_rows_of(module, read)
         return True
 
     def leave_other(self) -> None:
@@ -138,13 +145,10 @@ class Calls:
         """A module has returned, or raised: then there is no output."""
         self.leave_other()
         self.by_hand.leave(module, (inputs, named), output)
-        if not isinstance(module, RECURRENT) or torch.compiler.is_compiling() or _has_no_values(module):
+        if not isinstance(module, RECURRENT) or torch.compiler.is_compiling() or has_no_values(module):
             return
-        read = inputs[0] if inputs else named.get("input")
-        given = inputs[1] if len(inputs) > 1 else named.get("hx")
-        num_rows = _num_rows(module, read)
-        state = output[1] if isinstance(module, nn.RNNBase) and output is not None else output
-        fields = fields_of(state)
+        read, given = read_and_given(inputs, named)
+        num_rows, fields = num_rows_of(module, read), fields_of(state_of(module, output))
         layer = self._number(module)
         skipped = self._skipped.pop(layer, None)
         if not self._is_watched() and (skipped is None or skipped.is_training == module.training):
@@ -171,12 +175,12 @@ class Calls:
         if isinstance(features, Tensor) and features.ndim == 3 and num_rows > 1:
             self._listen_to_rows(call, features, 0 if getattr(module, "batch_first", False) else 1)
         features = features.data if isinstance(features, PackedSequence) else features
-        self._listen(call, given, [*fields, features])
+        self.gradients.listen(call, given, [*fields, features])
         first = None if steps is None else steps.first
         if even is not None and even.num_steps and self.padding.knows_any:
             first = even.steps()
         if first is not None and call.trains:
-            call.padded = self.padding.listen(module, read, first, [*fields, features], self._hook_guarded)
+            call.padded = self.padding.listen(module, read, first, [*fields, features], self.gradients.hook)
 
     def begin_step(self, *, has_closure: bool = False) -> None:
         """An optimiser begins a step: what it does to weights is no way of data, but its closure reads some."""
@@ -188,10 +192,10 @@ class Calls:
 
     def end_step(self) -> None:
         """An optimiser has made a step."""
-        self.update += 1
+        self.gradients.update += 1
         if self.is_idle and not self.places.is_open and not self._is_watched():
             return
-        self._handles = [handle for handle in self._handles if handle.hooks_dict_ref() is not None]  # of living tensors
+        self.gradients.drop_gone()
         self.places.is_in_step = False
         self.places.go_on()
         self.is_idle = self._depth == 0 and not self._is_watched()
@@ -225,9 +229,7 @@ class Calls:
 
     def release(self) -> None:
         """Take all hooks from tensors."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self.gradients.release()
         self._skipped.clear()
         self._lanes.release()
         self.by_hand.release()
@@ -252,7 +254,7 @@ class Calls:
     def _record(
         self, module: nn.Module, layer: int, given: Any, left: list[Tensor], num_rows: int, is_training: bool
     ) -> Call:
-        axis = _lane_axis(module)
+        axis = lane_axis(module)
         call = Call(
             number=len(self.calls),
             layer=layer,
@@ -292,24 +294,6 @@ class Calls:
             has_graph=any(tensor.grad_fn is not None for tensor in fields),
         )
 
-    def _listen(self, call: Call, given: Any, left: list[Any]) -> None:
-        """Notice gradients: those that come back to the call, and those that go through the state that enters it."""
-        hook = functools.partial(self._reach, call)
-        for tensor in left:
-            if isinstance(tensor, Tensor) and tensor.requires_grad:
-                self._hook(tensor, hook)
-        before = [number for number in call.entering.calls if self.calls[number].reached is not None]
-        if before and torch.is_grad_enabled():
-            for tensor in _with_graph(given):
-                self._hook(tensor, functools.partial(self._reach_back, call, before))
-
-    def _note_reached(self, call: Call, gradient: Tensor) -> None:
-        if call.reached is None:
-            call.reached, call.reached_before = self.update, len(self.calls)
-
-    def _note_reached_back(self, call: Call, before: Sequence[int], gradient: Tensor) -> None:
-        call.reaches_back += tuple((self.calls[number].reached or 0, self.update) for number in before)
-
     def _listen_to_rows(self, call: Call, output: Tensor, axis: int) -> None:
         """Notice if the last row of an output is taken alone."""
 
@@ -317,33 +301,3 @@ class Calls:
             call.takes_last_row = True
 
         self.places.layouts.give(output, axis, notice)
-
-    def _hook_guarded(self, tensor: Tensor, notice: Callable[[Tensor], None]) -> None:
-        self._hook(tensor, self._guarded(notice))
-
-    def _hook(self, tensor: Tensor, notice: Callable[[Tensor], None]) -> None:
-        self._handles.append(tensor.register_hook(notice))  # type: ignore[no-untyped-call]
-
-
-def _with_graph(given: Any) -> Iterator[Tensor]:
-    return (tensor for tensor in fields_of(given) if tensor.grad_fn is not None)
-
-
-def _lane_axis(layer: nn.Module) -> int:
-    return 0 if isinstance(layer, nn.RNNCellBase) else 1
-
-
-def _has_no_values(module: nn.Module) -> bool:
-    """Whether a layer has shapes alone, as those have of which somebody counts the weights."""
-    return any(weight is not None and weight.is_meta for weight in module._parameters.values())
-
-
-def _num_rows(layer: nn.Module, read: Any) -> int:
-    """Rows of a layer's input; 0 where it has none."""
-    if isinstance(read, PackedSequence):
-        return int(read.batch_sizes[0])
-    if not isinstance(read, Tensor):
-        return 0
-    if isinstance(layer, nn.RNNCellBase):
-        return read.shape[0] if read.ndim == 2 else 0
-    return read.shape[0 if getattr(layer, "batch_first", False) else 1] if read.ndim == 3 else 0

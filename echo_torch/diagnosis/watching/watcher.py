@@ -15,8 +15,9 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from echo_torch.diagnosis.hooks import remove_hook
 from echo_torch.diagnosis.stamps import Stamps, checked_stamps
-from echo_torch.diagnosis.watching.calls import RECURRENT, Calls
+from echo_torch.diagnosis.watching.calls import Calls
 from echo_torch.diagnosis.watching.compiled import BY_COMPILE, hides_recurrence, is_compiled, is_recorded
+from echo_torch.diagnosis.watching.layers import RECURRENT
 from echo_torch.diagnosis.watching.places import Places
 from echo_torch.diagnosis.watching.seen import Seen, named_error
 from echo_torch.diagnosis.watching.warned import Warned

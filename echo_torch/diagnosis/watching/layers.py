@@ -1,0 +1,42 @@
+"""Recurrent layers of torch: how many rows each reads, which state it is given, and which it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+
+
+def lane_axis(layer: nn.Module) -> int:
+    """Which axis of its state's tensors counts the rows."""
+    return 0 if isinstance(layer, nn.RNNCellBase) else 1
+
+
+def has_no_values(module: nn.Module) -> bool:
+    """Whether a layer has shapes alone, as those have of which somebody counts the weights."""
+    return any(weight is not None and weight.is_meta for weight in module._parameters.values())
+
+
+def read_and_given(inputs: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, Any]:
+    """What a layer reads, and the state that it is given; None without one."""
+    return inputs[0] if inputs else named.get("input"), inputs[1] if len(inputs) > 1 else named.get("hx")
+
+
+def state_of(layer: nn.Module, output: Any) -> Any:
+    """The state that a layer leaves; None where it has raised, as there is no output then."""
+    return output[1] if isinstance(layer, nn.RNNBase) and output is not None else output
+
+
+def num_rows_of(layer: nn.Module, read: Any) -> int:
+    """Rows of a layer's input; 0 where it has none."""
+    if isinstance(read, PackedSequence):
+        return int(read.batch_sizes[0])
+    if not isinstance(read, Tensor):
+        return 0
+    if isinstance(layer, nn.RNNCellBase):
+        return read.shape[0] if read.ndim == 2 else 0
+    return read.shape[0 if getattr(layer, "batch_first", False) else 1] if read.ndim == 3 else 0
