@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from echo_torch.data.random_symbols import Integers
+from echo_torch.diagnosis.auditing.begun import BegunBatch
 from echo_torch.diagnosis.auditing.blocks import each_of, within
 from echo_torch.diagnosis.auditing.borders import (
     Border,
@@ -23,7 +22,7 @@ from echo_torch.diagnosis.auditing.borders import (
     one_column,
 )
 from echo_torch.diagnosis.auditing.listening import Heard
-from echo_torch.diagnosis.auditing.snapshots import Snapshot, filled_lanes
+from echo_torch.diagnosis.auditing.snapshots import Snapshot
 from echo_torch.diagnosis.auditing.speaking import (
     LEFT_BY_ANOTHER,
     NOT_THE_ONE_LEFT,
@@ -37,6 +36,7 @@ from echo_torch.diagnosis.auditing.speaking import (
 from echo_torch.diagnosis.auditing.speaking import StateError as StateError
 from echo_torch.diagnosis.auditing.speaking import StateNote as StateNote
 from echo_torch.diagnosis.auditing.speaking import StateWarning as StateWarning
+from echo_torch.diagnosis.auditing.tally import Tally
 from echo_torch.diagnosis.data_path.reaching import OTHER
 from echo_torch.diagnosis.stamps import Stamps, checked_places
 from echo_torch.models.state import leaves_of
@@ -45,28 +45,6 @@ from echo_torch.ranks import gather, own_rank
 UNSEEN: Any = object()  # a state that cannot be looked at; None says that there is none
 _REMEMBERED_CHUNKS = 32
 _FEW_BATCHES = 3  # after which it is said that none has begun with a state
-
-
-@dataclass
-class _Batch:
-    """A batch that has begun, until it is known which of its lanes go on."""
-
-    border: Border
-    leaves: list[Any] | None  # of the state that it begins with; None: unseen
-    is_new_pass: bool
-    said_to_start: Flags  # lanes that are reset before the first column, as the stamps say
-    is_handed: Flags  # lanes that go on, as far as is known
-    written: Flags  # where somebody else has written the state that is shown
-    is_from_check: bool = False  # whether that was the sanity check
-    is_reported: bool = False  # whether it was said
-
-    @property
-    def num_lanes(self) -> int:
-        return len(self.border.first)
-
-    def is_filled(self) -> Flags:
-        """Where the state that is shown is not empty."""
-        return filled_lanes(self.leaves or [], self.num_lanes)
 
 
 class GapCounts:
@@ -98,12 +76,12 @@ class GapCounts:
     @property
     def gaps(self) -> Counter[int | str]:
         """How often each gap occurred."""
-        return sum((gaps for gaps, _ in self._others), self._gaps.copy())
+        return self._tally.gaps
 
     @property
     def num_faults(self) -> int:
         """How often something was wrong."""
-        return self._faults + sum(faults for _, faults in self._others)
+        return self._tally.num_faults
 
     @property
     def notes(self) -> list[str]:
@@ -111,15 +89,13 @@ class GapCounts:
         return self._voice.notes
 
     def _forget(self) -> None:
-        self._gaps: Counter[int | str] = Counter()
-        self._faults = 0
-        self._others: list[tuple[Counter[int | str], int]] = []  # of the other ranks
+        self._tally = Tally()
         self._is_restored = False
         self._last: Ends | None = None
         self._expected: tuple[list[int], list[int]] | None = None  # first steps and sequences, if nothing is special
         self._left: Snapshot | None = None
         self._checked: Snapshot | None = None  # what the sanity check left, until the first batch
-        self._batch: _Batch | None = None
+        self._batch: BegunBatch | None = None
         self._recent: deque[Stamps] = deque(maxlen=_REMEMBERED_CHUNKS)
         self._voice = Voice(self.policy)
         self.has_carried = False  # whether any lane went on
@@ -130,17 +106,15 @@ class GapCounts:
     def state_dict(self) -> dict[str, Any]:
         """What each rank has counted and where its lanes stand, for a checkpoint."""
         last = None if self._last is None else [values.tolist() for values in self._last]
-        own = {"gaps": list(self._gaps.items()), "faults": self._faults, "last": last, "carried": self.has_carried}
-        return {"ranks": gather(own)}
+        return {"ranks": gather({**self._tally.state_dict(), "last": last, "carried": self.has_carried})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Count on from a checkpoint of as many ranks."""
         self._forget()
         ranks = state_dict["ranks"]
         own = ranks[own_rank()]
-        self._gaps, self._faults = Counter(dict(own["gaps"])), own["faults"]
+        self._tally.load(ranks)
         self.has_carried = own.get("carried", False)  # an older checkpoint does not know
-        self._take_others([(rank["gaps"], rank["faults"]) for rank in ranks], own_rank())
         if own["last"] is not None:
             last, sequence, is_known = own["last"]
             self._last = np.array(last), np.array(sequence), np.array(is_known, dtype=np.bool_)
@@ -156,7 +130,7 @@ class GapCounts:
             self._forget()
         self.takes_restored = self._is_restored and self.has_carried
         self._is_restored = False
-        self._others = []
+        self._tally.forget_others()
         self._checked = checked
 
     def look(
@@ -182,7 +156,7 @@ class GapCounts:
         nowhere = np.zeros(len(step), np.bool_)
         leaves = None if state is UNSEEN else leaves_of(state)
         said_to_start = starts if starts.ndim == 1 else starts[:, 0]
-        self._batch = _Batch(border, leaves, is_new_pass, said_to_start, is_handed=nowhere, written=nowhere)
+        self._batch = BegunBatch(border, leaves, is_new_pass, said_to_start, is_handed=nowhere, written=nowhere)
         self._batch.written = self._written_lanes(self._batch, state)
         if not is_settled_later:
             self.settle()
@@ -204,8 +178,8 @@ class GapCounts:
             for one in others:
                 self.look(one)
             return
-        self._gaps += found.gaps
-        self._faults += found.num_faults
+        self._tally.own += found.gaps
+        self._tally.own_faults += found.num_faults
         self._num_batches += len(others)
         self._last = found.ends
         self._recent.extend(others[-_REMEMBERED_CHUNKS:])
@@ -222,7 +196,7 @@ class GapCounts:
         last = step[:, -1].tolist()
         if (step[:, 0].tolist(), names.tolist()) != self._expected or any(resets.tolist()) or min(last) < 0:
             return False
-        self._gaps[0] += len(last)
+        self._tally.own[0] += len(last)
         self._last = step[:, -1], names, self._last[2]  # type: ignore[index]  # there was a batch before
         self._expected = [place + 1 for place in last], self._expected[1]
         self.has_carried = True
@@ -299,12 +273,9 @@ class GapCounts:
     def end(self) -> None:
         """Count the lanes of all ranks. All of them must call it."""
         self._say_if_none_is_carried(1)
-        self._take_others(gather((list(self._gaps.items()), self._faults)), own_rank())
+        self._tally.gather()
 
-    def _take_others(self, ranks: Sequence[tuple[Sequence[tuple[int | str, int]], int]], own: int) -> None:
-        self._others = [(Counter(dict(gaps)), faults) for rank, (gaps, faults) in enumerate(ranks) if rank != own]
-
-    def _written_lanes(self, batch: _Batch, state: Any) -> Flags:
+    def _written_lanes(self, batch: BegunBatch, state: Any) -> Flags:
         """Where the state that is shown is not what it should be, by value; of empty lanes nobody cares."""
         before, self._checked = self._checked or self._left, None
         batch.is_from_check = before is not self._left
@@ -316,22 +287,22 @@ class GapCounts:
         same = before.same_lanes(batch.leaves, batch.num_lanes)
         return batch.is_filled() & ~starts & (same if batch.is_from_check else ~same)
 
-    def _check_writer(self, batch: _Batch, enters: Flags) -> None:
+    def _check_writer(self, batch: BegunBatch, enters: Flags) -> None:
         """Report a state that somebody else wrote, where it enters the training."""
         if (batch.written & enters).any():
             self._report_writer(batch, OF_THE_SANITY_CHECK if batch.is_from_check else NOT_THE_ONE_LEFT)
 
-    def _check_foreign(self, batch: _Batch, heard: Heard) -> None:
+    def _check_foreign(self, batch: BegunBatch, heard: Heard) -> None:
         if heard.is_foreign.any():
             self._report_writer(batch, OF_THE_SANITY_CHECK if self._last is None else LEFT_BY_ANOTHER)
 
-    def _report_writer(self, batch: _Batch, text: str) -> None:
+    def _report_writer(self, batch: BegunBatch, text: str) -> None:
         if not batch.is_reported:
             batch.is_reported = True
-            self._faults += 1
+            self._tally.own_faults += 1
             self._voice.report("writer", text)
 
-    def _check_border(self, batch: _Batch, goes_on: Flags, *, is_sure: bool, unreset: Flags | bool = False) -> None:
+    def _check_border(self, batch: BegunBatch, goes_on: Flags, *, is_sure: bool, unreset: Flags | bool = False) -> None:
         """Compare the lanes that go on and have not been compared yet.
 
         Args:
@@ -349,19 +320,19 @@ class GapCounts:
         batch.is_handed |= new
         num_right = int(np.count_nonzero(faults.is_continued & ~faults.is_wrong))
         if num_right:
-            self._gaps[0] += num_right
+            self._tally.own[0] += num_right
         if faults.num_before:
-            self._faults += abs(faults.num_before - batch.num_lanes)
+            self._tally.own_faults += abs(faults.num_before - batch.num_lanes)
             self._voice.report("lanes", other_lanes(faults.num_before, batch.num_lanes))
         if faults.is_wrong.any():
             self._report_border(batch, faults, is_sure=is_sure)
 
-    def _report_border(self, batch: _Batch, faults: Faults, *, is_sure: bool) -> None:
+    def _report_border(self, batch: BegunBatch, faults: Faults, *, is_sure: bool) -> None:
         lanes = np.flatnonzero(faults.is_wrong)
         sizes = [OTHER if faults.is_other[lane] else int(faults.gap[lane]) for lane in lanes]
         kinds = [OTHER if size == OTHER else "gap" for size in sizes]
-        self._gaps.update(sizes)
-        self._faults += len(lanes)
+        self._tally.own.update(sizes)
+        self._tally.own_faults += len(lanes)
         for kind in dict.fromkeys(kinds):
             # Once said is enough: the words need the reach, which takes longer than a batch.
             is_awaited = self._voice.is_awaited(kind)
@@ -369,7 +340,7 @@ class GapCounts:
             words = self._border_in_words(batch, faults, lane, number, is_sure=is_sure) if is_awaited else ""
             self._voice.report(kind, words)
 
-    def _border_in_words(self, batch: _Batch, faults: Faults, lane: int, number: int, *, is_sure: bool) -> str:
+    def _border_in_words(self, batch: BegunBatch, faults: Faults, lane: int, number: int, *, is_sure: bool) -> str:
         return border_in_words(
             lane,
             ends_at=(int(faults.last[lane]), int(faults.last_sequence[lane])),
@@ -381,7 +352,7 @@ class GapCounts:
             recent=self._recent,
         )
 
-    def _look_for_carrying(self, batch: _Batch, heard: Heard | None) -> None:
+    def _look_for_carrying(self, batch: BegunBatch, heard: Heard | None) -> None:
         """Notice where no batch begins with a state, or where it is unknown what it begins with."""
         self._num_batches += 1
         self.has_carried |= bool(batch.is_handed.any())
