@@ -10,6 +10,7 @@ from echo_torch import watch
 ROWS = 4
 STREAM = torch.randn(ROWS, 80, 3, generator=torch.Generator().manual_seed(1))
 PAIRS = torch.randn(40, 20, 3, generator=torch.Generator().manual_seed(2))
+BATCHES = torch.randn(10, 4, 20, 3, generator=torch.Generator().manual_seed(4))
 SHUFFLED = torch.randperm(40, generator=torch.Generator().manual_seed(3))
 
 
@@ -81,9 +82,37 @@ def halves_whose_first_state_is_noise():
     learn(model, in_batches(SHUFFLED))
 
 
+def halves_that_are_stepped():
+    """By a cell, from zeros to the end of each half."""
+
+    class Stepped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell, self.head = nn.GRUCell(3, 5), nn.Linear(10, 1)
+
+    def encode(model, part):
+        state = torch.zeros(len(part), 5)
+        for step in part.unbind(1):
+            state = model.cell(step, state)
+        return state
+
+    model = Stepped()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for sample in in_batches(SHUFFLED):
+        optimizer.zero_grad()
+        parts = [encode(model, part) for part in sample.split(10, 1)]
+        model.head(torch.cat(parts, 1)).square().mean().backward()
+        optimizer.step()
+
+
+def samples_that_lie_in_batches():
+    """An array (batches, rows, steps, features): a row of the next batch is another sample."""
+    train(Reader(batch_first=True), list(BATCHES), drop)
+
+
 HEALTHY = [
-    halves, halves_in_order, halves_with_a_validation, halves_without_a_training, sentences_of_documents,
-    halves_whose_first_state_is_noise,
+    halves, halves_in_order, halves_that_are_stepped, halves_with_a_validation, halves_without_a_training,
+    sentences_of_documents, halves_whose_first_state_is_noise, samples_that_lie_in_batches,
 ]  # fmt: skip
 
 

@@ -106,6 +106,12 @@ def test_faults_are_told_in_the_steps_of_what_was_picked(name, read, hand_on, ki
     assert words in seen.faults[0].sentence
 
 
+def test_a_state_is_lost_where_records_between_two_chunks_were_dropped():
+    with watch() as seen:
+        train(Reader(batch_first=True), in_two_rows(RAW[torch.arange(200) % 10 < 5]), drop)
+    assert [(finding.kind, finding.count, finding.of) for finding in seen.faults] == [("state-lost", 18, 18)]
+
+
 def test_a_permutation_that_is_drawn_is_a_shuffle():
     with watch() as seen:
         train(

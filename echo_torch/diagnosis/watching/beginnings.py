@@ -22,27 +22,31 @@ class _Counts:
 class Beginnings:
     """Counts rows that begin without a state, or with numbers drawn anew, though they go on where others stopped.
 
-    A state is lost if it is gone between two backward passes, or before a single step. Calls from which one backward
-    pass comes back may read parts of a sample, each by itself, as the halves of a pair: that looks alike.
+    A state is lost if it is gone between two backward passes, or where single steps follow without any. What may be
+    meant looks alike: calls from which one backward pass comes back may read parts of a sample, each by itself, as the
+    halves of a pair; and an array of batches may hold samples of their own.
     """
 
     def __init__(self) -> None:
-        self._apart, self._beside, self._untrained = _Counts(), _Counts(), _Counts()
+        self._apart, self._beside, self._untrained, self._aside = _Counts(), _Counts(), _Counts(), _Counts()
 
-    def note(self, before: Call, call: Call, is_lost: Sequence[bool]) -> None:
+    def note(self, before: Call, call: Call, number: int, lost: int, *, is_aside: bool) -> None:
         """A call has been read after another.
 
         Args:
             before: The call before.
             call: The call.
-            is_lost: Of each of its rows that begins, whether it goes on exactly where the call before stopped.
+            number: How many of its rows begin.
+            lost: How many of these go on exactly where the call before stopped.
+            is_aside: Whether that is the next part of an array, and not the next step beside in it.
         """
-        counts = self._apart
-        if call.num_steps > 1:  # a single step needs a state
+        counts = self._aside if is_aside else self._apart
+        is_alone = call.num_steps == 1 and not before.entering.is_filled
+        if not is_alone and not is_aside:
             is_trained = before.reached is not None or call.reached is not None
             counts = self._untrained if not is_trained else self._beside if _share_a_gradient(before, call) else counts
-        counts.number += len(is_lost)
-        counts.lost += sum(is_lost)
+        counts.number += number
+        counts.lost += lost
 
     @property
     def number(self) -> int:
@@ -63,12 +67,14 @@ class Beginnings:
     @property
     def unclear(self) -> int:
         """How many may be lost or meant."""
-        is_rule = _is_rule(self._beside) or _is_rule(self._untrained)
-        return self._beside.lost + self._untrained.lost if is_rule and not self.lost else 0
+        parts = self._beside, self._untrained, self._aside
+        is_usual = 2 * self._aside.lost >= self._aside.number + self._apart.number  # else rows meet by chance
+        is_rule = _is_rule(self._beside) or _is_rule(self._untrained) or (_is_rule(self._aside) and is_usual)
+        return sum(each.lost for each in parts) if is_rule and not self.lost else 0
 
     @property
     def _all(self) -> tuple[_Counts, ...]:
-        return self._apart, self._beside, self._untrained
+        return self._apart, self._beside, self._untrained, self._aside
 
 
 def _is_rule(counts: _Counts, share: float = 0.5) -> bool:

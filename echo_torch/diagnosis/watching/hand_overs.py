@@ -104,12 +104,19 @@ class HandOvers:
     def _begin(self, before: Call, left: Standing, call: Call, standing: Standing) -> None:
         num_rows = min(len(left.last), len(standing.first))
         lanes = [lane for lane in begun_lanes(call) if lane < num_rows and not _is_told_to_start(call, lane)]
-        self.beginnings.note(before, call, [self._is_lost(left, standing, lane) for lane in lanes])
+        lost = [lane for lane in lanes if self._is_lost(left, standing, lane)]
+        is_aside = any(self._is_aside(left.last[lane], standing.first[lane]) for lane in lost)
+        self.beginnings.note(before, call, len(lanes), len(lost), is_aside=is_aside)
 
     def _is_lost(self, before: Standing, standing: Standing, lane: int) -> bool:
         if len(standing.first) == 1 and self._is_elsewhere(before.last[0], standing.first[0]):
             return False  # of samples that are read one by one the next is none that goes on
         return self.gap(before.last[lane], standing.first[lane], standing.width) == 0
+
+    def _is_aside(self, last: int, first: int) -> bool:
+        """Whether a row goes on in the next part of an array, as that of the next chunk, or of the next batch."""
+        is_next = not self._stride or first - last == self._stride
+        return not is_next and self._seen.places.selections.gap(last, first) != 0
 
     def gap(self, last: int, first: int, width: int) -> int | str | None:
         """Steps between two places, `OTHER` where none lead from one to the other; None where it is unknown."""

@@ -110,8 +110,8 @@ class Seen:
         if is_lost(rows.beginnings.unclear, rows):
             yield (
                 f"at {rows.beginnings.unclear:,} places a row goes on without a state exactly where the call before "
-                "stopped, in the same update: parts of a sample that are read each by itself look so, and a state "
-                "that is lost."
+                "stopped, in the same update or in the next part of an array: parts of a sample that are read each by "
+                "itself look so, and samples that lie in batches, and a state that is lost."
             )
         leaks = leaks_in(self._calls_of(layer), self._calls, rows)
         if leaks.unclear:
