@@ -20,7 +20,7 @@ from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.lab.surroundings import own_surroundings
 from echo_torch.lab.sweep_runs import begin
 
-MAX_MEMBERS = 32  # more share the calls of torch between them no better
+MAX_MEMBERS = 16  # more leave the caches of one core and are slower (benchmarks/stacks.py)
 _MAX_MEMBERS_ON_CUDA = 1024
 _FEW_MEMBERS = 4  # so many are not parted, to give other workers something to do
 _MAX_BYTES = 100e6  # of weights, gradients and moments; more leave the caches
