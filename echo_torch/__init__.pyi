@@ -25,10 +25,14 @@ from .experiments import replace as replace
 from .inference import EchoPredictor as EchoPredictor
 from .inference import OnlineEcho as OnlineEcho
 from .lab import RunDirectory as RunDirectory
+from .lab import grid_of as grid_of
+from .lab import read_sweep as read_sweep
 from .lab import run_comparison as run_comparison
 from .lab import run_lags as run_lags
 from .lab import run_map as run_map
+from .lab import run_sweep as run_sweep
 from .lab import train as train
+from .lab import train_many as train_many
 from .models import EchoGRU as EchoGRU
 from .models import EchoLSTM as EchoLSTM
 from .models import EchoMLP as EchoMLP

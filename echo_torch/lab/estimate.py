@@ -12,6 +12,7 @@ from typing import cast
 
 from echo_torch.experiments.configuration import Configuration, count_parameters
 from echo_torch.lab.kernels import adam_options
+from echo_torch.lab.memory import size_in_words
 from echo_torch.lab.plan import EVALUATION_SEQUENCES, Plan
 from echo_torch.lab.stacks import BYTES_OF_PARAMETER, Work, shape_of, works_of
 from echo_torch.models.networks import EchoLSTM
@@ -146,6 +147,6 @@ def in_lines(found: Estimate) -> list[str]:
         f"updates: {found.num_updates:,}",
         f"stacks: {stacks}{alone}",
         f"time: {took}",
-        f"memory: about {found.memory_bytes / 1e9:.1f} GB in all processes",
-        f"files: about {found.num_files:,}, {found.num_bytes / 1e9:.2f} GB",
+        f"memory: about {size_in_words(found.memory_bytes)} in all processes",
+        f"files: about {found.num_files:,}, {size_in_words(found.num_bytes)}",
     ]

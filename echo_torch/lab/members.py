@@ -16,7 +16,7 @@ from echo_torch.diagnosis.auditing.gaps import GapCounts
 from echo_torch.diagnosis.stamps import places_of_chunk
 from echo_torch.files import FORMAT, Place, write_text
 from echo_torch.lab.finished import evaluation_result, result_of
-from echo_torch.lab.kernels import adam_options, begun_plan, resumed_plan
+from echo_torch.lab.kernels import adam_options, begun_plan, is_on_cuda, resumed_plan
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.resume import find_start, note_for, prepare, what_is_kept
 from echo_torch.lab.run_directory import RunDirectory
@@ -65,6 +65,8 @@ class MemberRun:
         self.audit.begin()
         learning_rate = adam_options(self.plan.configuration)["learning_rate"]
         model = cast(EchoLSTM, self.plan.model())
+        if is_on_cuda(self.plan.configuration):
+            model.cuda()
         return Member(model, self.plan.training(start=self.made), learning_rate), checkpoint
 
     @cached_property

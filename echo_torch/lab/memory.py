@@ -58,7 +58,7 @@ def asked_of_it(c: Configuration) -> str:
     number = count_parameters(c)
     network = network_in_words(c)
     if number is not None:
-        network += f" and {number:,} parameters, {_in_words(_BYTES_TO_TRAIN * number)} to train"
+        network += f" and {number:,} parameters, {size_in_words(_BYTES_TO_TRAIN * number)} to train"
     chunk = f"chunks of {rows:,} x {columns:,} steps, in the evaluation more"
     if not is_own_model(c.model):
         chunk += f", each step {symbol_size(c):,} numbers wide"
@@ -71,5 +71,6 @@ def _way_out(c: Configuration) -> str:
     return f"Make {', '.join(f'${name}' for name in names[:-1])} or ${names[-1]} smaller{digits}."
 
 
-def _in_words(number: float) -> str:
-    return f"{number / 1e9:,.1f} GB" if number >= 1e8 else f"{number / 1e6:,.1f} MB"
+def size_in_words(num_bytes: float) -> str:
+    """A number of bytes, as 3.2 GB or 40.0 MB."""
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:,.1f} MB"

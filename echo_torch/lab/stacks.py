@@ -112,10 +112,12 @@ def works_of(
 def _parts(
     group: Sequence[tuple[str, Configuration]], most: int, num_workers: int
 ) -> Iterator[tuple[tuple[str, Configuration], ...]]:
-    """As few parts as may be, of about the same size, but one for each worker where each then has a few."""
+    """As few parts as may be, of about the same size, but as many for each worker, where they then have a few."""
     if not group:
         return
-    number = max(-(-len(group) // most), min(num_workers, len(group) // _FEW_MEMBERS))
+    number = -(-len(group) // most)
+    for_each = -(-number // num_workers) * num_workers
+    number = max(number, min(for_each, len(group) // _FEW_MEMBERS))
     rest = iter(group)
     for part in range(number):
         yield tuple(islice(rest, (part + 1) * len(group) // number - part * len(group) // number))

@@ -53,7 +53,8 @@ class Stack:
     """Trains several networks of one shape side by side; what each of them becomes does not depend on the others.
 
     Args:
-        members: The trainings. Their chunks have as many lanes and steps; all else may differ.
+        members: The trainings, their networks on one device. Their chunks have as many lanes and steps; all else may
+            differ.
         num_answered: Only so many of the last columns are ever asked; None: all.
         epsilon: Adam's denominator offset.
         clip_norm: Longer gradients are scaled down to this norm; None: none is.
@@ -124,7 +125,7 @@ class Stack:
             index = np.arange(self.num_made, min(end, self.num_made + length))
             blocks = [member.stream.block(index) for member in self.members]
             fields = (torch.from_numpy(np.stack(field, axis=1)) for field in list(zip(*blocks, strict=True))[:3])
-            symbols, targets, starts = fields
+            symbols, targets, starts = (field.to(self._update.weights.values.device) for field in fields)
             check_symbols(symbols, self.members[0].model.vocabulary_size)
             self._pool(self._update.make(symbols, targets, starts), blocks)
             self.num_made += len(index)

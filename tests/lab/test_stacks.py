@@ -185,7 +185,7 @@ def test_runs_of_one_shape_are_together(tmp_path):
     for work, part in zip(works, parts, strict=True):
         assert work.is_stack == part.isdisjoint({"gru", "autograd", "board"})
         sizes[frozenset(name[0] for name in part)].append(len(part))
-    assert sizes[frozenset("a")] == [20, 20, 1]  # the last one is `autograd`
+    assert sizes[frozenset("a")] == [10, 10, 10, 10, 1]  # two for each worker; the last one is `autograd`
     assert sizes[frozenset("b")] == [5, 5, 1]  # `board`
     assert [work.num_updates for work in works] == sorted((work.num_updates for work in works), reverse=True)
 
@@ -286,3 +286,17 @@ def test_shards_work_in_one_folder_at_the_same_time(tmp_path, monkeypatch):
     for wrong in ("0/2", "3/2", "2", "1/x", "1/2/3"):
         with pytest.raises(UserError, match="must be a part and how many there are"):
             train_many(runs, tmp_path, shard=wrong)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_members_on_a_gpu_are_as_alone_within_rounding(tmp_path):
+    runs = {name: replace(c, accelerator="cuda") for name, c in differing("lag", sequences=12).items()}
+    assert train_stack(runs, tmp_path / "stack") == {}
+    train(runs["run3"], RunDirectory(tmp_path / "alone"), audit="count")
+    found, expected = (
+        read_checkpoint(RunDirectory(path).checkpoint)["state_dict"]
+        for path in (tmp_path / "stack/run3", tmp_path / "alone")
+    )
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name], values, atol=1e-4, rtol=1e-3)

@@ -39,6 +39,25 @@ def test_there_are_commands():
 
 
 @pytest.mark.slow
+def test_what_the_page_of_sweeps_says_runs(tmp_path):
+    text = (ROOT / "docs" / "sweeps.md").read_text()
+    (command,), (program,), (grid,) = (
+        re.findall(rf"```{kind}\n(.*?)```", text, flags=re.DOTALL) for kind in ("bash", "python", "yaml")
+    )
+    (tmp_path / "program.py").write_text(program)
+    (tmp_path / "grid.yaml").write_text(grid)
+    (promised,) = re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL)
+    dry = run(f"{command} --dry-run", tmp_path)
+    counted = ("runs", "updates", "stacks", "files")
+    assert [line for line in dry.stdout.splitlines() if line.startswith(counted)] == [
+        line for line in promised.splitlines() if line.startswith(counted)
+    ]
+    assert run("python -m echo_torch sweep --config grid.yaml --dry-run", tmp_path).stdout.startswith("runs: 960\n")
+    printed = run("python program.py", tmp_path)
+    assert (printed.returncode, len(printed.stdout.splitlines())) == (0, 16), printed.stderr
+
+
+@pytest.mark.slow
 def test_examples(tmp_path):
     for number, block in enumerate(code_blocks("python")):
         path = tmp_path / f"example_{number}.py"
