@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Container
 from typing import Any
 
 from echo_torch.experiments.catalogue import EXPERIMENTS
@@ -14,8 +15,8 @@ from echo_torch.ranks import launched_ranks
 from echo_torch.waiting import Progress
 
 
-def add_options(parser: argparse.ArgumentParser) -> dict[str, argparse._ArgumentGroup]:
-    """The flags of a configuration, made from the options, in their groups."""
+def add_options(parser: argparse.ArgumentParser, without: Container[str] = ()) -> dict[str, argparse._ArgumentGroup]:
+    """The flags of a configuration, made from the options but for some of them, in their groups."""
     modes = parser.add_argument_group("experiment")
     modes.add_argument(
         "--mode",
@@ -27,7 +28,8 @@ def add_options(parser: argparse.ArgumentParser) -> dict[str, argparse._Argument
     for option in OPTIONS.values():
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
-        add_option(groups[option.group], option)
+        if option.name not in without:
+            add_option(groups[option.group], option)
     modes.add_argument("--config", metavar="FILE", help="take options from a YAML file; flags override it")
     return groups
 

@@ -41,7 +41,8 @@ def _network(parsed: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 def add_sweep(parser: argparse.ArgumentParser) -> None:
     """The flags of sweep."""
-    group = add_options(parser)["output"]
+    group = parser.add_argument_group("grid")
+    add_options(parser, without=("seed",))
     group.add_argument(
         "--grid",
         metavar="NAME=VALUE,VALUE",
