@@ -17,7 +17,7 @@ from echo_torch.models.encoding import count_all, loss_sum, most_likely, num_dig
 from echo_torch.models.networks import EchoModel
 from echo_torch.models.state import RecurrentModel, device_of, initial_state_of
 from echo_torch.training.carry import Carry
-from echo_torch.training.side_by_side import Placed, side_by_side, with_places
+from echo_torch.training.joined import Placed, joined, with_places
 from echo_torch.waiting import Progress, Waiting, size_in_words
 
 _NUMBERS_AT_A_TIME = 2**20  # logits; more leave the caches and gain nothing
@@ -104,8 +104,8 @@ def evaluate(
         for (chunk, place, number), logits in _read(model, _placed(model, chunks)):
             targets = chunk.targets
             is_right = most_likely(logits, num_digits).eq(targets)  # a target that is not asked equals no symbol
-            counts = torch.stack([is_right.sum(1), targets.ne(NOT_ASKED).sum(1)], dim=1)
-            place = place if max_chunks is None else place.clamp(max=max_chunks - 1)
+            counts = torch.stack([is_right, targets.ne(NOT_ASKED)], dim=-1).flatten(0, 1).long()
+            place = (place if max_chunks is None else place.clamp(max=max_chunks - 1)).flatten()
             num_places = max(num_places, int(place.max()) + 1)
             by_chunk = by_chunk.to(counts.device)
             if num_places > len(by_chunk):  # twice as many, or each chunk of a long sequence would cost all before it
@@ -137,7 +137,7 @@ def counts_of(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> Tensor:
 def _placed(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> Iterator[Placed]:
     """The chunks in the order in which they are read: to our own networks, whose lanes do not mix, many at a time."""
     placed = with_places(chunks)
-    return side_by_side(placed, _NUMBERS_AT_A_TIME // model.encoding.size) if isinstance(model, EchoModel) else placed
+    return joined(placed, _NUMBERS_AT_A_TIME // model.encoding.size) if isinstance(model, EchoModel) else placed
 
 
 def _waiting(doing: str, chunks: Iterable[Chunk], progress: Progress) -> Waiting:

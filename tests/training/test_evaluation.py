@@ -8,6 +8,7 @@ from echo_torch.experiments.configuration import configure
 from echo_torch.intervals import wilson_interval
 from echo_torch.lab.plan import Plan
 from echo_torch.training.evaluation import answers, num_chunks_of, read, reset_at_every_chunk
+from echo_torch.training.joined import joined, with_places
 
 
 class Oracle:
@@ -165,3 +166,58 @@ def test_it_is_known_how_many_chunks_an_evaluation_reads():
     assert num_chunks_of(stream) == num_chunks_of(reset_at_every_chunk(stream)) == num_chunks_of(list(stream)) == 5
     assert num_chunks_of(iter(stream)) is None
     assert num_chunks_of(EchoStream(LaneLayout(2, 3, 1), RandomSymbols(3))) is None
+
+
+class ChunkByChunk:
+    """A network that is no `EchoModel`, so that it reads each chunk by itself."""
+
+    def __init__(self, model):
+        self.initial_state, self.encoding, self._model = model.initial_state, model.encoding, model
+        self.shapes = []
+
+    def __call__(self, symbols, state):
+        self.shapes.append(tuple(symbols.shape))
+        return self._model(symbols, state)
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("lag", {"batch_size": 7, "missing": 0.2}),
+        ("stateful", {}),
+        ("lag", {"cut": "sequence"}),
+        ("whole", {"length": 9}),
+        ("aligned", {"lanes": 4, "reset_every": 17}),
+        ("aligned", {"lanes": 4, "reset_every": 17, "stagger": True}),
+        ("aligned", {"chunk": 1, "lanes": 3, "model": "mlp", "mlp_window": 3}),
+        ("sequence", {"lag": 3, "encoding": "digits"}),
+    ],
+)
+def test_chunks_that_are_joined_are_answered_alike(monkeypatch, mode, options, is_reset):
+    monkeypatch.setattr("echo_torch.training.evaluation._NUMBERS_AT_A_TIME", 3000)  # so that there are several
+    plan = Plan(configure(mode, vocabulary_size=20, hidden_size=8, **options))
+    model = plan.model().eval()
+    chunks = list(itertools.islice(plan.training(), 60))
+    chunks = list(reset_at_every_chunk(chunks)) if is_reset else chunks
+    alone = ChunkByChunk(model)
+    found, expected = evaluate(model, chunks), evaluate(alone, chunks)
+    assert (found.correct, found.asked, found.by_chunk) == (expected.correct, expected.asked, expected.by_chunk)
+    assert found.loss_sum == pytest.approx(expected.loss_sum, rel=1e-6)
+    assert len(alone.shapes) == len(chunks)
+    together = list(joined(with_places(chunks), 150))
+    some_lane_always_starts = "stagger" in options and not is_reset
+    assert len(together) <= len(chunks) * (1 if some_lane_always_starts else 0.8)
+    assert sum(one.number for one in together) == len(chunks)
+    assert sum(one.chunk.symbols.numel() for one in together) == sum(chunk.symbols.numel() for chunk in chunks)
+
+
+def test_what_is_joined_stands_where_it_stood():
+    """Two sequences of two chunks side by side, in one row each."""
+    chunks = list(itertools.islice(Plan(configure("stateful", batch_size=12)).training(), 4))
+    (one,) = joined(with_places(chunks), 1000)
+    assert one.number == 4
+    assert one.place.tolist() == [[0, 1]] * 24
+    assert torch.equal(one.chunk.step, torch.cat([torch.cat([a.step, b.step], 1) for a, b in (chunks[:2], chunks[2:])]))
+    assert one.chunk.sequence.tolist() == [0] * 12 + [1] * 12
+    assert one.chunk.starts.all()
