@@ -6,8 +6,8 @@ import contextlib
 import errno
 import io
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,12 +93,15 @@ def whole_file(path: str | Path, *, older: str | Path | None = None) -> Iterator
     path = Path(path)
     name = None
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path))
+        beside = os.path.join(path.parent, _prefix(path) + secrets.token_hex(8))
+        # Not by tempfile, whose files only their owner can read: to widen that, one must know the umask, which can only
+        # be asked for by setting it, and that no thread can do beside others.
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        name = beside
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         if older is not None and path.exists():
             os.replace(path, older)
         os.replace(name, path)
@@ -257,9 +260,3 @@ def _prefix(path: Path) -> str:
 def cannot_write(path: str | Path, error: OSError) -> WriteError:
     """The error of a file that the system refuses to write."""
     return WriteError(f"Cannot write {str(path)!r}: {error.strerror or error}.")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

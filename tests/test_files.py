@@ -1,5 +1,6 @@
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -45,3 +46,15 @@ def test_others_may_read_it_as_any_file(tmp_path):
     (tmp_path / "theirs").write_text("x")
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ours", "theirs")}
     assert len(modes) == 1
+
+
+def test_threads_that_write_leave_the_umask_alone(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda number: write_text(tmp_path / str(number), "x"), range(200)))
+        found = os.umask(0o027)
+    finally:
+        os.umask(before)
+    assert found == 0o027
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}

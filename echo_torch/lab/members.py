@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -28,6 +29,7 @@ from echo_torch.training.evaluation import counts_of
 from echo_torch.training.metrics_table import MetricsTable
 from echo_torch.training.stacks import Member, Stack
 
+FILES_AT_A_TIME = 8  # a file that is to outlive a power cut is waited for; of several at once each a little
 SECONDS_BETWEEN_SAVES = 5.0  # a killed worker loses no more; to save takes as long as hundred updates
 
 
@@ -89,30 +91,35 @@ class MemberRun:
         model.train()
         self.validation.append(update, {**row_of(counts), "targets": float(counts[2])})
 
-    def save(self, stack: Stack, number: int) -> None:
-        """Write its checkpoint, after the rows that it counts are on disk."""
-        self.place.check()
-        for table in (self.metrics, self.validation):
-            table.to_disk()
-        versions = self._note["versions"]
-        checkpoint = {
-            **stack.checkpoint(number),
-            "pytorch-lightning_version": versions["pytorch_lightning"],
+    def checkpoint(self, of_member: dict[str, Any]) -> dict[str, Any]:
+        """What its checkpoint holds, with that of the member that it is."""
+        return {
+            **of_member,
+            "pytorch-lightning_version": self._note["versions"]["pytorch_lightning"],
             "callbacks": {"StateAudit": self.audit.state_dict()},
             "format": FORMAT,
             RUN_KEY: {**self._note, "seconds": self.seconds},
         }
+
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        """Write its checkpoint, after the rows that it counts are on disk."""
+        self.place.check()
+        for table in (self.metrics, self.validation):
+            table.to_disk()
         write_checkpoint(checkpoint, self.run.checkpoint)
 
     @cached_property
     def _note(self) -> dict[str, Any]:
         return note_for(self.plan)
 
-    def finish(self, model: EchoLSTM, updates: int) -> None:
-        """Evaluate, and write the result."""
+    def result(self, model: EchoLSTM, updates: int) -> dict[str, Any]:
+        """Evaluate; what its result holds."""
         self.audit.end()
         evaluation = evaluation_result(self.plan, model.eval())
-        result = result_of(self.plan, model, evaluation, updates=updates, seconds=self.seconds, gaps=self.audit.gaps)
+        return result_of(self.plan, model, evaluation, updates=updates, seconds=self.seconds, gaps=self.audit.gaps)
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write its result."""
         self.place.check()
         self.run.write_result(result)
 
@@ -126,13 +133,26 @@ class MemberRun:
 
 
 @contextlib.contextmanager
-def taken_up(run: RunDirectory, plan: Plan) -> Iterator[MemberRun]:
-    """A run that begins, or goes on where it was; nobody else may train into its directory meanwhile.
+def taken_up(runs: Sequence[tuple[RunDirectory, Plan]]) -> Iterator[list[MemberRun]]:
+    """Runs that begin, or go on where they were; nobody else may train into their directories meanwhile.
 
     Raises:
-        UserError: If another process does, or the run cannot go on.
+        UserError: If another process does, or a run cannot go on.
     """
-    begins = begin(run, plan)
+    is_new = [not run.config.exists() for run, _ in runs]
+    with ThreadPoolExecutor(FILES_AT_A_TIME) as threads, contextlib.ExitStack() as stack:
+        # Only of new ones: to see whether others can go on, networks are made, which is for one thread alone.
+        begun = [threads.submit(begin, *pair) for pair, new in zip(runs, is_new, strict=True) if new]
+        begins = [future.result() for future in begun]
+        taken = iter(begins)
+        yield [
+            stack.enter_context(_taken_up(run, plan, begins=next(taken) if new else begin(run, plan)))
+            for (run, plan), new in zip(runs, is_new, strict=True)
+        ]
+
+
+@contextlib.contextmanager
+def _taken_up(run: RunDirectory, plan: Plan, *, begins: bool) -> Iterator[MemberRun]:
     with run.lock() as place, run.writing():
         start = None if begins else find_start(plan, run, "auto")
         plan = begun_plan(plan) if begins else resumed_plan(plan, run, start)
@@ -182,8 +202,13 @@ class _Group:
             self._write_rows()
             self._validate()
             self._save()
-        for number, run in self._going():
-            run.finish(self._stack.members[number].model, self._stack.num_made)
+        with ThreadPoolExecutor(FILES_AT_A_TIME) as threads:
+            written = [
+                threads.submit(run.finish, run.result(self._stack.members[number].model, self._stack.num_made))
+                for number, run in self._going()
+            ]
+        for future in written:
+            future.result()
         return self._failures
 
     def _going(self) -> list[tuple[int, MemberRun]]:
@@ -227,10 +252,14 @@ class _Group:
         is_long_ago = time.monotonic() - self._saved_at >= SECONDS_BETWEEN_SAVES
         if not self._is_due(self._configuration.checkpoint_every, at_end=True) or not (is_end or is_long_ago):
             return
-        for number, run in self._going():
-            if not self._stack.is_finite(number):
-                error = weights_error(self._stack.num_made)
-                self._failures[run.run] = run.fail(error, self._stack.num_made)
-            else:
-                run.save(self._stack, number)
+        with ThreadPoolExecutor(FILES_AT_A_TIME) as threads:
+            saved = []
+            for number, run in self._going():
+                if self._stack.is_finite(number):
+                    saved.append(threads.submit(run.save, run.checkpoint(self._stack.checkpoint(number))))
+                else:
+                    error = weights_error(self._stack.num_made)
+                    self._failures[run.run] = run.fail(error, self._stack.num_made)
+        for future in saved:
+            future.result()
         self._saved_at = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -66,15 +65,14 @@ def train_work(work: Work) -> dict[str, str]:
         _train_alone(configuration, RunDirectory(work.folder / name))
         return {}
     configuration = work.runs[0][1]
-    failures: dict[RunDirectory, str] = {}
-    with own_surroundings(configuration), memory.in_a_sentence(configuration), ExitStack() as stack:
+    with own_surroundings(configuration), memory.in_a_sentence(configuration):
         torch.set_num_threads(configuration.threads)
-        runs = []
-        for name, c in work.runs:
-            run, plan = RunDirectory(work.folder / name), Plan(c)
-            if read_finished(run, c) is None:  # not by a worker that was lost since
-                runs.append(stack.enter_context(taken_up(run, plan)))
-        failures = train_side_by_side(runs)
+        runs = [(RunDirectory(work.folder / name), c) for name, c in work.runs]
+        to_do = [
+            (run, Plan(c)) for run, c in runs if read_finished(run, c) is None
+        ]  # not by a worker that was lost since
+        with taken_up(to_do) as members:
+            failures = train_side_by_side(members)
     return {run.path.name: reason for run, reason in failures.items()}
 
 

@@ -113,6 +113,7 @@ def test_a_stack_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     runs = differing("lag", sequences=12, validate_every=7)
     train_stack(runs, tmp_path / "whole")
     monkeypatch.setattr(members, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(members, "FILES_AT_A_TIME", 1)
     for num_saves in (0, 7, 2):
         saved, write = [], members.write_checkpoint
 
