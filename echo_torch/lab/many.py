@@ -72,7 +72,8 @@ def train_many(
     Args:
         runs: Configurations by name; a run's directory is `folder / name`.
         folder: Where the runs are kept, by one sweep at a time. A run that was interrupted there goes on.
-        num_jobs: Processes here, of which each trains a stack at a time; None: one for each core.
+        num_jobs: Processes here, of which each trains a stack at a time, or how many workers the executor has; None:
+            one for each core of this machine.
         executor: Trains the stacks instead, wherever its workers are: anything with `submit(function, argument)` that
             returns a future. They must see the folder under the same name. None: processes here.
         shard: "k/n": only the k-th of n parts, which are trained at the same time, by other machines for instance.
