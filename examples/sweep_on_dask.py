@@ -5,8 +5,7 @@ On a cluster that is there already, `Client("tcp://its-scheduler:8786")` takes t
 
 from dask.distributed import Client, LocalCluster
 
-from echo_torch import configure
-from echo_torch.lab import train_many
+from echo_torch import configure, train_many
 
 # Two shapes, so two stacks: runs that differ in lag and seed alone are trained side by side.
 RUNS = {

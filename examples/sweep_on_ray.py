@@ -11,8 +11,7 @@ os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTE
 import ray
 from ray.cluster_utils import Cluster
 
-from echo_torch import configure
-from echo_torch.lab import train_many
+from echo_torch import configure, train_many
 
 # Two shapes, so two stacks: runs that differ in lag and seed alone are trained side by side.
 RUNS = {

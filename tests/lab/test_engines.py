@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.engines import RUNS, SHORT, sweep_under_kills
 
-from echo_torch.lab import train_many
+from echo_torch import train_many
 
 TESTS = str(Path(__file__).parents[1])
 ROOT = Path(TESTS).parent
