@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ except ImportError:  # Windows has no such locks
 
 SECONDS = 3.0  # in which a process notices that the one that began it was killed, and ends
 _POLL_SECONDS = 0.05
+_WITHOUT_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP}  # what a file system says that has none, as Lustre may
 
 _handles: set[int] = set()
 
@@ -39,7 +41,8 @@ def locked(path: Path, *, is_shared: bool = False) -> Iterator[bool]:
         is_shared: Whether others may do so too who share it.
 
     Yields:
-        Whether it is locked, within `SECONDS`; where the system has no locks it counts as locked.
+        Whether it is locked, within `SECONDS`; where the system, or the file system, has no locks
+            it counts as locked.
 
     Raises:
         OSError: If the directory cannot be opened.
@@ -64,8 +67,8 @@ def is_locked(path: Path) -> bool:
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
+    except OSError as error:
+        return error.errno not in _WITHOUT_LOCKS
     finally:
         os.close(handle)
     return False
@@ -77,7 +80,9 @@ def _lock(handle: int, deadline: float, *, is_shared: bool) -> bool:
         try:
             fcntl.flock(handle, kind | fcntl.LOCK_NB)
             return True
-        except OSError:
+        except OSError as error:
+            if error.errno in _WITHOUT_LOCKS:
+                return True
             if time.monotonic() > deadline:
                 return False
             time.sleep(_POLL_SECONDS)
