@@ -21,8 +21,8 @@ NAMES = [
     "EchoRNN", "EchoStream", "Evaluation", "Frames", "LSTMState", "LaneLayout", "OnlineEcho", "OwnSeries",
     "RandomSymbols", "RunDirectory", "SeriesLayout", "Stamps", "StateAudit", "StateWatch", "StreamData", "UserError",
     "WindowLayout", "collate_chunk", "configure", "detach_state", "evaluate", "explain", "frame_windows",
-    "generate_sequence", "one_hot_decode", "one_hot_encode", "probe", "reach", "reach_of", "replace", "reset_state",
-    "run_comparison", "run_lags", "run_map", "train", "watch",
+    "generate_sequence", "grid_of", "one_hot_decode", "one_hot_encode", "probe", "reach", "reach_of", "read_sweep",
+    "replace", "reset_state", "run_comparison", "run_lags", "run_map", "run_sweep", "train", "train_many", "watch",
 ]  # fmt: skip
 
 
@@ -39,6 +39,10 @@ NO_DOCTEST = {
     "run_comparison": "trains for minutes",
     "run_lags": "trains for minutes",
     "run_map": "trains for minutes",
+    "run_sweep": "leaves a folder",
+    "train_many": "leaves a folder",
+    "read_sweep": "reads a folder",
+    "grid_of": "is shown by Grid",
     "EXPERIMENTS": "has no docstring: it is a table",
 }
 
