@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from typing import Any, cast
 from echo_torch.data.stream import Block
 from echo_torch.diagnosis.auditing.gaps import GapCounts
 from echo_torch.diagnosis.stamps import places_of_chunk
-from echo_torch.files import FORMAT, Place, write_text
+from echo_torch.files import FORMAT, Place
 from echo_torch.lab.finished import evaluation_result, result_of
 from echo_torch.lab.kernels import adam_options, begun_plan, is_on_cuda, resumed_plan
 from echo_torch.lab.plan import Plan
@@ -127,8 +126,7 @@ class MemberRun:
         """Note that it has ended before its time, and say why."""
         seed = self.plan.configuration.seed
         sentence = f"{error} Seed {seed}; {what_is_kept(self.run)}."
-        failure = {"format": FORMAT, "seed": seed, "update": update, "reason": sentence}
-        write_text(self.run.failure, json.dumps(failure, indent=2) + "\n")
+        self.run.write_failure(seed, update, sentence)
         return sentence
 
 

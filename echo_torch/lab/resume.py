@@ -48,6 +48,16 @@ if TYPE_CHECKING:
     from echo_torch.training.saving import SaveLast  # brings Lightning
 
 
+class LostError(UserError):
+    """A training has ended because its loss or its weights are no numbers any more.
+
+    Attributes:
+        update: At which it was seen, from 1.
+    """
+
+    update = 0
+
+
 def find_start(
     plan: Plan, run: RunDirectory, resume: str | Path | None, *, allow_changed_model: bool = False
 ) -> Checkpoint | None:
@@ -201,7 +211,9 @@ def ends_in_a_sentence(run: RunDirectory, seed: int, start: Path | None, saver: 
     try:
         yield
     except LossError as error:
-        raise UserError(f"{error} Seed {seed}; {what_is_kept(run)}.") from None
+        lost = LostError(f"{error} Seed {seed}; {what_is_kept(run)}.")
+        lost.update = error.update
+        raise lost from None
     except MovedError as error:
         raise UserError(f"{error} The training has stopped; what it saved went with it.") from None
     except WriteError as error:

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from echo_torch.errors import RuleError, UserError, plain
 from echo_torch.experiments.configuration import Configuration, configure_saved
-from echo_torch.files import PREVIOUS, Place, make_directory, open_regular, read_bytes, remove_unfinished, write_text
+from echo_torch.files import (
+    FORMAT,
+    PREVIOUS,
+    Place,
+    make_directory,
+    open_regular,
+    read_bytes,
+    remove_unfinished,
+    write_text,
+)
 from echo_torch.lab.locks import locked
 from echo_torch.lab.yaml_files import SOURCE_KEY, check_format, check_said, names_own_model, read_yaml
 
@@ -76,7 +85,7 @@ class RunDirectory:
 
     @property
     def failure(self) -> Path:
-        """Why one of several runs side by side ended before its time, JSON."""
+        """Why one of many runs ended before its time, JSON."""
         return self.path / "failure.json"
 
     @property
@@ -316,6 +325,11 @@ class RunDirectory:
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write result.json, by which the run is finished."""
         write_text(self.result, json.dumps(result, indent=2) + "\n")
+
+    def write_failure(self, seed: int, update: int, reason: str) -> None:
+        """Write failure.json: why the run has ended before its time, a sentence, and at which update."""
+        failure = {"format": FORMAT, "seed": seed, "update": update, "reason": reason}
+        write_text(self.failure, json.dumps(failure, indent=2) + "\n")
 
 
 def weights_sha256(state_dict: Mapping[str, Tensor]) -> str:

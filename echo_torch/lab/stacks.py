@@ -62,8 +62,7 @@ def train_work(work: Work) -> dict[str, str]:
     """
     if not work.is_stack:
         ((name, configuration),) = work.runs
-        _train_alone(configuration, RunDirectory(work.folder / name))
-        return {}
+        return _train_alone(configuration, RunDirectory(work.folder / name))
     configuration = work.runs[0][1]
     with own_surroundings(configuration), memory.in_a_sentence(configuration):
         torch.set_num_threads(configuration.threads)
@@ -76,13 +75,20 @@ def train_work(work: Work) -> dict[str, str]:
     return {run.path.name: reason for run, reason in failures.items()}
 
 
-def _train_alone(configuration: Configuration, run: RunDirectory) -> None:
+def _train_alone(configuration: Configuration, run: RunDirectory) -> dict[str, str]:
+    from echo_torch.lab.resume import LostError
     from echo_torch.lab.runner import train  # brings Lightning, which stacks do not need
 
     plan = Plan(configuration)
     if read_finished(run, configuration, plan.model_digest) is None:
         begin(run, plan)
-        train(plan, run, audit="count", resume="auto")
+        run.failure.unlink(missing_ok=True)
+        try:
+            train(plan, run, audit="count", resume="auto")
+        except LostError as error:
+            run.write_failure(configuration.seed, error.update, str(error))
+            return {run.path.name: str(error)}
+    return {}
 
 
 def works_of(

@@ -30,7 +30,13 @@ else:
 
 
 class LossError(RuntimeError):
-    """The loss or the weights are no numbers any more; the last checkpoint is from before."""
+    """The loss or the weights are no numbers any more; the last checkpoint is from before.
+
+    Attributes:
+        update: At which it was seen, from 1.
+    """
+
+    update = 0
 
 
 def loss_error(update: int, sequences: Sequence[int]) -> LossError:
@@ -42,15 +48,19 @@ def loss_error(update: int, sequences: Sequence[int]) -> LossError:
     """
     read = sorted({sequence for sequence in sequences if sequence >= 0})
     which = f"sequence {read[0]}" if len(read) == 1 else f"sequences {read[0]} to {read[-1]}"
-    return LossError(
+    error = LossError(
         f"The loss is not finite at update {update}, on {which}; nothing of this update is saved. A smaller "
         "learning rate or a clipped gradient norm may help."
     )
+    error.update = update
+    return error
 
 
 def weights_error(update: int) -> LossError:
     """The error of weights that are not finite after an update."""
-    return LossError(f"The weights are not finite any more after update {update}. A smaller learning rate may help.")
+    error = LossError(f"The weights are not finite any more after update {update}. A smaller learning rate may help.")
+    error.update = update
+    return error
 
 
 class EchoModuleBody(_Module):
