@@ -10,9 +10,10 @@ from typing import Any
 
 from echo_torch.cli.flags import add_option, add_options, draws, given, shown, whole_number
 from echo_torch.cli.heavy import heavy_imports
-from echo_torch.errors import RuleError
+from echo_torch.errors import RuleError, plain
 from echo_torch.experiments.configuration import Configuration, override
-from echo_torch.experiments.options import OPTIONS
+from echo_torch.experiments.options import OPTIONS, is_own_model
+from echo_torch.lab.yaml_files import check_said, names_own_model
 from echo_torch.ranks import check_launcher
 
 _PART_IS_DONE = "This part is done; runs are left to other parts, the last of which makes tables and figures: {}"
@@ -114,6 +115,7 @@ def add_lags(parser: argparse.ArgumentParser) -> None:
 def _sweep(parsed: argparse.Namespace) -> None:
     check_launcher()
     if parsed.status is not None:
+        parsed.words["run"] = "--status"
         _say_status(Path(parsed.status))
         return
     jobs, folder = _jobs(parsed), Path(parsed.run_dir)
@@ -122,12 +124,13 @@ def _sweep(parsed: argparse.Namespace) -> None:
         from echo_torch.lab.grids import axes_of, grid_of, read_grid
 
     values = read_grid(parsed.config) if parsed.config is not None else {}
-    of_file, seeds = values.pop("grid", {}), values.pop("seeds", 1)
-    axes = {**of_file, **axes_of(parsed.grid)}
+    of_file, of_words = values.pop("grid", {}), axes_of(parsed.grid)
+    for name in of_words:  # an axis on the command line takes the place of an option of the file
+        values.pop(name, None)
+    seeds, axes = values.pop("seeds", 1), {**of_file, **of_words}
+    _check_own_models(parsed, values, [] if "model" in of_words else of_file.get("model", []))
     options = override(values, given(parsed, "mode", *OPTIONS))
     mode = options.pop("mode", "lag")
-    for name in set(axes) & set(values):  # an axis on the command line takes the place of an option of the file
-        options.pop(name, None)
     grid = grid_of(mode, axes, whole_number(parsed.seeds or seeds, "seeds"), options)
     if parsed.dry_run:
         _say_estimate(grid.runs(), jobs or os.cpu_count() or 1, parsed)
@@ -143,6 +146,25 @@ def _sweep(parsed: argparse.Namespace) -> None:
     else:
         print(_PART_IS_DONE.format(folder))
     check_none_failed(rows)
+
+
+def _check_own_models(parsed: argparse.Namespace, values: Mapping[str, Any], models: Sequence[Any]) -> None:
+    """Refuse classes of a user's own that a file names and the command line does not.
+
+    Raises:
+        RuleError: If there is one.
+    """
+    if names_own_model(values) and not hasattr(parsed, "model"):
+        check_said(parsed.config, values["model"], None)
+    for model in models:
+        if isinstance(model, str) and is_own_model(model):
+            file = plain(repr(parsed.config))
+            rule = f"$grid must repeat the axis model of {file}, which names {plain(model)}"
+            reason, way_out = (
+                "because nothing that a file names is run by itself",
+                f"write model={plain(model)} after $grid",
+            )
+            raise RuleError("grid", rule, reason=reason, way_out=way_out)
 
 
 def _say_status(folder: Path) -> None:

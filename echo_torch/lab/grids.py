@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from echo_torch.errors import RuleError, plain, shorten, suggest
+from echo_torch.errors import RuleError, UserError, plain, shorten, suggest
 from echo_torch.experiments.catalogue import EXPERIMENTS
-from echo_torch.experiments.configuration import Configuration, configure
+from echo_torch.experiments.configuration import Configuration, configure, configure_with_data
 from echo_torch.experiments.options import OPTIONS, Option
 from echo_torch.files import FORMAT, write_text
 from echo_torch.intervals import mean_and_interval
@@ -21,6 +21,7 @@ from echo_torch.lab.tables import SEQUENCE_SYMBOLS, over_seeds, time_to_skill
 from echo_torch.lab.yaml_files import check_format, read_yaml
 
 MAX_RUNS = 100_000
+_MAX_BYTES = 2**21  # of a file: an axis of so many values
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,23 @@ class Grid:
         return [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
 
     def runs(self) -> dict[str, Configuration]:
-        """The runs by name.
+        """The runs by name; of each file of a user's own data the vocabulary is inferred, where it is not given.
 
         Raises:
             RuleError: If a combination breaks a rule.
+            UserError: If data cannot be read.
         """
-        fixed = {"accelerator": "cpu", **self.options}
-        return {
-            name: configure(self.mode, seed=seed, **{**fixed, **place})
-            for place in self.places()
-            for seed, name in enumerate(self.names(place), start=1)
-        }
+        runs, sizes = {}, {}
+        for place in self.places():
+            options = {"accelerator": "cpu", **self.options, **place}
+            if options.get("data") is not None and "vocabulary_size" not in options:
+                file = tuple(options.get(name) for name in ("data", "column", "series"))
+                if file not in sizes:
+                    sizes[file] = configure_with_data(self.mode, options)[0].vocabulary_size
+                options["vocabulary_size"] = sizes[file]
+            for seed, name in enumerate(self.names(place), start=1):
+                runs[name] = configure(self.mode, seed=seed, **options)
+        return runs
 
     def names(self, place: Mapping[str, Any]) -> list[str]:
         """The names of one combination's runs, a seed each."""
@@ -110,8 +117,11 @@ def grid_of(mode: str, axes: Mapping[str, Any], num_seeds: int = 1, options: Map
         options: For every run.
 
     Raises:
-        RuleError: If there is no such mode or option, an axis has no values, or there are too many runs.
+        RuleError: If there is no such mode or option, an axis has no values, or there are too few or too many runs.
     """
+    number = num_seeds = int(Option("seeds", int, 1, "", "", 1, MAX_RUNS).check(num_seeds))  # type: ignore[arg-type]  # a number
+    if not isinstance(axes, Mapping):
+        raise RuleError("grid", "$grid must hold options, each with its values", type(axes).__name__)
     options = {name: _checked(name, value) for name, value in (options or {}).items()}
     if mode not in EXPERIMENTS:
         rule = f"$mode must be one of {', '.join(EXPERIMENTS)}"
@@ -123,7 +133,6 @@ def grid_of(mode: str, axes: Mapping[str, Any], num_seeds: int = 1, options: Map
     if both := sorted(set(checked) & set(options)):
         rule = f"$grid must not name {plain(both[0])}, which is given for every run"
         raise RuleError("grid", rule, both[0], way_out="leave one of them out")
-    number = num_seeds
     for values in checked.values():
         number *= len(values)
     if number > MAX_RUNS:
@@ -181,7 +190,9 @@ def read_grid(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: If the file cannot be read or is none.
     """
-    values = read_yaml(path, nested="grid")
+    values = read_yaml(path, nested="grid", max_bytes=_MAX_BYTES)
+    if not isinstance(values.get("grid", {}), dict):
+        raise UserError(f"{str(path)!r} must give 'grid' names with a list of values each, such as 'lag: [0, 1]'.")
     check_format(values.pop("format", FORMAT), repr(str(path)), "leave the format out to have the grid read")
     return values
 
@@ -194,7 +205,7 @@ def write_grid(grid: Grid, path: Path) -> None:
 
 
 def _as_file_name(value: object) -> str:
-    """A value as part of a directory's name; a text that could be none, by its digest."""
+    """A value as part of a directory's name; by its digest a text that could be none, or seem to hold another axis."""
     text = str(value)
-    is_plain = re.fullmatch(r"[\w.,=+-]{1,60}", text, re.ASCII)
-    return text if is_plain else hashlib.sha256(text.encode()).hexdigest()[:12]
+    is_plain = re.fullmatch(r"one-hot|([\w.,=+]|-(?=[0-9])){1,60}", text, re.ASCII)
+    return text if is_plain else hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]

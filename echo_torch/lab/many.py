@@ -6,10 +6,12 @@ Finished runs are kept and begun ones go on, so whatever ends a sweep, the same 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +25,7 @@ from echo_torch.errors import ENDINGS, Interrupted, RuleError, UserError
 from echo_torch.experiments.configuration import Configuration
 from echo_torch.files import make_directory
 from echo_torch.lab.locks import locked
+from echo_torch.lab.machine import check_machine
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import end_with_parent
 from echo_torch.lab.results import read_finished
@@ -87,7 +90,7 @@ def train_many(
         What each run's result.json holds, by name, in the order of `runs`; of a shard what is finished by now.
 
     Raises:
-        UserError: If a user's own model cannot be trained; then nothing is made.
+        UserError: If a user's own model or data cannot be used, or the machine does not suffice; then nothing is made.
         UserError: If a finished run there is damaged, or belongs to another configuration or another source of its
             model, or a directory of an unfinished one holds something that no sweep made. Nothing is removed then.
         UserError: If another sweep works in the folder, or a process was killed.
@@ -96,6 +99,7 @@ def train_many(
     """
     part, folder = checked_shard(shard), Path(folder).absolute()  # workers may stand elsewhere
     sources = _check_models(runs)
+    _check_machine_and_data(runs.values())
     failed: dict[str, str] = {}
     with _locked(folder, part):
         found = {name: read_finished(RunDirectory(folder / name), c, sources[name]) for name, c in runs.items()}
@@ -198,6 +202,20 @@ def _check_models(runs: Mapping[str, Configuration]) -> dict[str, str | None]:
     return sources
 
 
+def _check_machine_and_data(configurations: Iterable[Configuration]) -> None:
+    """Refuse what a run alone would refuse before it begins, or, of a user's own data, where it evaluates.
+
+    Raises:
+        UserError: If there is such a run.
+    """
+    for c in {dataclasses.replace(c, seed=0): None for c in configurations}:
+        plan = Plan(c)
+        if c.data is not None:
+            plan.training()
+            plan.evaluation()
+        check_machine(plan)
+
+
 def _train(
     works: Sequence[Work], folder: Path, num_jobs: int, executor: Executor | None, progress: bool
 ) -> dict[str, str]:
@@ -278,6 +296,7 @@ def _begin_worker(parent: int) -> None:
     for number in set(ENDINGS) - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
     end_with_parent(parent)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a kill would leave behind
 
 
 def _end(pool: ProcessPoolExecutor | None, pending: Mapping[Future, Work]) -> None:

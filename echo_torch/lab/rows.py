@@ -11,6 +11,7 @@ from typing import Any
 
 from echo_torch.errors import RuleError, UserError
 from echo_torch.experiments.configuration import Configuration
+from echo_torch.experiments.options import is_own_model
 from echo_torch.files import read_bytes, write_text
 from echo_torch.lab.grids import Grid, grid_of, read_grid
 from echo_torch.lab.plan import Plan
@@ -66,11 +67,13 @@ def saved_grid(folder: Path) -> Grid:
     """
     if not (folder / GRID).exists():
         raise RuleError("run", "$run must be the folder of a sweep", f"{str(folder)!r}, which has no {GRID}")
-    values = read_grid(folder / GRID)
+    values, what = read_grid(folder / GRID), f"{str(folder / GRID)!r} is not the grid of a sweep"
+    if missing := [name for name in ("mode", "seeds", "grid") if name not in values]:
+        raise UserError(f"{what}: it has no {missing[0]!r}.")
     try:
         return grid_of(values.pop("mode"), values.pop("grid"), values.pop("seeds"), values)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{str(folder / GRID)!r} is not the grid of a sweep: {error}.") from None
+    except RuleError as error:
+        raise UserError(f"{what}: {error.wording(lambda name: name)}") from None
 
 
 def rows_of(grid: Grid, runs: Mapping[str, Configuration], folder: Path) -> list[dict[str, Any]]:
@@ -94,7 +97,9 @@ def _became(run: RunDirectory, configuration: Configuration) -> dict[str, Any]:
     """What a run has left, or why there is nothing."""
     result, status, reason = None, FINISHED, None
     try:
-        result = read_finished(run, configuration, Plan(configuration).model_digest)
+        # Nothing that a folder names is run by itself, so it is not looked whether a model's source is another one now.
+        is_own = is_own_model(configuration.model) and run.config.exists()
+        result = read_finished(run, configuration, run.read_saved()[1] if is_own else None)
     except UserError as error:
         status, reason = DAMAGED, error.message
     if result is None and status == FINISHED:

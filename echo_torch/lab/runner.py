@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import pickle
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers.logger import Logger
 
 from echo_torch.diagnosis.auditing.audit import StateAudit
-from echo_torch.errors import RuleError, UserError
+from echo_torch.errors import RuleError
 from echo_torch.experiments.configuration import Configuration
 from echo_torch.experiments.options import is_own_model
 from echo_torch.files import Place
@@ -28,6 +27,7 @@ from echo_torch.lab.agreement import check_agreement, found_by_all
 from echo_torch.lab.console import quiet_lightning, warnings_as_lines
 from echo_torch.lab.finished import evaluation_result, result_of
 from echo_torch.lab.kernels import adam_options, begun_plan, check_callbacks, resumed_plan
+from echo_torch.lab.machine import check_machine
 from echo_torch.lab.meeting import RENDEZVOUS_TIMEOUT, check_timeout, meet, together, wait_for_the_first
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import KilledError, run_ranks
@@ -45,7 +45,7 @@ from echo_torch.lab.surroundings import in_own_surroundings, own_surroundings
 from echo_torch.lab.trainers import plain_trainer
 from echo_torch.models.networks import EchoLSTM
 from echo_torch.randomness import seeded
-from echo_torch.ranks import check_launcher, is_first_rank, launched_rank, launched_ranks, num_devices_here
+from echo_torch.ranks import is_first_rank, launched_rank, launched_ranks, num_devices_here
 from echo_torch.training.blocks import BlockEnds, BlockModule
 from echo_torch.training.checkpoints import Checkpoint, load_checkpoint
 from echo_torch.training.metrics_file import MetricsFile
@@ -54,31 +54,6 @@ from echo_torch.training.progress import Bar, Line
 from echo_torch.training.saving import SaveLast, WholeCheckpoints
 from echo_torch.training.stream_data import StreamData
 from echo_torch.waiting import Progress, Waiting
-
-
-def check_machine(plan: Plan) -> None:
-    """Refuse what this machine cannot do, before anything is made.
-
-    Raises:
-        UserError: If a device or a package is missing, or the variables of a launcher are there in part.
-    """
-    c = plan.configuration
-    launched = check_launcher(c.devices)
-    if c.accelerator == "cuda":
-        if not torch.cuda.is_available():
-            rule = "$accelerator cuda needs a CUDA device, and PyTorch finds none here"
-            raise RuleError("accelerator", rule, "cuda", way_out="use auto or cpu")
-        found, here = torch.cuda.device_count(), num_devices_here(c.devices)
-        if found < here and launched is not None:
-            rule = f"The launcher must start at most {found} processes here, the number of CUDA devices"
-            raise RuleError("devices", rule, here, reason="because each has one of its own")
-        if found < here:
-            raise RuleError("devices", f"$devices must be at most {found}, the CUDA devices here", here)
-    if c.devices > (num_lanes := plan.layout.num_lanes):
-        rule = f"$devices must be at most the number of lanes, {num_lanes}"
-        raise RuleError("devices", rule, c.devices, reason="because a lane stays whole on one device")
-    if c.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise UserError("TensorBoard is not installed: pip install 'echo-torch[tensorboard]'.")
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,12 @@ def run_sweep(
 def train_grid(grid: Grid, folder: Path, *, shard: str | None = None, **options: Any) -> list[dict[str, Any]]:
     """Train a grid, and leave its rows in a folder where no run is left; arguments as of `run_sweep`."""
     runs = grid.runs()
-    _check_contains(grid, folder)
-    train_many(runs, folder, shard=shard, failures={}, begin=lambda: write_grid(grid, folder / GRID), **options)
+
+    def begin() -> None:
+        _check_contains(grid, folder)  # when no other sweep can write it any more
+        write_grid(grid, folder / GRID)
+
+    train_many(runs, folder, shard=shard, failures={}, begin=begin, **options)
     rows = rows_of(grid, runs, folder)
     if is_done(rows):
         write_rows(folder, rows)
@@ -89,7 +93,7 @@ def _check_contains(grid: Grid, folder: Path) -> None:
     """
     if not (folder / GRID).exists():
         return
-    other, names = saved_grid(folder), set(grid.runs())
+    other, names = saved_grid(folder), {name for place in grid.places() for name in grid.names(place)}
     if lost := [name for place in other.places() for name in other.names(place) if name not in names]:
         what = f"{str(folder)!r} holds a sweep with other runs, such as {lost[0]!r}"
         raise UserError(f"{what}, and they would be in no table any more.", "Choose another $run.")

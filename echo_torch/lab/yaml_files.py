@@ -18,12 +18,13 @@ _MAX_NAMES = 1000
 _MAX_CHARACTERS = 4096  # of a name or a value: no path is longer
 
 
-def read_yaml(path: str | Path, *, nested: str | None = None) -> dict[str, Any]:
+def read_yaml(path: str | Path, *, nested: str | None = None, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
     """A flat mapping from a YAML file, read in a time and a memory that no file can make large.
 
     Args:
         path: The file.
         nested: The one name that may stand for a mapping of names to a value or a list of values each.
+        max_bytes: How large it may be.
 
     Raises:
         UserError: If the file cannot be read, is not YAML, or holds more than names with a value each.
@@ -31,7 +32,7 @@ def read_yaml(path: str | Path, *, nested: str | None = None) -> dict[str, Any]:
     import yaml
 
     try:
-        text = read_bytes(path, MAX_CONFIG_BYTES).decode()
+        text = read_bytes(path, max_bytes).decode()
         return _flat_mapping(yaml.SafeLoader(text), str(path), nested)
     except OSError as error:
         raise UserError(f"Cannot read {str(path)!r}: {error.strerror or error}.") from None

@@ -2,8 +2,12 @@
 
 import csv
 import json
+import sys
+from pathlib import Path
 
 import pytest
+import torch
+from support import own_sources
 from support.runs import short
 
 from echo_torch import configure
@@ -206,6 +210,115 @@ def test_the_state_of_a_sweep(swept):
     assert (failed["status"], failed["reason"]) == ("failed", "The loss is not finite.")
 
 
+LOST = """
+import torch
+from support.own_models import GRU
+
+
+class Net(GRU):
+    def __init__(self, vocabulary_size, bad=False):
+        super().__init__(vocabulary_size)
+        self.bad, self.num_calls = bad, 0
+
+    def forward(self, symbols, state):
+        logits, state = super().forward(symbols, state)
+        self.num_calls += self.training and torch.is_grad_enabled()
+        return (logits * float("nan") if self.bad and self.num_calls > 4 else logits), state
+"""
+
+
+def test_a_run_alone_whose_loss_is_not_finite_ends_alone(tmp_path, monkeypatch):
+    """One that shares no stack is named like one that does, and the others go on."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    own_sources.write("own_lost", LOST)
+    options = {"model": "own_lost:Net", "updates": 6, "vocabulary_size": 5, "lanes": 2}
+    grid = grid_of("aligned", {"model_options": ["bad=True", "bad=False"]}, 1, options)
+    rows = run_sweep(grid, tmp_path / "sweep", executor=Here())
+    assert [row["status"] for row in rows] == ["failed", "finished"]
+    failure = json.loads(RunDirectory(tmp_path / "sweep" / rows[0]["run"]).failure.read_text())
+    assert failure["reason"] == rows[0]["reason"]
+    assert failure["reason"].startswith(f"The loss is not finite at update {failure['update']}, on sequence")
+    assert "Seed 1; " in failure["reason"]
+    assert (tmp_path / "sweep" / "table.md").exists()
+
+
+def test_no_class_that_a_file_names_is_run_by_itself(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    own_sources.write("own_seen", own_sources.WITNESS)
+    for text in ("model: own_seen:Net\n", "grid:\n  model: [lstm, 'own_seen:Net']\n"):
+        Path("grid.yaml").write_text(f"updates: 4\nvocabulary_size: 5\n{text}")
+        assert main(["sweep", "--config", "grid.yaml"]) == 2
+        assert "must repeat" in capfd.readouterr().err
+    words = ["sweep", "--config", "grid.yaml", "--grid", "model=own_seen:Net", "--no-progress", "--jobs", "1"]
+    assert main(words) == 0
+    Path("it-was-run").unlink()
+    own_sources.forget("own_seen")
+    assert [row["status"] for row in read_sweep("runs/sweep")] == ["finished"]
+    assert not Path("it-was-run").exists()
+
+
+def test_what_a_run_alone_would_refuse_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    Path("short.txt").write_text("0 1 2 " * 4)
+    for axes, sentence in (
+        ({"accelerator": "cpu,cuda"}, "needs a CUDA device"),
+        ({"devices": "1,3"}, "`devices` must be at most the number of lanes, 2"),
+        ({"data": "short.txt"}, "is too short: for evaluation"),
+        ({"data": "none,nothing.txt"}, "Cannot read 'nothing.txt'"),
+    ):
+        options = {name: value for name, value in SMALL.items() if name != "vocabulary_size"}
+        with pytest.raises(UserError, match=sentence):
+            run_sweep(grid_of("aligned", axes, 1, options), "sweep", executor=Here())
+        assert not Path("sweep").exists()
+
+
+def test_the_vocabulary_of_data_is_inferred_as_for_one_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("seven.txt").write_text("6 1 2 " * 40)
+    Path("two.txt").write_text("0 1 1 " * 40)
+    grid = grid_of("lag", {"data": "seven.txt,two.txt"}, 2)
+    assert [c.vocabulary_size for c in grid.runs().values()] == [7, 7, 2, 2]
+    given = grid_of("lag", {"data": "seven.txt,two.txt"}, 1, {"vocabulary_size": 9})
+    assert [c.vocabulary_size for c in given.runs().values()] == [9, 9]
+
+
+def test_names_of_runs_are_unique_and_names():
+    """A text that seems to hold the next axis; one that is a path; bytes that are no text; one as long as a path."""
+    texts = ["a-seriesb", "a", "../a", "a/b", "ä", "\udcff", "x" * 300, "one-hot", "1-2", "."]
+    series = ["c", "b-seriesc"]
+    grid = grid_of("lag", {"column": texts, "series": series}, 2, {"data": "x.csv"})
+    names = [name for place in grid.places() for name in grid.names(place)]
+    assert len(set(names)) == len(texts) * len(series) * 2
+    assert all(len(name) < 200 and "/" not in name and name.isascii() for name in names)
+    assert grid_of("lag", {"encoding": "one-hot"}).names({"encoding": "one-hot"}) == ["encodingone-hot-seed1"]
+
+
+def test_a_large_grid_can_be_read_again(tmp_path):
+    grid = grid_of("lag", {"hidden_size": list(range(1, 15_001))})
+    write_grid(grid, tmp_path / "grid.yaml")
+    assert len(read_grid(tmp_path / "grid.yaml")["grid"]["hidden_size"]) == 15_000
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("mode: lag\nseeds: 1\n", "it has no 'grid'"),
+        ("mode: lag\nseeds: 2.5\ngrid: {lag: [1]}\n", "seeds must be a whole number"),
+        ("mode: lag\nseeds: 0\ngrid: {lag: [1]}\n", "seeds must be a whole number between 1 and"),
+        ("mode: lag\nseeds: 1\ngrid: {lagg: [1]}\n", "There is no 'lagg'"),
+        ("mode: lag\nseeds: 1\ngrid: 5\n", "must give 'grid' names with a list of values each"),
+        ("mode: lag\nseeds: 1\ngrid:\n", "must give 'grid' names with a list of values each"),
+    ],
+)
+def test_a_damaged_grid_is_named(tmp_path, text, sentence):
+    (tmp_path / "grid.yaml").write_text(text)
+    with pytest.raises(UserError, match=f"grid.yaml' .*{sentence}"):
+        read_sweep(tmp_path)
+
+
 def test_few_seeds_are_shown_each(swept):
     folder, grid, rows = swept
     cell = cells_of(grid, rows, folder)[1]
@@ -245,6 +358,17 @@ def test_the_estimate_counts_what_there_will_be(swept):
     assert found.seconds > 0
     assert [line.split(":")[0] for line in in_lines(found)] == ["runs", "updates", "stacks", "time", "memory", "files"]
     assert _on_workers([4.0, 3.0, 2.0, 1.0], 2) == 5.0
+
+
+def test_an_axis_takes_the_place_of_an_option_of_a_file_alone(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("grid.yaml").write_text("updates: 4\nlag: 1\nhidden_size: 4\n")
+    assert main(["sweep", "--config", "grid.yaml", "--grid", "lag=1,3", "--lag", "2"]) == 2
+    assert "--grid must not name lag, which is given for every run" in capfd.readouterr().err
+    assert main(["sweep", "--config", "grid.yaml", "--grid", "lag=1,3", "--dry-run"]) == 0
+    Path("grid.yaml").write_text("updates: 4\nlag: 1\ngrid:\n  lag: [1, 2]\n")
+    assert main(["sweep", "--config", "grid.yaml"]) == 2
+    assert "--grid must not name lag" in capfd.readouterr().err
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
