@@ -137,12 +137,13 @@ def _sweep(parsed: argparse.Namespace) -> None:
         return
 
     with heavy_imports():
-        from echo_torch.lab.sweep import cells_of, check_none_failed, is_done, run_sweep, sweep_table
+        from echo_torch.lab.sweep import cells_of, check_none_failed, is_done, is_drawn, run_sweep, sweep_table
 
     rows = run_sweep(grid, folder, num_jobs=jobs, shard=parsed.shard, progress=draws(parsed))
     if is_done(rows):
         print(sweep_table(grid, cells_of(grid, rows, folder)))
-        print(f"{len(rows)} runs, results.csv, curves.csv, table and figure: {folder}")
+        left = "results.csv, curves.csv, table and figure" if is_drawn(grid) else "results.csv, curves.csv and table"
+        print(f"{len(rows)} run{'s' * (len(rows) > 1)}, {left}: {folder}")
     else:
         print(_PART_IS_DONE.format(folder))
     check_none_failed(rows)

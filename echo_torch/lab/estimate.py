@@ -131,16 +131,20 @@ def _own_bytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def _counted(number: int, word: str, ending: str = "s") -> str:
+    return f"{number:,} {word}{'' if number == 1 else ending}"
+
+
 def in_lines(found: Estimate) -> list[str]:
     """The estimate in words, a line each."""
     stacks = "none"
     if found.stacks:
         least, most = min(found.stacks), max(found.stacks)
-        stacks = f"{len(found.stacks):,} of " + (f"{most} runs" if least == most else f"{least} to {most} runs")
-    alone = f", and {found.num_alone:,} runs alone" if found.num_alone else ""
-    took = "not known, since runs alone are not measured"
+        stacks = f"{len(found.stacks):,} of " + (_counted(most, "run") if least == most else f"{least} to {most} runs")
+    alone = f", and {_counted(found.num_alone, 'run')} alone" if found.num_alone else ""
+    took = "not known, since runs alone are not measured" if found.num_alone else "none"
     if found.seconds is not None:
-        took = f"about {in_words(found.seconds)} on {found.num_workers} processes, as measured now"
+        took = f"about {in_words(found.seconds)} on {_counted(found.num_workers, 'process', 'es')}, as measured now"
         took += "; that of the runs alone is not known" if found.num_alone else ""
     return [
         f"runs: {found.num_runs:,}",

@@ -20,7 +20,7 @@ def draw_grid(
     """Draw the accuracy over a grid of one, two or three axes.
 
     Args:
-        grid_axes: The axes with their values: the first downwards, the second across, a panel for each of the third.
+        grid_axes: The axes with their values: the first upwards, the second across, a panel for each of the third.
         cells: As `sweep.cells_of` makes them.
         path: The PNG file.
         title: Stands above it.
@@ -35,9 +35,12 @@ def _draw_line(
     grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
 ) -> None:
     ((name, values),) = grid_axes.items()
-    figure = new_figure(max(5.0, 0.7 * len(values) + 2.5), 4)
+    labels = [_as_label(value) for value in values]
+    figure = new_figure(max(5.0, max(0.7, *(0.11 * len(label) for label in labels)) * len(values) + 2.5), 4)
     axes = figure.subplots()
     known = [(x, cell) for x, cell in enumerate(cells) if cell["accuracy"] is not None]
+    for x in set(range(len(cells))) - {x for x, _ in known}:
+        axes.text(x, 0.5, "?", ha="center", va="center")
     for x, cell in known:
         style: dict[str, Any] = {"markersize": 5, "color": "C0", "alpha": 0.4, "zorder": 1}
         axes.plot([x] * len(cell["accuracies"]), cell["accuracies"], ".", label="one seed", **style)
@@ -51,7 +54,7 @@ def _draw_line(
             axes.plot([x - 0.4, x + 0.4], [height, height], color=color, linestyle=line, linewidth=1.2, label=column)
     axes.set(ylim=(-0.04, 1.06), xlim=(-0.6, len(values) - 0.4), xlabel=axis_label(name))
     axes.set_ylabel("accuracy on fresh symbols")
-    axes.set_xticks(range(len(values)), [_as_label(value) for value in values])
+    axes.set_xticks(range(len(values)), labels)
     axes.grid(alpha=0.3)
     found = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=len(found), frameon=False)
@@ -66,8 +69,9 @@ def axis_label(name: str) -> str:
 
 
 def _as_label(value: object) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 20 else text[:19] + "…"
+    """The value, of a long text the end, by which paths and classes differ; of no value what a flag's absence is."""
+    text = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 20 else "…" + text[-19:]
 
 
 @own_settings()
@@ -85,14 +89,17 @@ def draw_map(
     (row, rows), (column, columns), *third = grid_axes.items()
     ((panel_name, panel_values),) = third or [("", [None])]
     by_place = {tuple(cell[name] for name in grid_axes): cell["accuracy"] for cell in cells}
-    width = (max(0.58, 0.11 * max(len(_as_label(value)) for value in columns)) * len(columns) + 0.5) * len(panel_values)
-    figure = new_figure(max(5.5, width + 1.6), max(3.2, 0.6 * len(rows) + 1.9))
+    titles = [f"{panel_name.replace('_', ' ')} {_as_label(value)}" if third else "" for value in panel_values]
+    of_columns = max(0.58, 0.11 * max(len(_as_label(value)) for value in columns)) * len(columns)
+    width = max(of_columns + 0.5, *(0.12 * len(text) for text in (axis_label(column), *titles))) * len(panel_values)
+    of_rows = 0.09 * max(len(_as_label(value)) for value in rows)
+    figure = new_figure(max(5.5, width + of_rows + 1.5), max(3.2, 0.6 * len(rows) + 1.9))
     panels = figure.subplots(1, len(panel_values), sharey=True, squeeze=False)
-    for panel, value in zip(panels[0], panel_values, strict=True):
+    for panel, value, panel_title in zip(panels[0], panel_values, titles, strict=True):
         end = (value,) if third else ()
         table = [[by_place[(y, x, *end)] for x in columns] for y in rows]
         image = _draw_heatmap(panel, table)
-        panel.set_title(f"{panel_name.replace('_', ' ')} {_as_label(value)}" if third else "")
+        panel.set_title(panel_title)
         panel.set_xticks(range(len(columns)), [_as_label(x) for x in columns])
         panel.set_yticks(range(len(rows)), [_as_label(y) for y in rows])
         panel.set_xlabel(axis_label(column))

@@ -27,7 +27,7 @@ def run_sweep(
     shard: str | None = None,
     progress: bool = False,
 ) -> list[dict[str, Any]]:
-    """Train a grid; leave its runs, results.csv, curves.csv, a table and a figure in a folder.
+    """Train a grid; leave its runs, results.csv, curves.csv, a table and, of one to three axes, a figure in a folder.
 
     Args:
         grid: Which runs there are.
@@ -126,14 +126,25 @@ def sweep_table(grid: Grid, cells: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table([*(axis.replace("_", " ") for axis in grid.axes), "seeds", "ceiling", *RESULT_COLUMNS], lines)
 
 
+def is_drawn(grid: Grid) -> bool:
+    """Whether there is a figure of so many axes."""
+    return 1 <= len(grid.axes) <= MAX_AXES_DRAWN
+
+
 def _draw(grid: Grid, cells: Sequence[dict[str, Any]], configuration: Configuration, folder: Path) -> None:
-    if not 1 <= len(grid.axes) <= MAX_AXES_DRAWN:
+    if not is_drawn(grid):
         return
 
     from echo_torch.lab.grid_figures import draw_grid
 
-    title = f"mode {configuration.mode}, {configuration.vocabulary_size} symbols, {grid.seeds_in_words}"
-    draw_grid(grid.axes, cells, folder / "figure.png", title=title)
+    draw_grid(grid.axes, cells, folder / "figure.png", title=_title(grid, configuration))
+
+
+def _title(grid: Grid, configuration: Configuration) -> str:
+    """What all runs have in common."""
+    is_one = not {"vocabulary_size", "data"} & set(grid.axes)
+    symbols = f"{configuration.vocabulary_size} symbols, " if is_one else ""
+    return f"mode {configuration.mode}, {symbols}{grid.seeds_in_words}"
 
 
 def status_of(folder: str | Path) -> dict[str, list[str]]:

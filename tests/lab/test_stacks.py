@@ -27,7 +27,7 @@ def differing(mode, num=5, **options):
         own = {"lag": 2 if mode == "sequence" else n % 3, "missing": [0.0, 0.1][n // 2 % 2], "learning_rate": rates[n]}
         if mode != "sequence":
             own["carry"] = ["keep", "reset"][n % 2]
-        runs[f"run{n}"] = configure(mode, seed=n + 1, **own, **SMALL, **options)
+        runs[f"run{n}"] = configure(mode, seed=n + 1, **own, **{**SMALL, **options})
     return runs
 
 
@@ -82,6 +82,7 @@ def assert_same(one, other, where=""):
         ("aligned", {"updates": 33, "lanes": 3, "chunk": 4, "clip_norm": 0.3}),
         ("stateful", {"sequences": 8, "layers": 2, "init": "keras"}),
         ("sequence", {"sequences": 20, "encoding": "digits", "base": 4, "length": 10}),
+        ("aligned", {"updates": 4, "lanes": 3, "log_every": 1}),  # each update is a block of its own
     ],
 )
 def test_members_are_as_they_are_alone(tmp_path, mode, options):

@@ -1,6 +1,7 @@
 """Any grid: its runs as data, its results as rows, tables and figures; what is missing is named."""
 
 import csv
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -13,13 +14,13 @@ from support.runs import short
 from echo_torch import configure
 from echo_torch.cli import main
 from echo_torch.errors import RuleError, UserError
-from echo_torch.lab import grid_of, read_sweep, run_sweep, sweep_table
+from echo_torch.lab import grid_figures, grid_of, read_sweep, run_sweep, sweep_table
 from echo_torch.lab.estimate import _on_workers, estimate, in_lines
-from echo_torch.lab.grid_figures import axis_label, draw_grid
+from echo_torch.lab.grid_figures import _as_label, axis_label, draw_grid
 from echo_torch.lab.grids import axes_of, read_grid, write_grid
 from echo_torch.lab.locks import locked
 from echo_torch.lab.run_directory import RunDirectory
-from echo_torch.lab.sweep import cells_of, status_of
+from echo_torch.lab.sweep import _title, cells_of, status_of
 from echo_torch.lab.tables import with_interval
 
 SMALL = {"updates": 6, "vocabulary_size": 5, "hidden_size": 4, "lanes": 2, "log_every": 2}
@@ -345,6 +346,39 @@ def test_figures_of_one_to_three_axes(tmp_path, num_axes):
     ]  # fmt: skip
 
 
+def test_a_figure_tells_long_values_apart():
+    """They differ in their ends, and stand beside one another; a title says what all runs have in common."""
+    paths = [f"data/of/a/long/way/number{n}/file.csv" for n in range(3)]
+    assert len({_as_label(path) for path in paths}) == 3
+    assert [_as_label(value) for value in (None, 0.001, "short")] == ["none", "0.001", "short"]
+    grid = grid_of("lag", {"vocabulary_size": "5,6"}, 2)
+    assert _title(grid, configure("lag", vocabulary_size=5)) == "mode lag, 2 seeds"
+    assert (
+        _title(grid_of("lag", {"lag": "1"}, 2), configure("lag", vocabulary_size=5)) == "mode lag, 5 symbols, 2 seeds"
+    )
+
+
+@pytest.mark.parametrize(
+    "axes", [{"data": "x"}, {"lag": [0, 1], "data": "x"}, {"lag": [0, 1], "chunk": [2], "data": "x"}]
+)
+def test_the_words_of_a_figure_do_not_overlap(tmp_path, monkeypatch, axes):
+    drawn = []
+    monkeypatch.setattr(grid_figures, "save_figure", lambda figure, path: drawn.append(figure))
+    axes = {**axes, "data": [f"data/of/a/long/way/number{n}/file.csv" for n in range(8)]}
+    cell = {"accuracy": 0.5, "accuracies": [0.5], "accuracy_half_interval": None, "ceiling": 1, "chance": 0.1}
+    places = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    draw_grid(axes, [{**place, **cell} for place in places], tmp_path / "figure.png", title="x")
+    drawn[0].draw_without_rendering()
+    panels = drawn[0].get_axes()[:8] if len(axes) == 3 else drawn[0].get_axes()[:1]
+    for words in (
+        [label for panel in panels for label in panel.get_xticklabels()],
+        [panel.title for panel in panels],
+        [panel.xaxis.label for panel in panels],
+    ):
+        boxes = [word.get_window_extent() for word in words]
+        assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
+
+
 def test_the_estimate_counts_what_there_will_be(swept):
     folder, grid, rows = swept
     runs = {**grid.runs(), "gru": short("aligned", model="gru", updates=5)}
@@ -357,6 +391,8 @@ def test_the_estimate_counts_what_there_will_be(swept):
     assert estimate(grid.runs(), 2).num_bytes / 8 == pytest.approx(size, rel=0.2)
     assert found.seconds > 0
     assert [line.split(":")[0] for line in in_lines(found)] == ["runs", "updates", "stacks", "time", "memory", "files"]
+    nothing = in_lines(estimate(grid.runs(), 2, (9, 9)))
+    assert nothing[2:4] == ["stacks: none", "time: none"]
     assert _on_workers([4.0, 3.0, 2.0, 1.0], 2) == 5.0
 
 

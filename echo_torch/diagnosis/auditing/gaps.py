@@ -171,7 +171,7 @@ class GapCounts:
         first, *others = each_of(stamps)
         self.look(first, state)
         self._left = None  # of the states inside nothing is known
-        self.has_carried |= not np.asarray(stamps.starts)[1:].all()
+        self.has_carried |= not np.asarray(stamps.starts)[state is not UNSEEN :].all()
         found = within(stamps, self._last) if others and self._last is not None else None
         kinds = {OTHER if gap == OTHER else "gap" for gap in (found.gaps if found else ()) if gap != 0}
         if found is None or any(map(self._voice.is_awaited, kinds)):  # somebody wants to know which lane and where
