@@ -1,6 +1,6 @@
 """Draws figures of the README and docs anew: `python docs/figures.py` trains what they show (about a minute).
 
-The others come from the commands `reach --plot`, `compare --seeds 10`, `map` and `lags`, which docs/findings.md names.
+The others come from the commands `reach --plot`, `compare`, `map`, `lags` and `sweep`, which docs/findings.md names.
 """
 
 import tempfile
