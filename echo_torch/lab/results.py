@@ -61,11 +61,16 @@ def _check_metrics(metrics: Mapping[str, list[float]]) -> None:
     """Refuse rows that no table can be made of.
 
     Raises:
-        KeyError: If a column is missing.
-        ValueError: If there is no row, or a number that no run writes.
+        KeyError, ValueError: If there is no row, a column is missing, or a number that no run writes.
     """
+    missing = {"update", "sequences", "loss"} - set(metrics)
     shares = [None if math.isnan(share) else share for share in metrics["accuracy"]]  # where nothing was asked
-    if not shares or not all(map(_is_amount, [*metrics["symbols"], *metrics["targets"]])) or not _are_shares(shares):
+    if (
+        missing
+        or not shares
+        or not all(map(_is_amount, [*metrics["symbols"], *metrics["targets"]]))
+        or not _are_shares(shares)
+    ):
         raise ValueError
 
 

@@ -126,6 +126,15 @@ def test_a_killed_process_is_a_sentence_and_the_run_goes_on(tmp_path):
     assert result["updates"] == 60_000
 
 
+def test_a_worker_makes_no_semaphore_that_a_kill_would_leave():
+    """Of the system's semaphores that a killed worker leaves behind Python warns, beside the one sentence."""
+    code = (
+        "from echo_torch.lab.many import _begin_worker, os, tqdm; _begin_worker(os.getppid()); print(tqdm.get_lock())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "_thread.RLock" in done.stdout
+
+
 def test_interval_against_known_values():
     mean, half = mean_and_interval([1.0, 2.0, 3.0, 4.0, 5.0])
     assert (mean, half) == (3.0, pytest.approx(2.776 * 2.5**0.5 / 5**0.5, rel=3e-4))

@@ -179,6 +179,20 @@ def test_what_is_missing_or_damaged_is_named(swept, tmp_path):
         read_sweep(tmp_path)
 
 
+def test_a_table_that_has_lost_a_column_is_damaged(swept):
+    folder, grid, rows = swept
+    metrics = RunDirectory(folder / rows[5]["run"]).metrics
+    whole = metrics.read_bytes()
+    for column in ("update", "sequences", "symbols", "targets", "loss", "accuracy"):
+        try:
+            metrics.write_bytes(whole.replace(column.encode(), b"other"))
+            assert read_sweep(folder, allow_missing=True)[5]["status"] == "damaged"
+            with pytest.raises(UserError, match=f"{rows[5]['run']}' is damaged"):
+                run_sweep(grid, folder, executor=Here())
+        finally:
+            metrics.write_bytes(whole)
+
+
 def test_a_sweep_grows_but_loses_no_run(swept):
     folder, grid, rows = swept
     stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
