@@ -165,16 +165,21 @@ class _Meeting:
         self._begin = time.monotonic()
         self._found: Any = None
         self._error: Exception | None = None
+        self._is_over = threading.Event()  # nobody waits for a connection any more
         self._is_said = False
 
     def store(self) -> Any:
         """The store, when all are there."""
         # Torch waits in C++, where no signal is heard, and a stranger that is silent at this port it awaits for ever.
         threading.Thread(target=self._connect, daemon=True).start()
-        while self._found is None:
-            if self._error is not None:
-                raise _lost(self._own, self._error)
-            self._wait(f"nobody answers at {_place(self._own)}, where the first of {self._own.num_ranks} is awaited")
+        try:
+            while self._found is None:
+                if self._error is not None:
+                    raise _lost(self._own, self._error)
+                what = f"nobody answers at {_place(self._own)}, where the first of {self._own.num_ranks} is awaited"
+                self._wait(what)
+        finally:
+            self._is_over.set()
         meeting_round = _Round(self._found, self._own)
         while not meeting_round.is_complete():
             self._wait(meeting_round.who_is_missing())
@@ -217,13 +222,10 @@ class _Meeting:
             self._error = error
 
     def _is_answered(self) -> bool:
-        """Whether somebody answers at the address before the time is over; torch would write pages of each try."""
-        while time.monotonic() - self._begin <= self._seconds + 1:
-            try:
+        """Whether somebody answers at the address while it is waited for; torch would write pages of each try."""
+        while not self._is_over.wait(_POLL_SECONDS):
+            with contextlib.suppress(OSError):
                 socket.create_connection((self._own.address, self._own.port), timeout=1).close()
-            except OSError:
-                time.sleep(_POLL_SECONDS)
-            else:
                 return True
         return False
 

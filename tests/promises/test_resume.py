@@ -410,7 +410,8 @@ def test_the_last_validation_is_the_evaluation(tmp_path):
     run = RunDirectory(tmp_path / "run")
     result = train(short(), run)
     rows = run.read_validation()
-    assert (rows["accuracy"][-1], rows["loss"][-1]) == (result["accuracy"], pytest.approx(result["loss"], rel=1e-12))
+    # The losses of a chunk are added in float32, and an evaluation joins chunks.
+    assert (rows["accuracy"][-1], rows["loss"][-1]) == (result["accuracy"], pytest.approx(result["loss"], rel=1e-6))
 
 
 @pytest.mark.parametrize(
