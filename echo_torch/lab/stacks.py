@@ -144,6 +144,8 @@ def shape_of(configuration: Configuration, run: RunDirectory | None = None) -> H
     c = configuration
     if c.tensorboard or _kernel(c, run) != "direct":
         return None
+    if c.hidden_size == 1:  # a product with a result so narrow is computed otherwise where it is one of several
+        return None
     plan = Plan(c)
     layout = plan.layout
     network = (c.vocabulary_size, c.hidden_size, c.layers, c.encoding, c.base, c.init, c.clip_norm)

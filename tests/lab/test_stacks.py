@@ -97,6 +97,12 @@ def test_members_are_as_they_are_alone(tmp_path, mode, options):
         assert made == {path.name for path in (tmp_path / name).iterdir()} | {"sweep.yaml"}
 
 
+def test_networks_of_one_unit_are_trained_alone(tmp_path):
+    """Products whose result has one column have other last bits where they are some of several."""
+    runs = {f"{n}": configure("aligned", seed=n, hidden_size=1, updates=2, accelerator="cpu") for n in range(3)}
+    assert [work.is_stack for work in works_of(runs, tmp_path, 1)] == [False] * 3
+
+
 def test_a_trainer_goes_on_where_a_member_was(tmp_path):
     short = differing("lag", sequences=12)
     train_stack(short, tmp_path / "stack")
