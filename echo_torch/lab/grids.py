@@ -149,6 +149,9 @@ def _checked_axis(name: str, values: Any) -> list[Any]:
     if name == "seed":
         rule = "$grid must leave the seeds to $seeds, so that tables know what a mean is taken over"
         raise RuleError("grid", rule, "seed", way_out="write $seeds 30 for the seeds 1 to 30")
+    if name == "mode":
+        rule = "$grid is of one mode, since modes have other options"
+        raise RuleError("grid", rule, "mode", way_out="write $mode, and a sweep for each")
     if name not in OPTIONS:
         raise RuleError("grid", f"$grid must name options. There is no {plain(repr(name))}{suggest(name, OPTIONS)}")
     option = OPTIONS[name]

@@ -99,6 +99,7 @@ def test_a_file_that_is_no_grid(tmp_path, text, sentence):
     [
         ({"lags": "1"}, {}, r"must name options\. There is no 'lags' \(did you mean 'lag'"),
         ({"seed": "1,2"}, {}, "must leave the seeds to `seeds`"),
+        ({"mode": "lag,echo"}, {}, "`grid` is of one mode"),
         ({"lag": ""}, {}, "must give lag some values"),
         ({"lag": []}, {}, "must give lag some values"),
         ({"lag": "1,x"}, {}, "`lag` must be a whole number"),
