@@ -155,7 +155,7 @@ def test_the_loss_of_one_rank_stops_all(tmp_path):
         [sys.executable, tmp_path / "program.py", tmp_path / "run"], capture_output=True, text=True, timeout=100
     )
     assert found.returncode != 0
-    assert "UserError: The loss is not finite at update " in found.stderr
+    assert "LostError: The loss is not finite at update " in found.stderr
 
 
 @pytest.mark.slow
