@@ -31,11 +31,16 @@ SIZES = [
 COMMAND = [sys.executable, "-m", "echo_torch", "sweep", "--mode", "aligned", *GRID, *SIZES, "--jobs", "2"]
 
 
-def sweep(folder):
+def sweep(folder, which=0):
+    """Begin one, whose errors go to a file of its own: what a killed one leaves running may still write."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     words = [*COMMAND, "--no-progress", "--run-dir", str(folder)]
-    with open(folder.with_suffix(".txt"), "w") as said:
+    with open(errors_of(folder, which), "w") as said:
         return subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=said)
+
+
+def errors_of(folder, which):
+    return folder.with_suffix(f".{which}.txt")
 
 
 def workers_of(process):
@@ -80,7 +85,7 @@ def kill_and_go_on(folder, most, took, dice):
     """Kill a sweep at most so often, until it ends; return how often."""
     finished, num_kills = {}, 0
     while True:
-        process = sweep(folder)
+        process = sweep(folder, num_kills)
         try:
             code = process.wait(300 if num_kills == most else dice.uniform(0.1, 0.8) * took)
         except subprocess.TimeoutExpired:
@@ -89,7 +94,7 @@ def kill_and_go_on(folder, most, took, dice):
             for run in [path.parent for path in folder.glob("*/result.json")]:
                 finished.setdefault(run, contents(run))
             continue
-        assert (code, folder.with_suffix(".txt").read_text()) == (0, "")
+        assert (code, errors_of(folder, num_kills).read_text()) == (0, "")
         assert all(contents(run) == before for run, before in finished.items())
         return num_kills
 
