@@ -24,6 +24,7 @@ import torch
 from kernels import bare_loop
 
 from echo_torch.experiments.configuration import Configuration, configure
+from echo_torch.lab.finished import evaluation_result
 from echo_torch.lab.grids import grid_of
 from echo_torch.lab.many import train_many
 from echo_torch.lab.plan import Plan
@@ -95,17 +96,27 @@ def many(folder: Path) -> None:
     found = train_many(runs, folder, num_jobs=NUM_PROCESSES)
     seconds = time.perf_counter() - begin
     updates = sum(result["seconds"] for result in found.values())
-    one = Plan(next(iter(runs.values())))
-    model, begin = one.model().eval(), time.perf_counter()
-    for is_reset in (False, True):
-        one.evaluate(model, is_reset=is_reset)
-    evaluations = len(runs) * (time.perf_counter() - begin)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(NUM_PROCESSES, context) as pool:
+        each = list(pool.map(evaluation_seconds, [next(iter(runs.values()))] * NUM_PROCESSES))
+    evaluations = len(runs) * statistics.mean(each)
     files = [path for path in folder.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     beyond = (NUM_PROCESSES * seconds - updates - evaluations) / len(runs)
     print(f"1,000 runs: {seconds:.1f} s in {NUM_PROCESSES} processes, updates {updates:.1f} s, evaluations", end=" ")
     print(f"{evaluations:.1f} s of one; beyond that {1000 * beyond:.1f} ms a run and process", end="; ")
     print(f"{len(files):,} files, {size / 1e6:.0f} MB")
+
+
+def evaluation_seconds(configuration: Configuration, number: int = 20) -> float:
+    """What the evaluation of a run costs in this process, its ceiling included."""
+    plan = Plan(configuration)
+    model = plan.model().eval()
+    evaluation_result(plan, model)
+    begin = time.perf_counter()
+    for _ in range(number):
+        evaluation_result(plan, model)
+    return (time.perf_counter() - begin) / number
 
 
 def memory(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -141,7 +142,7 @@ def result_of(
         "weights_sha256": weights_sha256(model.state_dict()),
         "config": c.to_dict(),
         **({SOURCE_KEY: plan.model_digest} if plan.has_own_model else {}),
-        "versions": current_versions(),
+        "versions": dict(current_versions()),
     }
 
 
@@ -265,7 +266,8 @@ def kind_of(value: Any) -> str:
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
 
 
-def current_versions() -> dict[str, str]:
+@cache
+def current_versions() -> Mapping[str, str]:
     """What the bits of a result depend on, beside the machine."""
     return {
         "python": platform.python_version(),

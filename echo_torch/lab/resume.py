@@ -301,4 +301,4 @@ def check_optimizer(model: torch.nn.Module, checkpoint: Checkpoint, *, is_own_mo
 def note_for(plan: Plan) -> dict[str, Any]:
     """What a checkpoint says of its run, so that it can be seen whether another one may go on with it."""
     source = {} if plan.model_digest is None else {SOURCE_KEY: plan.model_digest}
-    return {"config": plan.configuration.to_dict(), "versions": current_versions(), "data": plan.digest, **source}
+    return {"config": plan.configuration.to_dict(), "versions": dict(current_versions()), "data": plan.digest, **source}

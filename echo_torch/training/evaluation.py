@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -136,8 +137,9 @@ def counts_of(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> Tensor:
 
 def _placed(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> Iterator[Placed]:
     """The chunks in the order in which they are read: to our own networks, whose lanes do not mix, many at a time."""
-    placed = with_places(chunks)
-    return joined(placed, _NUMBERS_AT_A_TIME // model.encoding.size) if isinstance(model, EchoModel) else placed
+    if isinstance(model, EchoModel):
+        return joined(chunks, _NUMBERS_AT_A_TIME // model.encoding.size)
+    return with_places(chunks)
 
 
 def _waiting(doing: str, chunks: Iterable[Chunk], progress: Progress) -> Waiting:
@@ -152,6 +154,8 @@ class _Reset:
     def __init__(self, chunks: Iterable[Chunk]) -> None:
         self._chunks = chunks
         self.num_chunks, self.layout = num_chunks_of(chunks), getattr(chunks, "layout", None)
+        if hasattr(chunks, "blocks"):
+            self.blocks = lambda: (one._replace(starts=np.ones_like(one.starts)) for one in chunks.blocks())
 
     def __iter__(self) -> Iterator[Chunk]:
         for chunk in self._chunks:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 import torch
@@ -27,65 +27,127 @@ class Placed(NamedTuple):
     number: int = 1
 
 
+class _Many(NamedTuple):
+    """Chunks of one shape that follow one another: the fields of `Chunk` with an axis more before those they have."""
+
+    symbols: Tensor
+    targets: Tensor
+    starts: Tensor
+    sequence: Tensor
+    step: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, as that of `Chunk` does
+
+
 def with_places(chunks: Iterable[Chunk]) -> Iterator[Placed]:
     """Each chunk with its place in the sequence that a lane reads."""
-    last: Tensor | None = None
-    place = torch.zeros(0, dtype=torch.int64)
+    places = _Places()
     for chunk in chunks:
-        sequence = chunk.sequence
-        place = torch.zeros_like(sequence) if last is None else torch.where(sequence == last, place + 1, 0)
-        last = sequence
-        yield Placed(chunk, place[:, None].expand(chunk.symbols.shape))
+        yield Placed(chunk, places.of(chunk.sequence[None])[0, :, None].expand(chunk.symbols.shape[:2]))
 
 
-def joined(chunks: Iterable[Placed], max_symbols: int) -> Iterator[Placed]:
+def joined(chunks: Iterable[Chunk], max_symbols: int) -> Iterator[Placed]:
     """The same chunks, joined as far as their answers stay the same, for a network whose lanes do not mix.
 
-    Those that go on with the state of the one before are joined in time; and what begins with all lanes reset is put
-    beside what begins so, too.
+    Those that go on with the state of the one before are joined in time, a row; and rows that begin with all lanes
+    reset are put beside one another. The last row stands alone, because the next chunk may go on with its state.
 
         starts      all      none     all      none     all      none
-        chunk        0        1        2        3        4        5       ->    0 1 | 2 3 | 4 5   side by side
+        chunk        0        1        2        3        4        5       ->    0 1 | 2 3   side by side,   4 5
 
     Args:
         chunks: In stream order.
-        max_symbols: So many symbols, or a little more, are in one.
+        max_symbols: So many symbols are in one, where a chunk does not have more.
     """
-    beside: list[Placed] = []
-    size = 0
-    for one in _in_a_row(chunks, max_symbols):
-        if size >= max_symbols or not bool(one.chunk.starts.all()):
-            yield from _side_by_side(beside)
-            beside, size = [], 0
-        beside.append(one)
-        size += one.chunk.symbols.numel()
-    yield from _side_by_side(beside)
+    places = _Places()
+    for many in _at_a_time(chunks, max_symbols):
+        place = places.of(many.sequence)
+        for begin, end, num_rows in _rows(many.starts):
+            yield _join(_Many._make(field[begin:end] for field in many), place[begin:end], num_rows)
 
 
-def _in_a_row(chunks: Iterable[Placed], max_symbols: int) -> Iterator[Placed]:
-    row: list[Placed] = []
-    size = 0
-    for one in chunks:
-        if row and (size >= max_symbols or bool(one.chunk.starts.any())):
-            yield _join(row, axis=1)
-            row, size = [], 0
-        row.append(one)
-        size += one.chunk.symbols.numel()
-    if row:
-        yield _join(row, axis=1)
+class _Places:
+    """How many chunks of its sequence a lane has read before each, from the first on that it is asked for."""
+
+    def __init__(self) -> None:
+        self._sequence = self._place = torch.empty(0, dtype=torch.int64)
+
+    def of(self, sequence: Tensor) -> Tensor:
+        """int64 (chunks, lanes), for what the lanes of the chunks read, in that shape."""
+        number = torch.arange(1, len(sequence) + 1)[:, None]
+        is_first = torch.ones_like(sequence, dtype=torch.bool)
+        is_first[1:] = sequence[1:] != sequence[:-1]
+        before = torch.zeros_like(sequence[0])  # chunks of the sequence that the lanes read before these chunks
+        if len(self._sequence) == sequence.shape[1]:
+            is_first[0] = sequence[0] != self._sequence
+            before = torch.where(is_first[0], 0, self._place + 1)
+        begun = torch.where(is_first, number, 0).cummax(dim=0).values  # 0: before these chunks
+        place = torch.where(begun == 0, number - 1 + before, number - begun)
+        self._sequence, self._place = sequence[-1], place[-1]
+        return place
 
 
-def _side_by_side(beside: Sequence[Placed]) -> Iterator[Placed]:
-    for _, alike in groupby(beside, key=lambda one: one.chunk.symbols.shape[1]):
-        yield _join(list(alike), axis=0)
+def _at_a_time(chunks: Iterable[Chunk], max_symbols: int) -> Iterator[_Many]:
+    """As many as may be joined."""
+    for many in _many(chunks):
+        number = max(1, max_symbols // many.step[0].numel())
+        yield from map(_Many._make, zip(*(torch.split(field, number) for field in many), strict=True))
 
 
-def _join(parts: Sequence[Placed], axis: int) -> Placed:
-    """One chunk of several, their lanes below one another (axis 0) or their steps behind one another (axis 1)."""
-    if len(parts) == 1:
-        return parts[0]
-    *fields, _ = zip(*(one.chunk for one in parts), strict=True)
-    # Which lanes start, and what they read, has no axis of steps and stands once for all of them.
-    whole = [torch.cat(values, dim=axis) if axis < values[0].ndim else values[0] for values in fields]
-    chunk = Chunk._make([*whole, parts[0].chunk.index])
-    return Placed(chunk, torch.cat([one.place for one in parts], dim=axis), sum(one.number for one in parts))
+def _many(chunks: Iterable[Chunk]) -> Iterator[_Many]:
+    """As the stream makes them; those of another source are put together."""
+    if hasattr(chunks, "blocks"):
+        yield from (_Many._make(map(torch.from_numpy, block)) for block in chunks.blocks())
+        return
+    alike: list[Chunk] = []
+    for chunk in chunks:
+        if alike and (chunk.symbols.shape != alike[0].symbols.shape or len(alike) == 256):
+            yield _stacked(alike)
+            alike = []
+        alike.append(chunk)
+    if alike:
+        yield _stacked(alike)
+
+
+def _stacked(chunks: list[Chunk]) -> _Many:
+    *fields, index = zip(*chunks, strict=True)
+    return _Many._make([*map(torch.stack, fields), torch.tensor(index)])
+
+
+def _rows(starts: Tensor) -> Iterator[tuple[int, int, int]]:
+    """What is joined: (first chunk, chunk after the last, number of rows of as many chunks each).
+
+    Args:
+        starts: bool (chunks, lanes).
+    """
+    begins = starts.any(dim=1)
+    begins[0] = True
+    bounds = [*begins.nonzero().flatten().tolist(), len(starts)]
+    lengths = [end - begin for begin, end in pairwise(bounds)]
+    is_reset = [*starts.all(dim=1)[bounds[:-1]].tolist(), False]  # the next chunk of all is not known here
+    # A row stands alone that goes on with a state, or whose own state the next one may go on with.
+    alike = [length if all(is_reset[row : row + 2]) else -row for row, length in enumerate(lengths)]
+    for _, group in groupby(range(len(lengths)), key=alike.__getitem__):
+        rows = list(group)
+        yield bounds[rows[0]], bounds[rows[-1] + 1], len(rows)
+
+
+def _join(many: _Many, place: Tensor, num_rows: int) -> Placed:
+    """One chunk of several: rows of them below one another, those of a row behind one another."""
+    number = len(many.step)
+    rows = (num_rows, number // num_rows)
+
+    def flat(field: Tensor) -> Tensor:
+        return field.reshape(*rows, *field.shape[1:]).transpose(1, 2).flatten(0, 1).flatten(1, 2)
+
+    def of_lane(field: Tensor) -> Tensor:  # what is said of a lane stands once for the whole row
+        return field.reshape(*rows, -1)[:, 0].flatten()
+
+    chunk = Chunk(
+        symbols=flat(many.symbols),
+        targets=flat(many.targets),
+        starts=of_lane(many.starts),
+        sequence=of_lane(many.sequence),
+        step=flat(many.step),
+        index=int(many.index[0]),
+    )
+    return Placed(chunk, flat(place[:, :, None].expand(many.step.shape)), number)

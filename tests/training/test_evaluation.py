@@ -8,7 +8,7 @@ from echo_torch.experiments.configuration import configure
 from echo_torch.intervals import wilson_interval
 from echo_torch.lab.plan import Plan
 from echo_torch.training.evaluation import answers, num_chunks_of, read, reset_at_every_chunk
-from echo_torch.training.joined import joined, with_places
+from echo_torch.training.joined import joined
 
 
 class Oracle:
@@ -195,7 +195,7 @@ class ChunkByChunk:
     ],
 )
 def test_chunks_that_are_joined_are_answered_alike(monkeypatch, mode, options, is_reset):
-    monkeypatch.setattr("echo_torch.training.evaluation._NUMBERS_AT_A_TIME", 3000)  # so that there are several
+    monkeypatch.setattr("echo_torch.training.evaluation._NUMBERS_AT_A_TIME", 20_000)  # so that there are several
     plan = Plan(configure(mode, vocabulary_size=20, hidden_size=8, **options))
     model = plan.model().eval()
     chunks = list(itertools.islice(plan.training(), 60))
@@ -205,7 +205,7 @@ def test_chunks_that_are_joined_are_answered_alike(monkeypatch, mode, options, i
     assert (found.correct, found.asked, found.by_chunk) == (expected.correct, expected.asked, expected.by_chunk)
     assert found.loss_sum == pytest.approx(expected.loss_sum, rel=1e-6)
     assert len(alone.shapes) == len(chunks)
-    together = list(joined(with_places(chunks), 150))
+    together = list(joined(chunks, 1000))
     some_lane_always_starts = "stagger" in options and not is_reset
     assert len(together) <= len(chunks) * (1 if some_lane_always_starts else 0.8)
     assert sum(one.number for one in together) == len(chunks)
@@ -213,11 +213,13 @@ def test_chunks_that_are_joined_are_answered_alike(monkeypatch, mode, options, i
 
 
 def test_what_is_joined_stands_where_it_stood():
-    """Two sequences of two chunks side by side, in one row each."""
-    chunks = list(itertools.islice(Plan(configure("stateful", batch_size=12)).training(), 4))
-    (one,) = joined(with_places(chunks), 1000)
-    assert one.number == 4
+    """Two of three sequences of two chunks side by side, in one row each."""
+    chunks = list(itertools.islice(Plan(configure("stateful", batch_size=12)).training(), 6))
+    one, last = joined(chunks, 1000)
+    assert (one.number, last.number) == (4, 2)  # with the state of the last another chunk might go on
     assert one.place.tolist() == [[0, 1]] * 24
-    assert torch.equal(one.chunk.step, torch.cat([torch.cat([a.step, b.step], 1) for a, b in (chunks[:2], chunks[2:])]))
+    assert torch.equal(
+        one.chunk.step, torch.cat([torch.cat([a.step, b.step], 1) for a, b in (chunks[:2], chunks[2:4])])
+    )
     assert one.chunk.sequence.tolist() == [0] * 12 + [1] * 12
     assert one.chunk.starts.all()
