@@ -25,7 +25,7 @@ def code_blocks(page, language):
 
 
 def commands(page):
-    """All commands of a page: its bash blocks, and what stands in backticks where that is not how something is tested."""
+    """All commands of a page: its bash blocks, and what stands in backticks where no tests are named there."""
     lines = [line for block in code_blocks(page, "bash") for line in block.strip().splitlines()]
     if page not in ("docs/reliability.md", "docs/performance.md"):
         prose = re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL)
