@@ -15,6 +15,7 @@ PROGRAMS = {
     "audit_in_a_trainer": ["as they are: {0: 44}", "one lost: {0: 36, 5: 4}", "5 steps are skipped (4 of 4 lanes)"],
     "carry_in_a_loop": ["saved after 213 and gone on with"],
     "carry_in_a_module": ["weights equal to the bit"],
+    "echo_by_regression": ["off by 0.", "rounded to the right number in"],
     "exact_resume": ["weights equal to the bit"],
     "own_model": ["state space model", "transformer with a cache"],
     "reach_of_own_loader": ["windows in order: gap 30, answers read before: 0%", "windows by row: gap 0"],

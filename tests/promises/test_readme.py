@@ -146,7 +146,10 @@ def without_numbers_that_vary(line):
 @pytest.mark.slow
 def test_questions_print_what_they_say(tmp_path):
     text = (ROOT / "docs" / "questions.md").read_text()
-    (tmp_path / "train.py").symlink_to(ROOT / "train.py")
+    for name in ("train.py", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for name, program in re.findall(r"```python\n# (\S+)\n(.*?)```", text, flags=re.DOTALL):
+        (tmp_path / name).write_text(program)
     blocks = re.findall(r"```text\n(.*?)```", text, flags=re.DOTALL)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
