@@ -1,6 +1,6 @@
 """The same echo by regression: numbers go in as floats, one float comes out, and rounding makes a number of it.
 
-The tutorial asks for one of 100 classes. A regression is asked how far off it is: it comes near, and is less often right.
+The tutorial asks for one of 100 classes. A regression is asked how far off it is, and is less often right.
 """
 
 import itertools

@@ -114,9 +114,27 @@ def test_a_good_block_takes_few_operations(monkeypatch):
     """Only its first batch is looked at by itself."""
     looked = []
     look = GapCounts.look
-    monkeypatch.setattr(GapCounts, "look", lambda counts, *given: looked.append(1) or look(counts, *given))
+    monkeypatch.setattr(
+        GapCounts, "look", lambda counts, *given, **more: looked.append(1) or look(counts, *given, **more)
+    )
     stream = Plan(configure("stateful")).training()
     blocks = [stream.block(np.arange(begin, begin + 100)) for begin in range(0, 300, 100)]
     counts = counted([Stamps(block.step, block.sequence, block.starts) for block in blocks])
     assert counts.gaps == {5: 225 * 6}
     assert len(looked) == 3
+
+
+def test_a_lane_that_has_read_nothing_yet_goes_on_with_an_empty_state():
+    """What is counted does not hang on where a block begins: states inside it are not seen."""
+    rows = [
+        ([[0], [1]], [0, 0], [True, True]),
+        ([[6], [7]], [0, 0], [False, False]),
+        ([[12], [13]], [0, 0], [False, False]),
+    ]
+    blocks = [block_of(*(np.array(field)[None] for field in row)) for row in rows]
+    counts = GapCounts("count")
+    counts.are_resets_told = True
+    for block in blocks:
+        counts.look_at_block(block, (torch.zeros(1, 2, 1),))
+        counts.leave((torch.zeros(1, 2, 1),), is_copied=False)
+    assert counts.gaps == {5: 4}

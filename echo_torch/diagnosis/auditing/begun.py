@@ -18,6 +18,7 @@ class BegunBatch:
         leaves: Of the state that it begins with; None: unseen.
         is_new_pass: Whether the loader begins anew with it.
         said_to_start: Lanes that are reset before the first column, as the stamps say.
+        is_told: Whether lanes go on wherever the stamps say so, with an empty state too.
         is_handed: Lanes that go on, as far as is known.
         written: Where somebody else has written the state that is shown.
         is_from_check: Whether that was the sanity check.
@@ -28,6 +29,7 @@ class BegunBatch:
     leaves: list[Any] | None
     is_new_pass: bool
     said_to_start: Flags
+    is_told: bool
     is_handed: Flags
     written: Flags
     is_from_check: bool = False

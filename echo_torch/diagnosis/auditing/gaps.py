@@ -134,7 +134,13 @@ class GapCounts:
         self._checked = checked
 
     def look(
-        self, stamps: Stamps, state: Any = UNSEEN, *, is_new_pass: bool = False, is_settled_later: bool = False
+        self,
+        stamps: Stamps,
+        state: Any = UNSEEN,
+        *,
+        is_new_pass: bool = False,
+        is_settled_later: bool = False,
+        is_told: bool = False,
     ) -> None:
         """Compare a batch with where the lanes stand.
 
@@ -143,6 +149,7 @@ class GapCounts:
             state: The carried state then; None where the lanes begin without one. Left out: it cannot be seen.
             is_new_pass: Whether the loader begins anew with this batch.
             is_settled_later: Whether `hear` and `settle` are going to tell which lanes go on.
+            is_told: Whether a lane goes on wherever the stamps say so, with an empty state too.
         """
         self._recent.append(stamps)
         step, sequence, starts = checked_places(stamps)
@@ -156,7 +163,9 @@ class GapCounts:
         nowhere = np.zeros(len(step), np.bool_)
         leaves = None if state is UNSEEN else leaves_of(state)
         said_to_start = starts if starts.ndim == 1 else starts[:, 0]
-        self._batch = BegunBatch(border, leaves, is_new_pass, said_to_start, is_handed=nowhere, written=nowhere)
+        self._batch = BegunBatch(
+            border, leaves, is_new_pass, said_to_start, is_told, is_handed=nowhere, written=nowhere
+        )
         self._batch.written = self._written_lanes(self._batch, state)
         if not is_settled_later:
             self.settle()
@@ -169,7 +178,7 @@ class GapCounts:
             state: As of `look`, before its first batch.
         """
         first, *others = each_of(stamps)
-        self.look(first, state)
+        self.look(first, state, is_told=True)  # as of the others, whose states are not seen
         self._left = None  # of the states inside nothing is known
         self.has_carried |= not np.asarray(stamps.starts)[state is not UNSEEN :].all()
         found = within(stamps, self._last) if others and self._last is not None else None
@@ -314,7 +323,7 @@ class GapCounts:
         border, is_restored = batch.border, batch.border.restored >= 0
         new = goes_on & ~batch.is_handed & (~border.starts | is_restored | unreset)
         faults = faults_of(border, self._last, new)
-        if not is_sure and batch.leaves is not None and (faults.num_before or faults.is_wrong.any()):
+        if not (is_sure or batch.is_told) and batch.leaves is not None and (faults.num_before or faults.is_wrong.any()):
             new &= batch.is_filled() | is_restored
             faults = faults_of(border, self._last, new)
         batch.is_handed |= new
