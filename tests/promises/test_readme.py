@@ -137,6 +137,18 @@ def test_the_file_tree_is_complete():
     assert shown == {str(path.relative_to(package)) for path in package.rglob("[a-z]*.py")}
 
 
+@pytest.mark.slow
+def test_the_readme_shows_what_its_commands_print(tmp_path):
+    (tmp_path / "train.py").symlink_to(ROOT / "train.py")
+    shown = re.findall(r"```bash\n(.*?)```\n+```text\n(.*?)```", PAGES["README.md"], flags=re.DOTALL)
+    assert len(shown) == 2
+    for command, lines in shown:
+        found = run(command.strip().split(" && ")[-1], tmp_path)
+        printed = {without_numbers_that_vary(line.rstrip()) for line in found.stdout.splitlines()}
+        promised = [without_numbers_that_vary(line.rstrip()) for line in lines.splitlines() if line != "..."]
+        assert [line for line in promised if line not in printed] == []
+
+
 def without_numbers_that_vary(line):
     """Probabilities, losses and wrong guesses hang on the machine's rounding; what is asked, and known, does not."""
     line = re.sub(r": \d+ (for position \d+, the number there is)", r": # \1", line)
