@@ -14,6 +14,7 @@ from typing import NoReturn
 import echo_torch
 from echo_torch.cli.answers import add_evaluate, add_predict, add_stream
 from echo_torch.cli.parser import EXIT_BAD_INPUT, Parser, complain, flags_of, in_columns, words_of
+from echo_torch.cli.show import add_show
 from echo_torch.cli.sweeps import add_compare, add_lags, add_map, add_sweep
 from echo_torch.cli.train import add_reach, add_train
 from echo_torch.cli.watch import add_watch, watch_script
@@ -121,6 +122,7 @@ def _speaks(error: BaseException) -> bool:
 
 _COMMANDS = (
     ("train", "train one experiment", add_train),
+    ("show", "show before any training what an experiment reads, batch by batch", add_show),
     ("reach", "say before any training what the data path of an experiment allows", add_reach),
     ("sweep", "train all combinations of some options, over several seeds", add_sweep),
     ("compare", "train the arms that keep reach, horizon and carry apart, over several seeds", add_compare),

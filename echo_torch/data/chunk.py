@@ -24,6 +24,13 @@ class Chunk(NamedTuple):
     >>> chunk.symbols.shape, chunk.targets[:, 0].tolist(), chunk.starts.tolist()
     (torch.Size([2, 3]), [-100, -100], [True, True])
 
+    It prints what each row reads, and what it is asked; a dot stands where nothing is:
+
+    >>> chunk
+    Chunk 0: 2 rows of 3 steps
+      row 0  reset  sequence 0, steps 0 to 2  7 9 7  -> . 7 9
+      row 1  reset  sequence 1, steps 0 to 2  8 8 9  -> . 8 8
+
     Attributes:
         symbols: int64 (lanes, steps); -1: nothing is read in this column and a zero vector enters the network. Of a
             stream of readings floats, (lanes, steps) or (lanes, steps, features); zeros where nothing is read.
@@ -42,6 +49,14 @@ class Chunk(NamedTuple):
     sequence: Tensor
     step: Tensor
     index: int  # type: ignore[assignment]  # hides tuple.index, which a chunk has no use for
+
+    def __repr__(self) -> str:
+        """A line for each row, of many for the first ones."""
+        if any(field.is_meta for field in self[:-1]):  # there are no numbers
+            return tuple.__repr__(self)
+        from echo_torch.data.chunk_text import chunk_as_text
+
+        return chunk_as_text(self)
 
     def to(self, device: torch.device) -> Chunk:
         """The chunk with what the network reads, symbols and targets, on a device. The stamps are for the CPU.

@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that flags can be explained and refused at on
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 from collections.abc import Mapping
@@ -227,10 +228,16 @@ def command_line(configuration: Configuration) -> str:
     made = configure(configuration.mode)
     if is_own_model(configuration.model):  # which has other options
         said, made = [*said, "model"], configure(configuration.mode, model=configuration.model)
+    kept = list(said)
     # Again and again, because the default of one option can hang on another.
     while differing := [name for name, value in made.options().items() if value != wanted[name]]:
         said += [name for name in differing if name not in said]
         made = configure(configuration.mode, **{name: wanted[name] for name in said})
+    for name in [name for name in said if name not in kept]:  # what follows from others need not be said
+        fewer = [other for other in said if other != name]
+        with contextlib.suppress(RuleError):
+            if configure(configuration.mode, **{other: wanted[other] for other in fewer}).options() == wanted:
+                said = fewer
     words = ["python", "-m", "echo_torch", "train", "--mode", configuration.mode]
     for name in wanted:
         option, value = OPTIONS[name], str(wanted[name])
@@ -286,7 +293,7 @@ def describe(configuration: Configuration) -> str:
     asked = "the symbol just read" if lag == 0 else f"the symbol {steps_in_words(lag)} ago"
     reading = configuration.reading.sentence() + (f", from {configuration.data}" if configuration.data else "")
     lost = f"; {missing:.0%} of the symbols are missing" if missing else ""
-    return f"say {asked} (1 of {configuration.vocabulary_size}), reading {reading}{lost}"
+    return f"say {asked} (1 of {configuration.vocabulary_size:,}), reading {reading}{lost}"
 
 
 def _check_name(name: str, value: object, experiment: Experiment) -> None:

@@ -20,7 +20,7 @@ from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach, reac
 from echo_torch.experiments.configuration import Configuration, memory_length
 from echo_torch.experiments.model_options import read_model_options
 from echo_torch.experiments.options import is_own_model
-from echo_torch.experiments.readings import Bounded
+from echo_torch.experiments.readings import Bounded, Reading
 from echo_torch.lab.sources import symbols_of
 from echo_torch.lab.surroundings import plain_torch
 from echo_torch.models.networks import EchoGRU, EchoLSTM, EchoMLP, EchoModel, EchoRNN
@@ -65,10 +65,15 @@ class Plan:
         """How many updates the training makes."""
         return self.configuration.reading.num_updates
 
+    @property
+    def reading(self) -> Reading:
+        """The reading as it goes through the training's symbols: of a user's own, a sequence is a piece of a series."""
+        return self._symbols.reading
+
     @cached_property
     def layout(self) -> Layout:
         """Which lane of which chunk reads which step, in training."""
-        return self._symbols.reading.layout()
+        return self.reading.layout()
 
     @property
     def num_answered(self) -> int:

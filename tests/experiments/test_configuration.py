@@ -7,7 +7,7 @@ import yaml
 from echo_torch import EXPERIMENTS, configure
 from echo_torch.cli import program as cli
 from echo_torch.cli.parser import words_of
-from echo_torch.experiments.configuration import OPTIONS, command_line, replace
+from echo_torch.experiments.configuration import OPTIONS, command_line, describe, replace
 from echo_torch.lab.plan import Plan
 
 BAD_NUMBERS = ["0", "-1", "x", "", "1.5", "nan", "inf", "1e999", "9" * 5000, None, [], {}, True, 10**30]
@@ -148,12 +148,23 @@ def test_replace_checks_anew():
     ],
 )
 def test_the_command_of_a_configuration_gives_it_back(capsys, mode, options):
-
     c = configure(mode, **options)
     words = shlex.split(command_line(c))
     assert words[:3] == ["python", "-m", "echo_torch"]
     assert cli.main([*words[3:], "--print-config"]) == 0
     assert configure(**without_format(yaml.safe_load(capsys.readouterr().out))) == c
+
+
+def test_a_command_says_nothing_that_follows_from_the_rest():
+    command = command_line(configure("lag", vocabulary_size=10**6))
+    assert command == "python -m echo_torch train --mode lag --vocabulary-size 1000000"
+    assert command_line(configure("lag", vocabulary_size=5000, encoding="digits", base=7)).endswith(
+        "--vocabulary-size 5000 --base 7"
+    )
+
+
+def test_large_numbers_are_read_easily():
+    assert describe(configure("lag", vocabulary_size=10**6)).startswith("say the symbol 1 step ago (1 of 1,000,000), ")
 
 
 def without_format(values):

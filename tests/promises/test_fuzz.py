@@ -27,7 +27,7 @@ from echo_torch.cli import main
 from echo_torch.data.own_symbols import open_numbers
 from echo_torch.errors import Interrupted, UserError
 from echo_torch.experiments.configuration import EXPERIMENTS, OPTIONS
-from echo_torch.lab import comparison, estimate, runner, sweep
+from echo_torch.lab import comparison, estimate, preview, runner, sweep
 from echo_torch.lab.finished import load_model
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.results import read_finished
@@ -35,11 +35,12 @@ from echo_torch.training.checkpoints import CheckpointError, read_checkpoint
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
 TRIED = Counter()
-COMMANDS = ["train", "reach", "sweep", "compare", "map", "lags", "evaluate", "predict", "stream"]
+COMMANDS = ["train", "show", "reach", "sweep", "compare", "map", "lags", "evaluate", "predict", "stream"]
 FLAGS = [option.flag for option in OPTIONS.values()]
 FLAGS += ["--mode", "--config", "--run-dir", "--resume", "--print-config", "--run", "--seeds", "--arms", "--lags"]
 FLAGS += ["--grid", "--shard", "--dry-run", "--status"]
 FLAGS += ["--chunks", "--hidden-sizes", "--jobs", "--file", "--top", "--ahead", "--explain", "--json", "--no-progress"]
+FLAGS += ["--batches"]
 
 hostile = settings(
     max_examples=EXAMPLES,
@@ -89,6 +90,7 @@ def nothing_is_computed(monkeypatch):
     for part, name in (
         (runner, "train"),
         (Plan, "reach"),
+        (preview, "preview"),
         (comparison, "train_many"),
         (sweep, "train_many"),
         (estimate, "estimate"),
