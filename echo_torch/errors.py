@@ -11,6 +11,8 @@ from typing import Any
 # By which a process is asked to end; not every system has a terminal that can go away.
 ENDINGS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
+_CLOSE = 0.75  # of 1: "widht" and "width" have 0.8, "lr" and "layers" 0.5
+
 
 class UserError(Exception):
     """Something only the user can mend, in one sentence that says how.
@@ -103,9 +105,16 @@ def in_python(name: str) -> str:
 
 
 def suggest(word: object, known: Iterable[str]) -> str:
-    """' (did you mean ...?)' where a known word is close, else nothing."""
-    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    """' (did you mean ...?)' where a known word is close, else nothing: no guess is better than a wrong one."""
+    # Without hyphens before them: these make any two flags alike.
+    bare = {one.lstrip("-"): one for one in known}
+    close = difflib.get_close_matches(str(word).lstrip("-"), list(bare), n=1, cutoff=_CLOSE)
+    return did_you_mean(bare[close[0]]) if close else ""
+
+
+def did_you_mean(word: str) -> str:
+    """The guess in words, as it stands behind what was written."""
+    return f" (did you mean {word!r}?)"
 
 
 def plain(text: object) -> str:

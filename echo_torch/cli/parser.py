@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from echo_torch.errors import UserError, suggest
+from echo_torch.errors import UserError, did_you_mean
 
 EXIT_BAD_INPUT = 2
 # Python calls a number of steps *_length and a count num_*; a flag is shorter.
@@ -28,8 +28,44 @@ class Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             word = unknown[0].split("=")[0]
-            raise UserError(f"There is no flag or argument {word!r} here{suggest(word, parsed.flags)}.")
+            raise UserError(f"There is no flag or argument {word!r} here{_guess(word, parsed)}.")
         return parsed
+
+
+def _guess(word: str, parsed: argparse.Namespace) -> str:
+    """The flag that was meant, one that has a meaning in the mode."""
+    from echo_torch.experiments.catalogue import EXPERIMENTS
+    from echo_torch.experiments.options import OPTIONS
+    from echo_torch.experiments.other_words import suggest_option
+
+    known = parsed.flags
+    if "--mode" in known:
+        if word in EXPERIMENTS:
+            return did_you_mean(f"--mode {word}")
+        used = EXPERIMENTS[parsed.mode].options if getattr(parsed, "mode", None) in EXPERIMENTS else OPTIONS
+        known = [flag for flag in known if flag not in {OPTIONS[name].flag for name in OPTIONS if name not in used}]
+    return suggest_option(word, known)
+
+
+def check_command(words: Sequence[str], commands: Sequence[str]) -> None:
+    """Refuse a first word that is no command, before argparse looks for one further on.
+
+    Args:
+        words: Those of the program.
+        commands: The names of all.
+
+    Raises:
+        UserError: If it is none, nor a flag of the program itself.
+    """
+    if not words or words[0] in (*commands, "-h", "--help", "--version"):
+        return
+    from echo_torch.experiments.other_words import suggest_command
+
+    first = words[0]
+    if first.startswith("-"):
+        raise UserError(f"A command must stand before its flags. Got {first!r} first; write train {first} ...")
+    guess = suggest_command(first, commands)
+    raise UserError(f"There is no command {first!r}{guess}; the commands are {', '.join(commands)}.")
 
 
 def in_columns(prog: str) -> argparse.HelpFormatter:

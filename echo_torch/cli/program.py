@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import echo_torch
 from echo_torch.cli.answers import add_evaluate, add_predict, add_stream
-from echo_torch.cli.parser import EXIT_BAD_INPUT, Parser, complain, flags_of, in_columns, words_of
+from echo_torch.cli.parser import EXIT_BAD_INPUT, Parser, check_command, complain, flags_of, in_columns, words_of
 from echo_torch.cli.show import add_show
 from echo_torch.cli.sweeps import add_compare, add_lags, add_map, add_sweep
 from echo_torch.cli.train import add_reach, add_train
@@ -52,7 +52,9 @@ def _main(arguments: Sequence[str] | None) -> int:
     try:
         raise_at_endings()
         parser = _parser()
-        parsed = parser.parse_args(arguments)
+        words = sys.argv[1:] if arguments is None else list(arguments)
+        check_command(words, [name for name, *_ in _COMMANDS])
+        parsed = parser.parse_args(words)
         if parsed.command is None:
             parser.print_help()
             return 0

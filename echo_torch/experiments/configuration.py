@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from echo_torch.errors import RuleError, plain, shorten, suggest
+from echo_torch.errors import RuleError, plain, shorten
 from echo_torch.experiments.catalogue import EXPERIMENTS, Experiment
 from echo_torch.experiments.model_options import Value
 from echo_torch.experiments.options import (
@@ -23,6 +23,7 @@ from echo_torch.experiments.options import (
     option_names,
     steps_in_words,
 )
+from echo_torch.experiments.other_words import meanings, suggest_mode, suggest_option
 from echo_torch.experiments.readings import Reading
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def configure(mode: str, **options: Any) -> Configuration:
     """
     if not isinstance(mode, str) or mode not in EXPERIMENTS:
         raise RuleError(
-            "mode", f"$mode must be one of {', '.join(EXPERIMENTS)}", f"{mode!r}{suggest(mode, EXPERIMENTS)}"
+            "mode", f"$mode must be one of {', '.join(EXPERIMENTS)}", f"{mode!r}{suggest_mode(mode, EXPERIMENTS)}"
         )
     experiment = EXPERIMENTS[mode]
     for name, value in options.items():
@@ -298,16 +299,18 @@ def describe(configuration: Configuration) -> str:
 
 def _check_name(name: str, value: object, experiment: Experiment) -> None:
     if name not in OPTIONS:
-        raise RuleError(name, f"There is no option {plain(repr(name))}{suggest(name, ('mode', *OPTIONS))}")
+        guess = suggest_option(name, ("mode", *experiment.options)) or suggest_option(name, OPTIONS)
+        raise RuleError(name, f"There is no option {plain(repr(name))}{guess}")
     if name not in experiment.options:
         constant = experiment.fixed.get(name, getattr(experiment.reading, name, None))
         state = "has no meaning" if constant is None else f"is always {constant}"
+        others = [other for other in meanings(name) if other in experiment.options]
         raise RuleError(
             name,
             f"${name} {state} in mode {experiment.name}, and an option without effect is refused",
             shorten(value),
             reason="so that no result is misread",
-            way_out="leave it out",
+            way_out=" or ".join(["leave it out", *(f"say ${other}" for other in others[:1])]),
         )
 
 

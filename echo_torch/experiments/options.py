@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from echo_torch.errors import RuleError, shorten, suggest
+from echo_torch.errors import RuleError, shorten
 from echo_torch.experiments.model_options import Value, canonical_model_options
+from echo_torch.experiments.other_words import suggest_choice
 
 ONE_HOT_UP_TO = 1_000  # symbols: beyond, an update takes longer than with digits, four times at 1,000
 
@@ -86,7 +87,7 @@ class Option:
         has_form = bool(self.form) and isinstance(value, str) and re.fullmatch(self.form, value)
         if value not in self.choices and not has_form:
             rule = f"${self.name} must be one of {', '.join(self.choices)}"
-            got = f"{shorten(repr(value))}{suggest(value, self.choices)}"
+            got = f"{shorten(repr(value))}{suggest_choice(self.name, value, self.choices)}"
             raise RuleError(self.name, rule, got, way_out=self.form_in_words)
         return str(value)
 

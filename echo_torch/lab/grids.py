@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from echo_torch.errors import RuleError, UserError, plain, shorten, suggest
+from echo_torch.errors import RuleError, UserError, plain, shorten
 from echo_torch.experiments.catalogue import EXPERIMENTS
 from echo_torch.experiments.configuration import Configuration, configure, configure_with_data
 from echo_torch.experiments.options import OPTIONS, Option
+from echo_torch.experiments.other_words import suggest_mode, suggest_option
 from echo_torch.files import FORMAT, write_text
 from echo_torch.intervals import mean_and_interval
 from echo_torch.lab.run_directory import RunDirectory
@@ -125,7 +126,7 @@ def grid_of(mode: str, axes: Mapping[str, Any], num_seeds: int = 1, options: Map
     options = {name: _checked(name, value) for name, value in (options or {}).items()}
     if mode not in EXPERIMENTS:
         rule = f"$mode must be one of {', '.join(EXPERIMENTS)}"
-        raise RuleError("mode", rule, f"{mode!r}{suggest(mode, EXPERIMENTS)}")
+        raise RuleError("mode", rule, f"{mode!r}{suggest_mode(mode, EXPERIMENTS)}")
     checked = {name: _checked_axis(name, values) for name, values in axes.items()}
     if "seed" in options:
         rule = "$seed is not one number where several seeds are trained"
@@ -153,7 +154,8 @@ def _checked_axis(name: str, values: Any) -> list[Any]:
         rule = "$grid is of one mode, since modes have other options"
         raise RuleError("grid", rule, "mode", way_out="write $mode, and a sweep for each")
     if name not in OPTIONS:
-        raise RuleError("grid", f"$grid must name options. There is no {plain(repr(name))}{suggest(name, OPTIONS)}")
+        guess = suggest_option(name, OPTIONS)
+        raise RuleError("grid", f"$grid must name options. There is no {plain(repr(name))}{guess}")
     option = OPTIONS[name]
     if isinstance(values, str):
         values = values.split(";" if option.canonical else ",")

@@ -93,7 +93,17 @@ def test_a_saved_configuration_can_be_given_back(capsys):
         ("--run-dir full", ["--run-dir must be new or empty", "'full'"]),
         ("--sequences 3 --updates 3", ["--sequences and --updates"]),
         ("--carry reset --cut sequence", ["--cut", "--carry"]),
-        ("lag", ["'lag'"]),
+        ("lag", ["'lag'", "did you mean '--mode lag'"]),
+        ("--epochs 3", ["'--epochs'", "did you mean '--sequences'"]),
+        ("--mode aligned --epochs 3", ["'--epochs'", "did you mean '--updates'"]),
+        (
+            "--mode aligned --batch-size 3",
+            ["--batch-size has no meaning in mode aligned", "leave it out or say --lanes."],
+        ),
+        ("--accelerator gpu", ["Got 'gpu' (did you mean 'cuda'?)"]),
+        ("--mode beginner", ["Got 'beginner' (did you mean 'stateful'?)"]),
+        ("--optimizer adam", ["There is no flag or argument '--optimizer' here."]),
+        ("--config lr.yaml", ["There is no option 'lr' (did you mean 'learning_rate'?)"]),
     ],
 )
 def test_bad_input_is_one_sentence(capfd, arguments, words):
@@ -101,6 +111,7 @@ def test_bad_input_is_one_sentence(capfd, arguments, words):
     Path("broken.yaml").write_text("lag: 1\nlag: 'x\n")
     Path("unknown.yaml").write_text("hiden_size: 5\n")
     Path("neither.yaml").write_text("updates: null\nsequences: null\n")
+    Path("lr.yaml").write_text("lr: 0.1\n")
     Path("later.yaml").write_text("format: 2\nmode: lag\n")
     Path("full").mkdir()
     Path("full/file").touch()
@@ -140,6 +151,24 @@ def test_bad_input_of_reach(capfd, arguments):
     Path("full").mkdir()
     assert main(["reach", *arguments.split()]) == 2
     assert capfd.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("trian", "There is no command 'trian' (did you mean 'train'?); the commands are train, show, "),
+        ("fit", "There is no command 'fit' (did you mean 'train'?)"),
+        ("nonsense", "There is no command 'nonsense'; the commands are train, "),
+        ("--mode lag", "A command must stand before its flags. Got '--mode' first; write train --mode ..."),
+        ("stream --run x --n-lanes 3", "There is no flag or argument '--n-lanes' here (did you mean '--lanes'?)."),
+        ("evaluate --run x --load y", "There is no flag or argument '--load' here (did you mean '--run'?)."),
+        ("sweep --grid lr=0.1", "There is no 'lr' (did you mean 'learning_rate'?)"),
+        ("map --lr 3", "(did you mean '--learning-rates'?)"),
+    ],
+)
+def test_what_people_bring_is_understood(capsys, arguments, said):
+    assert main(arguments.split()) == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

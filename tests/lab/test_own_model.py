@@ -53,7 +53,7 @@ REFUSED = [
     ("function", "Got support.own_models:function, a function"),
     ("NoForward", "a class without forward"),
     ("NoState", "a class without initial_state"),
-    ("Nett", r"there is no Nett \(did you mean 'Nested'\?\)"),
+    ("Nestd", r"there is no Nestd \(did you mean 'Nested'\?\)"),
     ("GRU.Inner", "must name a class in GRU. Got .* there is no Inner"),
     ("Raises", r"cannot be built: ValueError: width and height must agree\.$"),
     ("NoWeights", "must have weights to train"),
