@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Container
 from typing import Any
 
-from echo_torch.experiments.catalogue import EXPERIMENTS
+from echo_torch.cli.mode_help import MODES, USAGE, fit_to_mode
+from echo_torch.cli.parser import Parser
 from echo_torch.experiments.configuration import override
 from echo_torch.experiments.options import OPTIONS, Option
 from echo_torch.lab.yaml_files import check_said, names_own_model, read_options
@@ -22,27 +24,30 @@ def add_options(parser: argparse.ArgumentParser, without: Container[str] = ()) -
         "--mode",
         metavar="MODE",
         default=argparse.SUPPRESS,
-        help="; ".join(f"{e.name}: {e.summary}" for e in EXPERIMENTS.values()) + " (default: lag)",
+        help=MODES,
     )
+    actions = {}
     groups: dict[str, argparse._ArgumentGroup] = {}
     for option in OPTIONS.values():
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
         if option.name not in without:
-            add_option(groups[option.group], option)
+            actions[option.name] = add_option(groups[option.group], option)
     modes.add_argument("--config", metavar="FILE", help="take options from a YAML file; flags override it")
+    parser.usage = USAGE
+    if isinstance(parser, Parser):
+        parser.fit_help = functools.partial(fit_to_mode, parser, actions)
     return groups
 
 
-def add_option(group: argparse._ActionsContainer, option: Option) -> None:
+def add_option(group: argparse._ActionsContainer, option: Option) -> argparse.Action:
     """The flag of one option."""
     if option.kind is bool:
-        group.add_argument(option.flag, action="store_true", default=argparse.SUPPRESS, help=option.help)
-        return
+        return group.add_argument(option.flag, action="store_true", default=argparse.SUPPRESS, help=option.help)
     metavar = "NAME=VALUE,..." if option.canonical else {int: "N", float: "X", str: "NAME"}[option.kind]
     if option.choices:
         metavar = "{" + ",".join([*option.choices, *(["MODULE:CLASS"] if option.form else [])]) + "}"
-    group.add_argument(option.flag, metavar=metavar, default=argparse.SUPPRESS, help=option.help)
+    return group.add_argument(option.flag, metavar=metavar, default=argparse.SUPPRESS, help=option.help)
 
 
 def options_of(parsed: argparse.Namespace) -> tuple[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -22,6 +23,21 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise what argparse has to say as an error of the user."""
         raise UserError(message[0].upper() + message[1:].rstrip(".") + ".")
+
+    # What changes the help to that of the words that were given, which are those of the command.
+    fit_help: Callable[[Sequence[str]], None] | None = None
+    _words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and keep the words for the help."""
+        self._words = args or ()
+        return super().parse_known_args(args, namespace)
+
+    def format_help(self) -> str:
+        """The help, of one mode where one is named."""
+        if self.fit_help is not None:
+            self.fit_help(self._words)
+        return super().format_help()
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse, and refuse what is unknown with a suggestion."""
@@ -70,7 +86,14 @@ def check_command(words: Sequence[str], commands: Sequence[str]) -> None:
 
 def in_columns(prog: str) -> argparse.HelpFormatter:
     """The help of a command: flags on the left, what they do on the right."""
-    return argparse.HelpFormatter(prog, max_help_position=32, width=110)
+    return _Columns(prog, max_help_position=32, width=110)
+
+
+class _Columns(argparse.HelpFormatter):
+    """Keeps the lines of a help text."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return [part for line in text.splitlines() for part in textwrap.wrap(line, width, subsequent_indent="  ")]
 
 
 def flags_of(parser: argparse.ArgumentParser) -> list[str]:

@@ -139,9 +139,11 @@ _COMMANDS = (
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="echo_torch",
+        prog="echo-torch",
         description="Recurrent networks with carried state, on the echo task.",
+        epilog="To begin: python -m echo_torch show --mode lag, and then python -m echo_torch train --mode lag.",
         allow_abbrev=False,
+        formatter_class=in_columns,
     )
     parser.add_argument("--version", action="version", version=f"echo-torch {echo_torch.__version__}")
     parser.set_defaults(command=None, flags=["--version", "--help"], words={})

@@ -62,7 +62,7 @@ def watch_script(words: Sequence[str]) -> int:
     Raises:
         BaseException: Whatever the script raises.
     """
-    parser = Parser(prog="echo_torch watch", allow_abbrev=False, formatter_class=in_columns)
+    parser = Parser(prog="echo-torch watch", allow_abbrev=False, formatter_class=in_columns)
     add_watch(parser)
     parser.set_defaults(flags=flags_of(parser))
     say = words_of([*parser.get_default("flags"), "-m"], {"script": "the script"})

@@ -60,7 +60,7 @@ EXPERIMENTS = {
         ),
         Experiment(
             "stateful",
-            "the symbol one step ago, read one step at a time: the beginner's mistake",
+            "the symbol one step ago, one step at a time: the beginner's mistake",
             Windows,
             {"batch_size": 6},
             {"window": 1, "num_dropped": 1},
@@ -78,7 +78,7 @@ EXPERIMENTS = {
         ),
         Experiment(
             "masked",
-            "as lag, with a window for every step: what lies before the sequence is missing",
+            "as lag, with a window for every step, empty before the sequence",
             Windows,
             {},
             {"is_masked": True, "holds_lag": True},
@@ -86,7 +86,7 @@ EXPERIMENTS = {
         ),
         Experiment(
             "whole",
-            "the symbol one step ago, each row the sequence as it has unfolded so far",
+            "the symbol one step ago, from the sequence as it has unfolded so far",
             Prefixes,
             {},
             {},
@@ -94,7 +94,7 @@ EXPERIMENTS = {
         ),
         Experiment(
             "sequence",
-            "the symbol one step ago at every step, the whole sequence in one pass",
+            "the symbol one step ago at every step, a sequence in one pass",
             Sequences,
             {"batch_size": 1, "learning_rate": 3e-3},
             {},
@@ -102,7 +102,7 @@ EXPERIMENTS = {
         ),
         Experiment(
             "aligned",
-            "the symbol one step ago at every step, lanes that go on reading where they stopped",
+            "the symbol one step ago at every step, lanes read on without a gap",
             Lanes,
             {"updates": 2000, "learning_rate": 3e-3},
             {},

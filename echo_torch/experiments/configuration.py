@@ -111,24 +111,17 @@ def configure(mode: str, **options: Any) -> Configuration:
     Raises:
         RuleError: If a name is unknown or not used by this mode, or a value breaks a rule.
     """
-    if not isinstance(mode, str) or mode not in EXPERIMENTS:
-        raise RuleError(
-            "mode", f"$mode must be one of {', '.join(EXPERIMENTS)}", f"{mode!r}{suggest_mode(mode, EXPERIMENTS)}"
-        )
-    experiment = EXPERIMENTS[mode]
+    experiment = experiment_of(mode)
     for name, value in options.items():
         _check_name(name, value, experiment)
     said = {name: OPTIONS[name].check(value) for name, value in options.items()}
-    values = {**{name: OPTIONS[name].default for name in experiment.options}, **experiment.defaults, **said}
-    if said.get("updates") is not None and "sequences" in values and "sequences" not in said:
-        values["sequences"] = None
-    _fit_to_model(values, said)
+    values = _values(experiment, said)
     for name, owner in (("column", "data"), ("series", "column")):
         if values[name] is not None and values[owner] is None:
             raise RuleError(name, f"${name} has an effect only together with ${owner}", repr(shorten(values[name])))
     of_reading: dict[str, Any] = {name: values.pop(name) for name in experiment.reading_options}
     reading = experiment.reading(**of_reading, **experiment.fixed)
-    configuration = Configuration(mode=mode, reading=reading, **values)  # type: ignore[arg-type]  # checked above
+    configuration = Configuration(mode=mode, reading=reading, **values)
     reading.check(mode)
     _check_size(configuration)
     if configuration.kernel == "direct" and (obstacle := not_covered(configuration)) is not None:
@@ -140,6 +133,40 @@ def configure(mode: str, **options: Any) -> Configuration:
             way_out="with $kernel auto it is autograd's",
         )
     return configuration
+
+
+def experiment_of(mode: object) -> Experiment:
+    """The experiment of a name.
+
+    Raises:
+        RuleError: If there is none.
+    """
+    if not isinstance(mode, str) or mode not in EXPERIMENTS:
+        rule = f"$mode must be one of {', '.join(EXPERIMENTS)}"
+        raise RuleError("mode", rule, f"{mode!r}{suggest_mode(mode, EXPERIMENTS)}")
+    return EXPERIMENTS[mode]
+
+
+def defaults_of(mode: str, **said: Value) -> dict[str, Value]:
+    """What the options of a mode are where nothing else is said, without a check of all together, which takes longer.
+
+    >>> defaults_of("lag")["hidden_size"], defaults_of("lag", encoding="digits")["hidden_size"]
+    (50, 128)
+
+    Args:
+        mode: The experiment.
+        said: Options on which the default of others can hang.
+    """
+    return _values(experiment_of(mode), said)
+
+
+def _values(experiment: Experiment, said: Mapping[str, Value]) -> dict[str, Any]:
+    """The options that say something of the model, with the experiment's defaults where nothing is said."""
+    values = {**{name: OPTIONS[name].default for name in experiment.options}, **experiment.defaults, **said}
+    if said.get("updates") is not None and "sequences" in values and "sequences" not in said:
+        values["sequences"] = None
+    _fit_to_model(values, said)
+    return values
 
 
 def configure_saved(values: Mapping[str, Any]) -> Configuration:

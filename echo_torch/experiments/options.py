@@ -126,8 +126,11 @@ OPTIONS = {
     option.name: option
     for option in (
         Option("seed", int, 1, "data", "which random data and first weights", 0, _SEED_MAX, reason="it has 63 bits"),
-        Option("sequences", int, 2000, "training", "train on so many fresh sequences", 1, _BIG, is_optional=True),
-        Option("updates", int, None, "training", "or: train for so many updates", 1, _BIG, is_optional=True),
+        Option(
+            "sequences", int, 2000, "training",
+            "train on so many fresh sequences, of which each is an epoch of the tutorial", 1, _BIG, is_optional=True,
+        ),
+        Option("updates", int, None, "training", "train for so many updates", 1, _BIG, is_optional=True),
         Option("length", int, 25, "data", "steps in a sequence", 1, 10**6, reason="one sequence is held in memory"),
         Option(
             "vocabulary_size", int, 100, "data", "different symbols, 0..n-1", 2, 2**31,
@@ -207,10 +210,10 @@ OPTIONS = {
         Option("threads", int, 1, "machine", "CPU threads; one is fastest at these sizes", 1, 1024),
         Option(
             "validate_every", int, None, "training",
-            "evaluate after so many updates, a row of validation.csv each (default: not)", 1, _BIG, is_optional=True,
+            "evaluate after so many updates, a row of validation.csv each", 1, _BIG, is_optional=True,
         ),
         Option("log_every", int, 100, "output", "updates per row of metrics.csv", 1, _BIG),
-        Option("checkpoint_every", int, 500, "output", "updates per checkpoint (default: 500)", 1, _BIG),
+        Option("checkpoint_every", int, 500, "output", "updates per checkpoint", 1, _BIG),
         Option("tensorboard", bool, False, "output", "write TensorBoard's files too"),
     )
 }  # fmt: skip

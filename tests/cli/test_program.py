@@ -213,7 +213,7 @@ def test_help_and_errors_import_nothing_heavy():
         "except SystemExit: pass\n"
         "print([name for name in ('torch', 'numpy', 'pytorch_lightning', 'matplotlib') if name in sys.modules])"
     )
-    for arguments in (["train", "--help"], ["train", "--mode", "x"], ["--help"]):
+    for arguments in (["train", "--help"], ["train", "--mode", "lag", "--help"], ["train", "--mode", "x"], ["--help"]):
         found = subprocess.run(
             [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True, cwd=TRAIN.parent
         )
