@@ -15,10 +15,8 @@ from echo_torch.errors import RuleError
 from echo_torch.experiments.configuration import (
     Configuration,
     configure_with_data,
-    count_parameters,
     describe,
     memory_length,
-    network_in_words,
 )
 from echo_torch.lab import memory, output
 from echo_torch.lab.meeting import RENDEZVOUS_TIMEOUT, check_timeout
@@ -46,6 +44,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         default=RENDEZVOUS_TIMEOUT,
         help=f"how long several processes wait for each other (default: {RENDEZVOUS_TIMEOUT:g})",
     )
+    output.add_argument("--explain", action="store_true", help="say too what the data path allows, as reach does")
     output.add_argument("--print-config", action="store_true", help="print the configuration and stop")
     output.add_argument("--no-progress", action="store_true", help="no progress bar")
     output.add_argument("--quiet", action="store_true", help="no output but errors")
@@ -76,26 +75,24 @@ def _train(parsed: argparse.Namespace) -> None:
 
 def _train_configured(parsed: argparse.Namespace, configuration: Configuration, numbers: OwnNumbers | None) -> None:
     run = _run_directory(parsed, configuration)
-    num_parameters = _count_parameters(configuration)
     is_quiet = parsed.quiet or not is_first_rank()
     goes_on = f"The run goes on without it, and its files are in {str(run.path)!r}."
     say: Callable[[str], None] = (lambda line: None) if is_quiet else output.sayer(goes_on)
-    say(f"asked: {describe(configuration)}")
-    say(f"chance: {1 / configuration.vocabulary_size:.2%} (1 of {configuration.vocabulary_size} symbols)")
-    say(f"parameters: {num_parameters:,} ({network_in_words(configuration)})")
 
-    # Imported when the lines before are out: the plan brings torch, the runner Lightning.
+    # Imported when the flags are known to be good: the plan brings torch, the runner Lightning.
     with heavy_imports():
         from echo_torch.diagnosis.data_path.explaining import explain, reach_lines
+        from echo_torch.lab import console, finished, report, runner
         from echo_torch.lab.plan import Plan
 
     plan, progress = Plan(configuration, numbers), False if is_quiet else shown(parsed)
-    found = plan.reach(progress=progress)
-    for line in [*reach_lines(found), explain(found, **_of_network(configuration))]:
-        say(line)
+    opening = report.opening_lines(plan, found := plan.reach(progress=progress))
+    if parsed.explain:
+        opening += [*reach_lines(found), explain(found, **_of_network(configuration))]
 
-    with heavy_imports():
-        from echo_torch.lab import console, finished, report, runner
+    def begin() -> None:
+        for line in opening:
+            say(line)
 
     audit = "count" if is_quiet else "warn"
     with console.warnings_as_lines(), _taken(parsed, configuration, run) as run:
@@ -107,6 +104,7 @@ def _train_configured(parsed: argparse.Namespace, configuration: Configuration, 
             resume=parsed.resume,
             allow_changed_model=parsed.allow_changed_model,
             say=say,
+            begin=begin,
             curve=True,
             rendezvous_timeout=parsed.rendezvous_timeout,
         )
@@ -117,17 +115,6 @@ def _train_configured(parsed: argparse.Namespace, configuration: Configuration, 
     for line in report.conclusion_lines(configuration, found, result, run.read_metrics()):
         say(line)
     say(f"{result['updates']:,} updates in {result['seconds']:.1f} s; files: {run.path}")
-
-
-def _count_parameters(configuration: Configuration) -> int:
-    """How many numbers are trained: known for the networks here, for which torch is not loaded yet."""
-    if (number := count_parameters(configuration)) is not None:
-        return number
-
-    from echo_torch.lab.finished import count_weights
-    from echo_torch.lab.plan import Plan
-
-    return count_weights(Plan(configuration).model())
 
 
 def _of_network(configuration: Configuration) -> dict[str, Any]:

@@ -15,7 +15,6 @@ NOTHING, UNREADABLE, BETWEEN, EMPTY = ".", "?", "...", "empty"
 _ALL_ROWS, _FEW_ROWS = 8, 6  # of more than the first number the second is shown
 _WIDTH = 75  # characters for what a row reads and is asked
 _FEW_COLUMNS = 4  # that are shown at least
-_FEW_RUNS = 4
 _FEW_FEATURES = 3
 
 
@@ -117,23 +116,26 @@ def steps_in_words(step: Tensor) -> str:
     return f"step{'s' * (len(read) > 1)} {runs_in_words(read)}"
 
 
-def runs_in_words(numbers: Tensor | Sequence[int]) -> str:
+def runs_in_words(numbers: Tensor | Sequence[int], most: int = 5) -> str:
     """Whole numbers, three and more that follow one another as one: "0 to 19", "0, 6, 12", "1 to 5, 9".
 
     >>> runs_in_words(range(20)), runs_in_words([0, 1, 6, 7, 8])
     ('0 to 19', '0, 1, 6 to 8')
 
     Args:
-        numbers: In their order. Of many runs the first ones and the last are told.
+        numbers: In their order.
+        most: So many runs are told; of more the first ones and the last number.
     """
     values = torch.as_tensor(numbers)
+    if not len(values):
+        return "none"
     ends = (values.diff() != 1).nonzero().flatten() + 1
     begins, lasts = [0, *ends.tolist()], [*(ends - 1).tolist(), len(values) - 1]
     runs: list[str] = []
-    for begin, last in list(zip(begins, lasts, strict=True))[: _FEW_RUNS + 1]:
+    for begin, last in list(zip(begins, lasts, strict=True))[:most]:
         low, high = int(values[begin]), int(values[last])
         runs += [f"{low} to {high}"] if last - begin > 1 else map(str, range(low, high + 1))
-    return ", ".join(runs if len(begins) <= _FEW_RUNS + 1 else [*runs, "...", str(int(values[-1]))])
+    return ", ".join(runs if len(begins) <= most else [*runs, "...", str(int(values[-1]))])
 
 
 class _Row:

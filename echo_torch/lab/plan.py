@@ -53,6 +53,7 @@ class Plan:
         self._symbols = symbols_of(configuration, numbers)
         self._evaluations: dict[int, Bounded] = {}
         self._is_checked = False
+        self._reach_found: Reach | None = None
 
     def with_kernel(self, kernel: str) -> Plan:
         """The same plan, its updates computed in this way; what was made already is shared."""
@@ -174,12 +175,17 @@ class Plan:
     def reach(self, *, progress: Progress = False) -> Reach:
         """What the data path of the training allows: its first 20 sequences, of endless lanes the first 200 chunks.
 
+        It is found once.
+
         Args:
             progress: As of `reach`.
         """
         num_chunks = self.configuration.reading.num_chunks(REACH_SEQUENCES)
         max_chunks, max_lag = num_chunks or DEFAULT_MAX_CHUNKS, max(DEFAULT_MAX_LAG, self.configuration.reading.lag)
-        return self._reach(self.training(), max_chunks=max_chunks, max_lag=max_lag, progress=progress)
+        if self._reach_found is None:
+            chunks = self.training()
+            self._reach_found = self._reach(chunks, max_chunks=max_chunks, max_lag=max_lag, progress=progress)
+        return self._reach_found
 
     def evaluation_ceiling(self, *, progress: Progress = False) -> float | None:
         """The best accuracy that any model could have in the evaluation, with the symbols that are missing there.

@@ -6,17 +6,67 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from echo_torch.diagnosis.data_path.explaining import share_in_words
 from echo_torch.diagnosis.data_path.reaching import Reach
 from echo_torch.experiments.catalogue import EXPERIMENTS
-from echo_torch.experiments.configuration import Configuration, command_line, memory_length, replace
+from echo_torch.experiments.configuration import (
+    Configuration,
+    command_line,
+    count_parameters,
+    describe,
+    memory_length,
+    network_in_words,
+    replace,
+)
 from echo_torch.experiments.options import OPTIONS
 from echo_torch.intervals import wilson_interval
+from echo_torch.lab.finished import count_weights
 from echo_torch.lab.plan import Plan
 
 _AT_THE_CEILING = 0.01
 _FEW_CHUNKS = 10  # that are shown one by one
 _SIGMAS = 4  # beyond so many standard deviations a difference is not laid to sampling
 _TREND_SHARE = 5  # the last and the next to last fifth of a training are compared
+
+
+def opening_lines(plan: Plan, found: Reach) -> list[str]:
+    """What a training is asked, what can be reached in it, and what is trained, for how long.
+
+    Args:
+        plan: Of the training.
+        found: The reach of its chunks.
+    """
+    c, reading = plan.configuration, plan.reading
+    number = (count_weights(plan.model()) if plan.has_own_model else count_parameters(c)) or 0
+    kind = [] if plan.has_own_model else [c.model]
+    depth = [f"{c.layers} layers"] if c.layers > 1 else []
+    network = ", ".join([*kind, network_in_words(c), *depth, f"{number:,} parameters"])
+    column, _ = reading.progress
+    drawn = dict(zip(("sequences", "symbols"), plan.layout.drawn(plan.num_updates), strict=True))
+    return [
+        f"asked: {describe(c)}",
+        f"chance: {share_in_words(1, c.vocabulary_size)}; {_ceiling_in_words(found.ceiling, 1 / c.vocabulary_size)}",
+        f"network: {network}",
+        f"training: {_counted(plan.num_updates, 'updates')}, {_counted(drawn[column], column)}",
+    ]
+
+
+def _counted(number: int, units: str) -> str:
+    return f"{number:,} {units.removesuffix('s') if number == 1 else units}"
+
+
+def _ceiling_in_words(ceiling: float | None, chance: float) -> str:
+    if ceiling is None:
+        return "the ceiling is not known, because these numbers may be guessed"
+    if ceiling == chance:
+        return "the ceiling is chance too: what a row is asked for never enters it, so no training can learn it"
+    return f"ceiling: {ceiling:.1%}, the best accuracy that any model could have on these batches"
+
+
+def bounds_in_words(plan: Plan) -> str:
+    """Between what an accuracy lies: "chance 1.0%, ceiling 100.0%"."""
+    ceiling, chance = plan.reach().ceiling, share_in_words(1, plan.configuration.vocabulary_size)
+    return f"chance {chance}, ceiling {'unknown' if ceiling is None else f'{ceiling:.1%}'}"
 
 
 def result_lines(

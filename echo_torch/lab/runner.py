@@ -31,6 +31,7 @@ from echo_torch.lab.machine import check_machine
 from echo_torch.lab.meeting import RENDEZVOUS_TIMEOUT, check_timeout, meet, together, wait_for_the_first
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import KilledError, run_ranks
+from echo_torch.lab.report import bounds_in_words
 from echo_torch.lab.resume import (
     and_what_is_kept,
     ends_in_a_sentence,
@@ -114,6 +115,7 @@ def train(
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[pl.Callback] = (),
     say: Callable[[str], None] = lambda line: None,
+    begin: Callable[[], None] = lambda: None,
     curve: bool = False,
     rendezvous_timeout: float = RENDEZVOUS_TIMEOUT,
 ) -> dict[str, Any]:
@@ -140,6 +142,7 @@ def train(
             names of `EchoModule`.
         callbacks: Lightning's, beside the run's own. One that ends the training early ends it well.
         say: Is told in a sentence where a resumed run begins, and that other processes are waited for.
+        begin: Is called once, when nothing is left that could be refused, and before anything is computed.
         curve: Whether curve.png is drawn: loss and accuracy over the training.
         rendezvous_timeout: How many seconds the processes of one training wait until all of them are there.
 
@@ -179,6 +182,7 @@ def train(
         place = place or _lock(stack, run)
         with _as_writer(run):  # what an earlier training has left behind has ended
             made = prepare(plan, run, start)
+        begin()
         if resume is not None:
             say(where_it_begins(run, made, plan.num_updates))
         is_alone = plan.configuration.devices == 1 or launched_ranks() is not None
@@ -268,7 +272,7 @@ def _trained(
     path, made = (None, 0) if start is None else (start.path, start.update)
     with quiet_lightning(), _randomness(plan):
         # The saver last: what the others count belongs into the checkpoint.
-        callbacks = [check, *watchers.callbacks, saver, *_shown(progress, c.mode)]
+        callbacks = [check, *watchers.callbacks, saver, *_shown(progress, plan)]
         loggers = [*build_loggers(plan, run, made, place), *watchers.loggers]
         trainer = build_trainer(c, callbacks, loggers, WholeCheckpoints(start))
         with (
@@ -283,8 +287,10 @@ def _trained(
     return result_of(plan, model, evaluation, updates=trainer.global_step, seconds=seconds, gaps=check.gaps)
 
 
-def _shown(progress: Progress, label: str) -> list[pl.Callback]:
-    return [Bar(label)] if progress is True else [Line()] if progress else []
+def _shown(progress: Progress, plan: Plan) -> list[pl.Callback]:
+    if progress is True:
+        return [Bar(plan.configuration.mode, beside=bounds_in_words(plan))]
+    return [Line()] if progress else []
 
 
 def _randomness(plan: Plan) -> contextlib.AbstractContextManager[None]:

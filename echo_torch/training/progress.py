@@ -14,18 +14,22 @@ from echo_torch.waiting import Heard, Waiting, size_in_words
 
 
 class Bar(ProgressBar):
-    """One line while it trains: share done, updates per second, time left, loss and accuracy.
+    """One line while it trains: share done, accuracy, time left, loss, updates and how many a second.
+
+    A narrow terminal shows its beginning, so what matters most comes first.
 
     Args:
-        label: What stands before it.
+        label: What is trained.
+        beside: What an accuracy is seen beside, "chance 1.0%, ceiling 100.0%".
         file: Where it is drawn; None: standard error.
     """
 
     REFRESH_SECONDS = 0.1
 
-    def __init__(self, label: str, file: IO[str] | None = None) -> None:
+    def __init__(self, label: str, file: IO[str] | None = None, *, beside: str = "") -> None:
         super().__init__()
         self._label = label
+        self._beside = f" ({beside})" if beside else ""
         self._file = file
         self._bar: tqdm[Any] | None = None
         self._next = 0.0
@@ -42,13 +46,12 @@ class Bar(ProgressBar):
             self._bar = tqdm(
                 total=total,
                 initial=trainer.global_step,
-                desc=self._label,
+                desc=f"{self._label}: the first update is being made",
                 unit=" updates",
                 file=file and Heard(file),
                 dynamic_ncols=True,
-                bar_format="{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} updates, {rate_noinv_fmt}, "
-                "{remaining} left{postfix}",
-                postfix="the first update is being made",
+                bar_format="{percentage:3.0f}% |{bar:6}| {desc}, {remaining} left{postfix}, {n_fmt}/{total_fmt} updates, "
+                "{rate_noinv_fmt}",
             )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
@@ -68,8 +71,9 @@ class Bar(ProgressBar):
     def _draw(self, trainer: Trainer) -> None:
         assert self._bar is not None
         shown = trainer.callback_metrics
-        text = f"loss {shown['loss']:.3f}, accuracy {shown['accuracy']:.1%}" if "loss" in shown else ""
-        self._bar.set_postfix_str(text, refresh=False)
+        accuracy = f": accuracy {shown['accuracy']:.1%}{self._beside}" if "accuracy" in shown else ""
+        self._bar.set_description_str(f"{self._label}{accuracy}", refresh=False)
+        self._bar.set_postfix_str(f"loss {shown['loss']:.3f}" if "loss" in shown else "", refresh=False)
         self._bar.update(trainer.global_step - self._bar.n)
 
     def _close(self, trainer: Trainer) -> None:

@@ -62,7 +62,7 @@ def test_each_mode_has_a_line(capsys):
 
 
 def test_the_last_mode_counts(capsys):
-    assert "--lanes" in help_of(capsys, "train --mode lag --help --mode=aligned")
+    assert "--lanes" in help_of(capsys, "train --mode=lag --help --mode aligned")
 
 
 def test_a_mode_that_is_none_is_refused(capsys):

@@ -164,7 +164,9 @@ def test_all_that_a_training_waits_for_is_shown(begun, monkeypatch, capsys, is_t
     if not shown:
         expected.remove("Answering one sequence")
     assert begun == [(doing, shown) for doing in expected]
-    assert ("12/12 updates" in capsys.readouterr().err) == (shown is True)
+    drawn = capsys.readouterr().err
+    assert ("12/12 updates" in drawn) == (shown is True)
+    assert ("% (chance 10.0%, ceiling 100.0%), 00:00 left" in drawn) == (shown is True)
 
 
 def test_who_wants_no_bar_gets_a_sentence(monkeypatch):

@@ -38,7 +38,7 @@ def refused(capfd, *arguments):
 def test_train_says_what_the_model_is(capsys):
     assert main(["train", *QUICK, *OWN, "--model-options", "width=5", "--run-dir", "run"]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert shown[2] == "parameters: 315 (support.own_models:GRU width=5)"
+    assert shown[2] == "network: support.own_models:GRU width=5, 315 parameters"
     assert not any("hidden size" in line for line in shown)
     assert shown[-1].endswith("files: run")
     assert json.loads(Path("run/result.json").read_text())["parameters"] == 315

@@ -4,9 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import echo_torch
+from echo_torch import RunDirectory, UserError
 from echo_torch.cli import main
 
 TRAIN = Path(__file__).parents[2] / "train.py"
@@ -21,10 +23,14 @@ def _in_an_empty_directory(tmp_path, monkeypatch):
 def test_train_shows_what_it_does_and_evaluate_repeats_it(capsys):
     assert main(["train", "--mode", "lag", *QUICK]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in shown[:3]] == ["asked", "chance", "parameters"]
-    assert "10.00%" in shown[1]
-    assert shown[3].startswith("gap: 0")
-    begin = next(number for number, line in enumerate(shown) if line.startswith("accuracy "))
+    assert shown[1:4] == [
+        "chance: 10.0%; ceiling: 100.0%, the best accuracy that any model could have on these batches",
+        "network: lstm, hidden size 50, 12,910 parameters",
+        "training: 40 updates, 10 sequences",
+    ]
+    assert shown[0].startswith("asked: say the symbol 1 step ago")
+    begin = 4
+    assert shown[begin].startswith("accuracy ")
     assert shown[-4].startswith("Expected:  [")
     assert shown[-3].startswith("Predicted: [")
     assert "chance, although the data path allows 100.0%" in shown[-2]
@@ -35,6 +41,77 @@ def test_train_shows_what_it_does_and_evaluate_repeats_it(capsys):
     by_chunk = next(line for line in repeated if line.startswith("accuracy by chunk of the sequence: "))
     assert by_chunk.count("%") == 4
     assert [line for line in repeated if line != by_chunk] == [line for line in shown[begin:-2] if line != by_chunk]
+
+
+def test_what_the_data_path_allows_is_explained_where_it_is_asked_for(capsys):
+    assert main(["reach", "--mode", "stateful"]) == 0
+    explained = capsys.readouterr().out.splitlines()
+    assert main(["train", "--mode", "stateful", "--explain", *QUICK[:2], *QUICK[-3:]]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == explained[0]
+    assert shown[1].startswith("chance: 1.0%; the ceiling is chance too: what a row is asked for never enters it")
+    assert shown[4 : 3 + len(explained)] == explained[1:]
+    assert shown[3 + len(explained)].startswith("accuracy ")
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (
+            "--mode lag --vocabulary-size 1000000 --updates 1",
+            ["chance: 0.0001%; ceiling: 100.0%", "training: 1 update, 1 sequence\n"],
+        ),
+        (
+            "--mode aligned --model gru --layers 2 --hidden-size 7",
+            ["network: gru, hidden size 7, 2 layers, ", "320,000 sym"],
+        ),
+        ("--data own.txt", ["chance: 2.6%; the ceiling is not known, because these numbers may be guessed"]),
+    ],
+)
+def test_the_opening_is_made_from_the_numbers(words, lines, monkeypatch, capsys):
+    Path("own.txt").write_text(" ".join(map(str, range(1, 38))))
+
+    def trained(plan, run, *, begin, **options):
+        begin()
+        raise UserError("Trained.")
+
+    monkeypatch.setattr("echo_torch.lab.runner.train", trained)
+    assert main(["train", *words.split()]) == 2
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) == 4
+    assert all(line in shown for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--data words.txt --vocabulary-size 9", "'words.txt' line 1: every entry must be a whole number"),
+        ("--data words.txt", "'words.txt' line 1: every entry must be a whole number"),
+        ("--data short.txt", "is too short"),
+        ("--devices 9", "--devices must be at most the number of lanes, 5"),
+        ("--model nowhere.at_all:Net", "nowhere"),
+        ("--resume none.ckpt --run-dir new", "none.ckpt"),
+        ("--resume auto --run-dir other", "other"),
+        ("--resume auto", "--resume needs --run-dir"),
+        pytest.param(
+            "--accelerator cuda",
+            "--accelerator cuda needs a CUDA device",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
+        ),
+    ],
+)
+def test_what_is_refused_is_refused_before_anything_is_printed(capsys, words, said):
+    Path("words.txt").write_text("a b c\n")
+    Path("short.txt").write_text("1 2 3\n")
+    RunDirectory(Path("other")).create()
+    Path("other/config.yaml").write_text("mode: lag\nlag: 3\n")
+    before = sorted(Path().rglob("*"))
+    assert main(["train", *words.split()]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert err.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before
 
 
 def test_quiet_says_nothing(capsys):

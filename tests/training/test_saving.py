@@ -1,4 +1,5 @@
 import io
+import re
 import sys
 import time
 
@@ -45,11 +46,12 @@ def test_bar_shows_what_it_should(tmp_path):
     drawn = io.StringIO()
     configuration = configure("lag", updates=30, log_every=10, accelerator="cpu")
     with quiet_lightning():
-        trainer = build_trainer(configuration, [Bar("lag", drawn)])
+        trainer = build_trainer(configuration, [Bar("lag", drawn, beside="chance 1.0%, ceiling 99.0%")])
         trainer.fit(build_module(Plan(configuration), Plan(configuration).model()), build_data(Plan(configuration)))
     last = drawn.getvalue().strip().split("\r")[-1]
-    for word in ("lag 100%", "30/30 updates", "updates/s", "left", "loss 4.", "accuracy "):
+    for word in ("100% |", "30/30 updates", "updates/s", "left", "loss 4.", "(chance 1.0%, ceiling 99.0%)"):
         assert word in last
+    assert re.search(r"lag: accuracy \d+\.\d% \(chance", last)
     assert sys.stderr is not drawn
     assert "0/30 updates" in drawn.getvalue().split("\r")[1]
     assert "the first update is being made" in drawn.getvalue().split("\r")[1]

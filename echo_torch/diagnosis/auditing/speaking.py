@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 
+from echo_torch.data.chunk_text import runs_in_words
 from echo_torch.diagnosis.data_path.reaching import reach
 from echo_torch.diagnosis.stamps import Stamps
 from echo_torch.errors import RuleError
@@ -97,7 +98,7 @@ def border_in_words(
         is_reset_seen: Whether a reset inside the training step would be seen.
         recent: The stamps of the last batches, of which it is said what the rows have reached.
     """
-    lags = ", ".join(map(str, reach(recent, 0, stamps=lambda stamps: stamps).reachable_lags[:10]))
+    lags = runs_in_words(reach(recent, 0, stamps=lambda stamps: stamps).reachable_lags)
     begin = "its next chunk" + (", the first of a new pass of the loader," if is_new_pass else "")
     if gap is None:
         what = f"{begin} begins in another sequence, at step {begins_at}, without a reset"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from echo_torch.data.chunk_text import BETWEEN, runs_in_words
 from echo_torch.diagnosis.data_path.reaching import OTHER, Reach
 from echo_torch.diagnosis.stamps import whole_number
 from echo_torch.errors import RuleError
 
-_FEW_LAGS = 40  # that are shown one by one
+_FEW_LAGS = 20  # and runs of lags that are shown one by one
 _FEW_GAPS = 5
 
 
@@ -114,12 +115,20 @@ def _gaps_in_words(found: Reach) -> str:
         words = steps_of_gap(usual) if isinstance(usual, int) else f"{usual}, {_jump(usual)}"
         return f"{words} ({total:,} hand-over{_s(total)})"
     rare = {gap: times for gap, times in found.gaps.items() if gap != usual}
-    return f"{usual} at {number:,} of {total:,} hand-overs ({_share(number, total)}); else {_times(rare)}"
+    return f"{usual} at {number:,} of {total:,} hand-overs ({share_in_words(number, total)}); else {_times(rare)}"
 
 
-def _share(number: int, total: int) -> str:
-    """A share that is neither nothing nor all, which its rounding must not hide."""
-    for digits in range(1, 7):
+def share_in_words(number: int, total: int) -> str:
+    """A share that is neither nothing nor all, which its rounding must not hide.
+
+    >>> share_in_words(1, 100), share_in_words(1, 10**6)
+    ('1.0%', '0.0001%')
+
+    Args:
+        number: How many.
+        total: Of how many.
+    """
+    for digits in range(1, 11):
         text = f"{number / total:.{digits}%}"
         if text.strip("0.%") and not text.startswith("100"):
             return text
@@ -127,11 +136,8 @@ def _share(number: int, total: int) -> str:
 
 
 def _lags_in_words(lags: list[int]) -> str:
-    if len(lags) > _FEW_GAPS and lags == list(range(lags[0], lags[-1] + 1)):
-        return f"{lags[0]} to {lags[-1]}"
-    if len(lags) > _FEW_LAGS:
-        return f"{', '.join(map(str, lags[: _FEW_LAGS // 2]))}, ..., {lags[-1]} ({len(lags):,} of them)"
-    return ", ".join(map(str, lags)) or "none"
+    words = runs_in_words(lags, _FEW_LAGS)
+    return f"{words} ({len(lags):,} of them)" if BETWEEN in words else words
 
 
 def _answers_in_words(found: Reach) -> str:
@@ -141,7 +147,7 @@ def _answers_in_words(found: Reach) -> str:
     lag = "" if found.lag is None else f" (lag {found.lag})"
     before = ""
     if found.before_start and _is_all_but_the_beginning(found):
-        before = f", before their row begins: {_share(found.before_start, found.targets)}"
+        before = f", before their row begins: {share_in_words(found.before_start, found.targets)}"
     return f"answers{lag} read before: {shares[0]}, within the same chunk: {shares[1]}{before}"
 
 
@@ -197,7 +203,7 @@ def _where(found: Reach, gaps: list[int] | list[str]) -> str:
         of_what = "inside the chunks"
     if number == total:
         return f"At every hand-over {of_what}"
-    return f"At {number:,} of {total:,} hand-overs {of_what} ({_share(number, total)})"
+    return f"At {number:,} of {total:,} hand-overs {of_what} ({share_in_words(number, total)})"
 
 
 def _answer_sentences(found: Reach, memory_length: int | None, *, is_carried: bool) -> list[str]:
@@ -213,10 +219,10 @@ def _answer_sentences(found: Reach, memory_length: int | None, *, is_carried: bo
     if _is_all_but_the_beginning(found):
         but = ""
         if found.before_start:
-            share = _share(found.before_start, found.targets)
+            share = share_in_words(found.before_start, found.targets)
             but = f", but for {share} of the targets, which ask for what lies before their row begins"
         return [f"Every answer was read before by the row that is asked for it{but}.", horizon]
-    share = _share(round(found.reachable_share * found.targets), found.targets)
+    share = share_in_words(round(found.reachable_share * found.targets), found.targets)
     return [
         f"Only for {share} of the targets the answer was read before by the row that is asked for it{best}.",
         horizon,
