@@ -12,7 +12,7 @@ from echo_torch.errors import did_you_mean, suggest
 
 # Names here, the likelier meaning first, where one of them is known in the place: what people call them.
 _OPTIONS = {
-    "sequences updates": "epoch epochs samples examples train_samples",
+    "sequences updates": "epoch epochs max_epoch max_epochs samples examples train_samples",
     "updates": "steps_to_train train_steps training_steps max_steps iterations iters iter niter num_iter max_iter "
     "max_iters batches num_batches sequences",
     "length chunk": "seq seq_len seq_length seqlen sequence_length sequence_len max_len maxlen max_length",
@@ -40,7 +40,7 @@ _OPTIONS = {
     "init": "initializer weight_init kernel_initializer initialization",
     "learning_rate learning_rates": "lr base_lr eta alpha step_size",
     "clip_norm": "clip clipnorm grad_clip clip_grad clip_grad_norm gradient_clip gradient_clip_val gradient_clipping "
-    "grad_norm norm",
+    "max_grad_norm max_norm grad_norm norm",
     "carry": "stateful stateless keep_state carry_state reset_state reset_states",
     "cut": "detach truncate truncated",
     "accelerator": "device dev gpu cuda cpu use_gpu use_cuda no_cuda",
@@ -96,7 +96,7 @@ _CHOICES = {
     "init": {"keras": "tensorflow tf glorot xavier orthogonal", "torch": "pytorch default"},
     "kernel": {"direct": "fast manual by_hand", "autograd": "torch pytorch"},
 }
-_COUNTED = re.compile(r"(n|num|nb|max|total|number_of)_")  # n_units, nb_epoch, max_epochs
+_COUNTED = re.compile(r"(n|num|nb|number_of)_")  # n_units, nb_epoch
 
 
 def _inverted(table: Mapping[str, str]) -> dict[str, list[str]]:

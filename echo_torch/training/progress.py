@@ -50,8 +50,8 @@ class Bar(ProgressBar):
                 unit=" updates",
                 file=file and Heard(file),
                 dynamic_ncols=True,
-                bar_format="{percentage:3.0f}% |{bar:6}| {desc}, {remaining} left{postfix}, {n_fmt}/{total_fmt} updates, "
-                "{rate_noinv_fmt}",
+                bar_format="{percentage:3.0f}% |{bar:6}| {desc}, {remaining} left{postfix}, "
+                "{n_fmt}/{total_fmt} updates, {rate_noinv_fmt}",
             )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
