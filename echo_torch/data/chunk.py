@@ -52,7 +52,7 @@ class Chunk(NamedTuple):
 
     def __repr__(self) -> str:
         """A line for each row, of many for the first ones."""
-        if any(field.is_meta for field in self[:-1]):  # there are no numbers
+        if not all(type(field) is Tensor and not field.is_meta for field in self[:-1]):  # there are no numbers
             return tuple.__repr__(self)
         from echo_torch.data.chunk_text import chunk_as_text
 

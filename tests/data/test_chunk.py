@@ -134,5 +134,12 @@ def test_numbers_that_follow_one_another_are_one(numbers, words):
     assert runs_in_words(list(numbers)) == words
 
 
+def test_a_chunk_without_rows_prints_too():
+    assert repr(Chunk(*(field[:0] for field in chunks_of(LaneLayout(2, 3, 1))[0][:-1]), 4)) == (
+        "Chunk 4: 0 rows of 3 steps"
+    )
+
+
 def test_a_chunk_without_numbers_prints_as_a_tuple():
+    assert repr(Chunk(*"abcde", 3)) == "('a', 'b', 'c', 'd', 'e', 3)"
     assert repr(chunks_of(LaneLayout(2, 3, 1))[0].to(torch.device("meta"))).startswith("(tensor(..., device='meta'")
