@@ -10,6 +10,8 @@ from echo_torch.cli.heavy import heavy_imports
 from echo_torch.experiments.configuration import command_line, configure_with_data, describe
 from echo_torch.lab import memory
 
+_MOST = 10_000  # batches
+
 
 def add_show(parser: argparse.ArgumentParser) -> None:
     """The flags of show."""
@@ -20,7 +22,7 @@ def add_show(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(parsed: argparse.Namespace) -> None:
-    number = None if parsed.batches is None else whole_number(parsed.batches, "batches")
+    number = None if parsed.batches is None else whole_number(parsed.batches, "batches", high=_MOST)
     configuration, numbers = configure_with_data(*options_of(parsed))
 
     # Not the runner: it would bring Lightning, which this need not wait for.
@@ -29,12 +31,15 @@ def _show(parsed: argparse.Namespace) -> None:
         from echo_torch.lab.preview import preview, preview_lines
 
     with memory.in_a_sentence(configuration):
-        found = preview(Plan(configuration, numbers), number)
+        plan = Plan(configuration, numbers)
+        found = preview(plan, number)
     if parsed.json:
         print(json.dumps(found.to_dict()))
         return
     print(f"asked: {describe(configuration)}")
     print("\n".join(preview_lines(found)))
+    if len(found.chunks) < (whole := plan.reading.num_chunks(1) or 0) <= _MOST:
+        print(f"the sequence has {whole:,} chunks: --batches {whole} shows them all")
     train = command_line(configuration)
     print(f"what follows from that: {train.replace(' train ', ' reach ', 1)}")
     print(f"to train it: {train}")

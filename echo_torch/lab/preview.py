@@ -88,7 +88,7 @@ def preview_lines(found: Preview) -> list[str]:
         found: The preview.
     """
     c, shown = found.configuration, found.symbols
-    how_many = f"{len(shown):,} symbols" if found.is_whole else f"its first {len(shown):,} symbols"
+    number = f"{len(shown)} symbol{'s' * (len(shown) != 1)}"
     vectors = [] if is_own_model(c.model) else vector_lines(shown, c.vocabulary_size, c.base)
     blocks = list(_chunk_blocks(found))
     marks = {
@@ -97,7 +97,7 @@ def preview_lines(found: Preview) -> list[str]:
         **_marks([line for block in blocks for line in block[1:]]),
     }
     return [
-        f"sequence 0, {how_many}: {shown}",
+        f"sequence 0, {number if found.is_whole else f'its first {number}'}: {shown}",
         *vectors,
         "",
         "X -> y, chunk by chunk; a chunk is what one batch holds, and one update",
@@ -160,7 +160,7 @@ def _head(chunk: Chunk, before: int | None) -> str:
         return f"{which}: reset, every row begins with an empty state"
     if not num_reset:
         return f"{which}: carried, every row goes on with the state that it has left in chunk {before}"
-    return f"{which}: {num_reset:,} of {num_used:,} rows are reset, the others go on with their state"
+    return f"{which}: reset in {num_reset:,} of {num_used:,} rows, carried in the others"
 
 
 def _sequences(chunk: Chunk) -> list[int]:
@@ -190,7 +190,7 @@ def _hand_over(sequence: int, first: int, last_sequence: int, last: int) -> str:
 
 
 def _steps(low: int, high: int) -> str:
-    return f"step {low}" if low == high else f"steps {runs_in_words(range(low, high + 1))}"
+    return f"step {low}" if low == high else f"steps {low} to {high}"
 
 
 def _end(chunk: Chunk, row: int) -> tuple[int, int]:

@@ -114,13 +114,19 @@ def test_only_what_is_missing_has_a_question_mark(capsys):
 
 def test_lanes_that_reset_at_different_chunks(capsys):
     lines = shown(capsys, "--mode aligned --reset-every 8 --stagger --lanes 4")
-    assert "chunk 1, sequences 0, 1, 6, 7: 2 of 4 rows are reset, the others go on with their state" in lines
+    assert "chunk 1, sequences 0, 1, 6, 7: reset in 2 of 4 rows, carried in the others" in lines
     assert [row.split("  ")[-1] for row in blocks(lines)[1]] == [
         "carried from step 4",
         "carried from step 6",
         "reset",
         "reset",
     ]
+
+
+def test_a_step_and_a_symbol_are_one(capsys):
+    assert shown(capsys, "--mode stateful --batch-size 2 --batches 2")[-5].endswith("carried from step 2, skips step 3")
+    lines = shown(capsys, "--mode whole --length 1 --lag 0")
+    assert lines[1].startswith("sequence 0, 1 symbol: [")
 
 
 def test_a_row_that_is_not_used(capsys):
@@ -132,7 +138,10 @@ def test_many_rows_and_long_sequences_are_cut(capsys):
     assert lines.count("  ... 994 more rows") == 3
     assert lines[1].startswith("sequence 0, its first 30 symbols: ")
     assert max(map(len, lines)) < 170
-    assert list(blocks(shown(capsys, "--length 1000"))) == [*range(6)]
+    lines = shown(capsys, "--length 1000")
+    assert list(blocks(lines)) == [*range(6)]
+    assert "the sequence has 199 chunks: --batches 199 shows them all" in lines
+    assert not any("shows them all" in line for line in shown(capsys))
     assert list(blocks(shown(capsys, "--length 1000 --batches 9"))) == [*range(9)]
 
 
