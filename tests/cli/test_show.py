@@ -124,7 +124,7 @@ def test_lanes_that_reset_at_different_chunks(capsys):
 
 
 def test_a_step_and_a_symbol_are_one(capsys):
-    assert shown(capsys, "--mode stateful --batch-size 2 --batches 2")[-5].endswith("carried from step 2, skips step 3")
+    assert shown(capsys, "--mode stateful --batch-size 2 --batches 2")[-6].endswith("carried from step 2, skips step 3")
     lines = shown(capsys, "--mode whole --length 1 --lag 0")
     assert lines[1].startswith("sequence 0, 1 symbol: [")
 
