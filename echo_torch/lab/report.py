@@ -25,6 +25,7 @@ from echo_torch.lab.plan import Plan
 
 _AT_THE_CEILING = 0.01
 _FEW_CHUNKS = 10  # that are shown one by one
+_SMALL = 1e-4  # a chance below it has no digit among the first two of a percentage
 _SIGMAS = 4  # beyond so many standard deviations a difference is not laid to sampling
 _TREND_SHARE = 5  # the last and the next to last fifth of a training are compared
 
@@ -45,7 +46,7 @@ def opening_lines(plan: Plan, found: Reach) -> list[str]:
     drawn = dict(zip(("sequences", "symbols"), plan.layout.drawn(plan.num_updates), strict=True))
     return [
         f"asked: {describe(c)}",
-        f"chance: {share_in_words(1, c.vocabulary_size)}; {_ceiling_in_words(found.ceiling, 1 / c.vocabulary_size)}",
+        f"chance: {_chance_in_words(1 / c.vocabulary_size)}; {_ceiling_in_words(found.ceiling, 1 / c.vocabulary_size)}",
         f"network: {network}",
         f"training: {_counted(plan.num_updates, 'updates')}, {_counted(drawn[column], column)}",
     ]
@@ -53,6 +54,11 @@ def opening_lines(plan: Plan, found: Reach) -> list[str]:
 
 def _counted(number: int, units: str) -> str:
     return f"{number:,} {units.removesuffix('s') if number == 1 else units}"
+
+
+def _chance_in_words(chance: float) -> str:
+    """As an accuracy is told; of a large vocabulary with as many digits as show that it is not nothing."""
+    return f"{chance:.2%}" if chance >= _SMALL else share_in_words(1, round(1 / chance))
 
 
 def _ceiling_in_words(ceiling: float | None, chance: float) -> str:
@@ -85,7 +91,7 @@ def result_lines(
     interval = _interval(result["accuracy_low"], result["accuracy_high"])
     return [
         f"accuracy {result['accuracy']:.2%} ({interval}) on {result['targets']:,} fresh targets; "
-        f"loss {result['loss']:.4f} nats; chance {result['chance']:.2%}",
+        f"loss {result['loss']:.4f} nats; chance {_chance_in_words(result['chance'])}",
         *([chunk_line(result)] if always_by_chunk or chunks_differ(result) else []),
         *([reset_line(result)] if result["accuracy_reset"] != result["accuracy"] else []),
         f"Expected:  {expected}",

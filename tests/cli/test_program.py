@@ -24,7 +24,7 @@ def test_train_shows_what_it_does_and_evaluate_repeats_it(capsys):
     assert main(["train", "--mode", "lag", *QUICK]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[1:4] == [
-        "chance: 10.0%; ceiling: 100.0%, the best accuracy that any model could have on these batches",
+        "chance: 10.00%; ceiling: 100.0%, the best accuracy that any model could have on these batches",
         "network: lstm, hidden size 50, 12,910 parameters",
         "training: 40 updates, 10 sequences",
     ]
@@ -49,7 +49,7 @@ def test_what_the_data_path_allows_is_explained_where_it_is_asked_for(capsys):
     assert main(["train", "--mode", "stateful", "--explain", *QUICK[:2], *QUICK[-3:]]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == explained[0]
-    assert shown[1].startswith("chance: 1.0%; the ceiling is chance too: what a row is asked for never enters it")
+    assert shown[1].startswith("chance: 1.00%; the ceiling is chance too: what a row is asked for never enters it")
     assert shown[4 : 3 + len(explained)] == explained[1:]
     assert shown[3 + len(explained)].startswith("accuracy ")
 
@@ -65,7 +65,7 @@ def test_what_the_data_path_allows_is_explained_where_it_is_asked_for(capsys):
             "--mode aligned --model gru --layers 2 --hidden-size 7",
             ["network: gru, hidden size 7, 2 layers, ", "320,000 sym"],
         ),
-        ("--data own.txt", ["chance: 2.6%; the ceiling is not known, because these numbers may be guessed"]),
+        ("--data own.txt", ["chance: 2.63%; the ceiling is not known, because these numbers may be guessed"]),
     ],
 )
 def test_the_opening_is_made_from_the_numbers(words, lines, monkeypatch, capsys):

@@ -267,3 +267,11 @@ def test_answers_and_explanations():
     assert answer_line(2, 1, [7, 8, 9], 3, []) == "after position 2: 3 for position 1, the number there is 8"
     assert explanation_lines([7], []) == []
     assert explanation_lines([7], [0.5])[1] == "  position 0, 7: in 50% of the replacements ##########"
+
+
+@pytest.mark.parametrize(
+    ("vocabulary_size", "words"), [(10, "chance 10.00%"), (100, "chance 1.00%"), (10**6, "chance 0.0001%")]
+)
+def test_chance_is_never_told_as_nothing(vocabulary_size, words):
+    result = {**result_of(configure("lag"), [0.5] * 4), "chance": 1 / vocabulary_size}
+    assert result_lines(result, [], [])[0].endswith(words)
