@@ -12,6 +12,7 @@ from echo_torch.cli.mode_help import MODES, USAGE, fit_to_mode
 from echo_torch.cli.parser import Parser
 from echo_torch.experiments.configuration import override
 from echo_torch.experiments.options import OPTIONS, Option
+from echo_torch.lab.pictures import FIGURES
 from echo_torch.lab.yaml_files import check_said, names_own_model, read_options
 from echo_torch.ranks import launched_ranks
 from echo_torch.waiting import Progress
@@ -81,6 +82,12 @@ def add_allow_changed_model(parser: argparse._ActionsContainer) -> None:
     """The flag that lets a run go on with another source of its model."""
     help_line = "go on although the file that defines your own model has changed"
     parser.add_argument("--allow-changed-model", action="store_true", help=help_line)
+
+
+def add_figures(parser: argparse._ActionsContainer) -> None:
+    """The flag of the form in which figures are drawn."""
+    help_line = f"{FIGURES.help} (default: {FIGURES.default})"
+    parser.add_argument(FIGURES.flag, metavar="{png,svg}", default=FIGURES.default, help=help_line)
 
 
 def whole_number(text: str, name: str, low: int = 1, high: int = 10_000) -> int:

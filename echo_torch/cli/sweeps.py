@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from echo_torch.cli.flags import add_option, add_options, draws, given, shown, whole_number
+from echo_torch.cli.flags import add_figures, add_option, add_options, draws, given, shown, whole_number
 from echo_torch.cli.heavy import heavy_imports
 from echo_torch.errors import RuleError, plain
 from echo_torch.experiments.configuration import Configuration, override
 from echo_torch.experiments.options import OPTIONS, is_own_model
+from echo_torch.lab.pictures import check_figures
 from echo_torch.lab.yaml_files import check_said, names_own_model
 from echo_torch.ranks import check_launcher
 
@@ -25,6 +26,7 @@ def _add_sweep(parser: argparse.ArgumentParser, folder: str, **words: str) -> No
         "--shard", metavar="K/N", help="train only the K-th of N parts, of which each may have a machine"
     )
     parser.add_argument("--run-dir", metavar="DIR", default=folder, help=f"where the runs are kept (default: {folder})")
+    add_figures(parser)
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     parser.set_defaults(words={"run": "--run-dir", **words})
 
@@ -119,6 +121,7 @@ def _sweep(parsed: argparse.Namespace) -> None:
         _say_status(Path(parsed.status))
         return
     jobs, folder = _jobs(parsed), Path(parsed.run_dir)
+    output = _of_output(parsed)
 
     with heavy_imports():
         from echo_torch.lab.grids import axes_of, grid_of, read_grid
@@ -139,7 +142,7 @@ def _sweep(parsed: argparse.Namespace) -> None:
     with heavy_imports():
         from echo_torch.lab.sweep import cells_of, check_none_failed, is_done, is_drawn, run_sweep, sweep_table
 
-    rows = run_sweep(grid, folder, num_jobs=jobs, shard=parsed.shard, progress=draws(parsed))
+    rows = run_sweep(grid, folder, num_jobs=jobs, shard=parsed.shard, **output)
     if is_done(rows):
         print(sweep_table(grid, cells_of(grid, rows, folder)))
         left = "results.csv, curves.csv, table and figure" if is_drawn(grid) else "results.csv, curves.csv and table"
@@ -190,6 +193,7 @@ def _say_estimate(runs: Mapping[str, Configuration], num_workers: int, parsed: a
 def _compare(parsed: argparse.Namespace) -> None:
     check_launcher()
     seeds, jobs, folder = whole_number(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
+    output = _of_output(parsed)
 
     network = _network(parsed, "model_options")
 
@@ -197,7 +201,7 @@ def _compare(parsed: argparse.Namespace) -> None:
         from echo_torch.lab.comparison import DEFAULT_ARMS, comparison_table, run_comparison
 
     arms = parsed.arms or DEFAULT_ARMS
-    rows = run_comparison(arms, seeds, folder, **network, num_jobs=jobs, shard=parsed.shard, progress=draws(parsed))
+    rows = run_comparison(arms, seeds, folder, **network, num_jobs=jobs, shard=parsed.shard, **output)
     if not rows:
         print(_PART_IS_DONE.format(folder))
         return
@@ -213,13 +217,14 @@ def _map(parsed: argparse.Namespace) -> None:
     lags, chunks = _values(parsed.lags, "lag"), _values(parsed.chunks, "chunk")
     rates = _values(parsed.learning_rates, "learning_rate")
     seeds, jobs, folder = whole_number(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
+    output = _of_output(parsed)
     options = _network(parsed, "model_options", "vocabulary_size", "hidden_size", "updates")
 
     with heavy_imports():
         from echo_torch.lab.map_and_lags import map_grid, map_table, run_map
 
     grid = map_grid(lags, chunks, rates, seeds, **options)
-    cells = run_map(grid, folder, num_jobs=jobs, shard=parsed.shard, progress=draws(parsed))
+    cells = run_map(grid, folder, num_jobs=jobs, shard=parsed.shard, **output)
     if not cells:
         print(_PART_IS_DONE.format(folder))
         return
@@ -233,18 +238,24 @@ def _lags(parsed: argparse.Namespace) -> None:
     axes = (_values(parsed.lags, "lag"), sizes, _values(parsed.carry, "carry"))
     network = {**_network(parsed), "model_options": parsed.model_options}
     seeds, jobs, folder = whole_number(parsed.seeds, "seeds"), _jobs(parsed), Path(parsed.run_dir)
+    output = _of_output(parsed)
     sequences: Any = OPTIONS["sequences"].check(parsed.sequences)
 
     with heavy_imports():
         from echo_torch.lab.map_and_lags import lags_grid, lags_table, run_lags
 
     grid = lags_grid(*axes, seeds, sequences=sequences, **network)
-    cells = run_lags(grid, folder, num_jobs=jobs, shard=parsed.shard, progress=draws(parsed))
+    cells = run_lags(grid, folder, num_jobs=jobs, shard=parsed.shard, **output)
     if not cells:
         print(_PART_IS_DONE.format(folder))
         return
     print(lags_table(cells))
     print(f"{seeds * len(cells)} runs, table and figure: {folder}")
+
+
+def _of_output(parsed: argparse.Namespace) -> dict[str, Any]:
+    """What is shown of a sweep while it goes on, and how it is drawn."""
+    return {"progress": draws(parsed), "figures": check_figures(parsed.figures)}
 
 
 def _jobs(parsed: argparse.Namespace) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echo_torch.cli.flags import add_allow_changed_model, add_options, options_of, shown
+from echo_torch.cli.flags import add_allow_changed_model, add_figures, add_options, options_of, shown
 from echo_torch.cli.heavy import heavy_imports
 from echo_torch.errors import RuleError
 from echo_torch.experiments.configuration import (
@@ -20,6 +20,7 @@ from echo_torch.experiments.configuration import (
 )
 from echo_torch.lab import memory, output
 from echo_torch.lab.meeting import RENDEZVOUS_TIMEOUT, check_timeout
+from echo_torch.lab.pictures import check_figures
 from echo_torch.lab.run_directory import RunDirectory, check_new_file
 from echo_torch.lab.yaml_files import to_yaml
 from echo_torch.ranks import check_launcher, is_first_rank
@@ -45,6 +46,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         help=f"how long several processes wait for each other (default: {RENDEZVOUS_TIMEOUT:g})",
     )
     output.add_argument("--explain", action="store_true", help="say too what the data path allows, as reach does")
+    add_figures(output)
     output.add_argument("--print-config", action="store_true", help="print the configuration and stop")
     output.add_argument("--no-progress", action="store_true", help="no progress bar")
     output.add_argument("--quiet", action="store_true", help="no output but errors")
@@ -55,7 +57,9 @@ def add_reach(parser: argparse.ArgumentParser) -> None:
     """The flags of reach."""
     output = add_options(parser)["output"]
     output.add_argument("--json", action="store_true", help="print the numbers as JSON")
-    output.add_argument("--plot", metavar="FILE", help="draw which step each row reads, and what it is asked")
+    output.add_argument(
+        "--plot", metavar="FILE", help="draw which step each row reads, and what it is asked: PNG, or SVG for .svg"
+    )
     output.add_argument("--no-progress", action="store_true", help="no progress bar")
     parser.set_defaults(command=_reach)
 
@@ -63,6 +67,7 @@ def add_reach(parser: argparse.ArgumentParser) -> None:
 def _train(parsed: argparse.Namespace) -> None:
     check_launcher()
     parsed.rendezvous_timeout = check_timeout(parsed.rendezvous_timeout)
+    check_figures(parsed.figures)
     mode, options = options_of(parsed)
     configuration, numbers = configure_with_data(mode, options)
     if parsed.print_config:
@@ -106,6 +111,7 @@ def _train_configured(parsed: argparse.Namespace, configuration: Configuration, 
             say=say,
             begin=begin,
             curve=True,
+            figures=parsed.figures,
             rendezvous_timeout=parsed.rendezvous_timeout,
         )
     if is_quiet:
@@ -166,7 +172,7 @@ def _reach(parsed: argparse.Namespace) -> None:
         print("\n".join(reach_lines(found)))
         print(explain(found, **_of_network(configuration)))
     if parsed.plot is not None:
-        from echo_torch.lab.figures import draw_reach
+        from echo_torch.lab.reach_figure import draw_reach
 
         lag = configuration.reading.lag
         title = f"{configuration.mode}: at step t the row is asked for the symbol of step t - {lag}"

@@ -10,6 +10,7 @@ from typing import Any
 from echo_torch.errors import RuleError, suggest
 from echo_torch.experiments.configuration import Configuration, configure
 from echo_torch.lab.many import train_many
+from echo_torch.lab.pictures import check_figures, picture, remove_other_forms
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.lab.tables import (
@@ -117,6 +118,7 @@ def run_comparison(
     num_jobs: int | None = None,
     shard: str | None = None,
     progress: bool = False,
+    figures: str = "png",
 ) -> list[dict[str, Any]]:
     """Train the arms that keep reach, horizon and carry apart; leave their runs, a table and figures in a folder.
 
@@ -129,6 +131,7 @@ def run_comparison(
         num_jobs: Processes; None: one for each core.
         shard: As of `train_many`; the last part to be done makes table and figures.
         progress: Whether a progress bar is drawn on standard error.
+        figures: "svg" draws figures as SVG.
 
     Returns:
         A row for each arm, as in comparison.json; `comparison_table` makes text of them. None where runs are left to
@@ -139,7 +142,7 @@ def run_comparison(
         UserError: If the folder cannot be used.
         Interrupted: At Ctrl-C and SIGTERM; finished runs stay.
     """
-    folder, arms = Path(folder), list(dict.fromkeys(arms))
+    folder, arms, figures = Path(folder), list(dict.fromkeys(arms)), check_figures(figures)
     for arm in arms:
         if arm not in ARMS:
             rule = f"$arms must be out of {', '.join(ARMS)}"
@@ -155,11 +158,14 @@ def run_comparison(
     rows = compare(arms, num_seeds, results, folder)
     write_table(folder, "comparison", rows, comparison_table(rows))
 
-    from echo_torch.lab import figures
+    from echo_torch.lab.figures import draw_comparison, draw_reach_by_horizon
 
     by_arm = {arm: [RunDirectory(folder / f"{arm}-seed{seed}") for seed in range(1, num_seeds + 1)] for arm in arms}
-    figures.draw_comparison(rows, by_arm, folder / "curves.png")
-    figures.draw_reach_by_horizon(rows, folder / "reach_by_horizon.png")
+    curves, squares = (picture(folder, name, figures) for name in ("curves", "reach_by_horizon"))
+    draw_comparison(rows, by_arm, curves)
+    draw_reach_by_horizon(rows, squares)
+    for path in (curves, squares):
+        remove_other_forms(path)
     return rows
 
 

@@ -1,17 +1,29 @@
-"""What all pictures share."""
+"""What all pictures share: their colours, their sizes, and how they become files."""
 
 from __future__ import annotations
 
 import contextlib
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from echo_torch.files import whole_file
 
-READ, MISSING = "0.92", "#b2182b"  # a step that is read; what goes wrong
+# The colours of Okabe and Ito that stand out on white: people who see few colours tell them apart. Where lines cross,
+# markers or dashes tell them apart too.
+BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
+COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER)
+MARKERS = "osD^vP"
+INK, FAINT = "0.1", "0.4"  # what is certain, such as a ceiling; what is there to compare with, such as chance
+READ, MISSING = "0.92", ORANGE  # a step that is read; what goes wrong
+KEPT = "kept"  # the gid of what has the same colours on dark ground: what stands on colours of its own
+
+_TITLE_SIZE = 11  # points
+_CHARACTER = 0.56  # the mean width of one, in parts of its size
 
 
 @contextlib.contextmanager
@@ -19,6 +31,7 @@ def own_settings() -> Iterator[None]:
     """Matplotlib as it is by itself: no settings of a user's or a directory's own, which may need LaTeX or a screen."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
+        matplotlib.rcParams["svg.hashsalt"] = "echo_torch"  # else the same picture has other bytes each time
         yield
 
 
@@ -28,7 +41,34 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a picture as a PNG file, whole or not at all."""
+def set_title(figure: Figure, title: str) -> None:
+    """A title above all panels, in as many lines as the width of the picture asks for."""
+    room = int(figure.get_figwidth() * 72 / (_CHARACTER * _TITLE_SIZE))
+    lines = textwrap.wrap(title, max(20, room)) or [""]
+    figure.set_figheight(figure.get_figheight() + (len(lines) - 1) * 1.3 * _TITLE_SIZE / 72)
+    figure.suptitle("\n".join(lines), fontsize=_TITLE_SIZE)
+
+
+def style_of(number: int) -> dict[str, Any]:
+    """Colour and marker of the n-th of several things that are told apart."""
+    return {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)]}
+
+
+def save_figure(figure: Figure, path: str | Path | IO[bytes]) -> None:
+    """Write a picture, whole or not at all: as SVG where the name ends in .svg, else as PNG.
+
+    Args:
+        figure: The picture.
+        path: The file; or an open one, which takes SVG.
+    """
+    if not isinstance(path, (str, Path)):
+        _save(figure, path, "svg")
+        return
     with whole_file(path) as file:
-        figure.savefig(file, format="png", dpi=120)
+        _save(figure, file, "svg" if Path(path).suffix.lower() == ".svg" else "png")
+
+
+def _save(figure: Figure, file: IO[bytes], form: str) -> None:
+    # Tight: whatever stands out over the edge belongs to the picture. No date: the same picture has the same bytes.
+    metadata = {"Date": None} if form == "svg" else None
+    figure.savefig(file, format=form, dpi=120, bbox_inches="tight", metadata=metadata)

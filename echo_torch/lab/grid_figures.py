@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from matplotlib.axes import Axes
 
-from echo_torch.lab.drawing import new_figure, own_settings, save_figure
+from echo_torch.lab.drawing import (
+    BLUE,
+    FAINT,
+    INK,
+    KEPT,
+    new_figure,
+    own_settings,
+    save_figure,
+    set_title,
+    style_of,
+)
 from echo_torch.lab.tables import FEW_SEEDS, size_axis
 
 
 @own_settings()
 def draw_grid(
-    grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
+    grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path | IO[bytes], *, title: str
 ) -> None:
     """Draw the accuracy over a grid of one, two or three axes.
 
     Args:
         grid_axes: The axes with their values: the first upwards, the second across, a panel for each of the third.
         cells: As `sweep.cells_of` makes them.
-        path: The PNG file.
+        path: As of `draw_reach`.
         title: Stands above it.
     """
     if len(grid_axes) == 1:
@@ -32,7 +42,7 @@ def draw_grid(
 
 
 def _draw_line(
-    grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
+    grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path | IO[bytes], *, title: str
 ) -> None:
     ((name, values),) = grid_axes.items()
     labels = [_as_label(value) for value in values]
@@ -42,13 +52,13 @@ def _draw_line(
     for x in set(range(len(cells))) - {x for x, _ in known}:
         axes.text(x, 0.5, "?", ha="center", va="center")
     for x, cell in known:
-        style: dict[str, Any] = {"markersize": 5, "color": "C0", "alpha": 0.4, "zorder": 1}
+        style: dict[str, Any] = {"markersize": 5, "color": BLUE, "alpha": 0.4, "zorder": 1}
         axes.plot([x] * len(cell["accuracies"]), cell["accuracies"], ".", label="one seed", **style)
     xs, means = [x for x, _ in known], [cell["accuracy"] for _, cell in known]
     halves = [cell["accuracy_half_interval"] if len(cell["accuracies"]) >= FEW_SEEDS else 0 for _, cell in known]
     label = "mean, 95 % over seeds" if any(halves) else "mean"
-    axes.errorbar(xs, means, halves, color="C0", marker="o", capsize=4, label=label, zorder=3)
-    for column, color, line in (("ceiling", "0.1", "-"), ("chance", "0.4", "--")):
+    axes.errorbar(xs, means, halves, color=BLUE, marker="o", capsize=4, label=label, zorder=3)
+    for column, color, line in (("ceiling", INK, "-"), ("chance", FAINT, "--")):
         places = [(x, cell[column]) for x, cell in known if cell[column] is not None]
         for x, height in places:
             axes.plot([x - 0.4, x + 0.4], [height, height], color=color, linestyle=line, linewidth=1.2, label=column)
@@ -58,7 +68,7 @@ def _draw_line(
     axes.grid(alpha=0.3)
     found = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=len(found), frameon=False)
-    figure.suptitle(title, fontsize=11)
+    set_title(figure, title)
     save_figure(figure, path)
 
 
@@ -76,14 +86,14 @@ def _as_label(value: object) -> str:
 
 @own_settings()
 def draw_map(
-    grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
+    grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path | IO[bytes], *, title: str
 ) -> None:
     """Draw mean accuracy as heatmaps: the first axis upwards, the second to the right, a heatmap for each of the third.
 
     Args:
         grid_axes: Two or three axes with their values.
         cells: With these names and `accuracy`, which is None where nothing is known.
-        path: The PNG file.
+        path: As of `draw_reach`.
         title: Stands above it.
     """
     (row, rows), (column, columns), *third = grid_axes.items()
@@ -100,28 +110,32 @@ def draw_map(
         table = [[by_place[(y, x, *end)] for x in columns] for y in rows]
         image = _draw_heatmap(panel, table)
         panel.set_title(panel_title)
-        panel.set_xticks(range(len(columns)), [_as_label(x) for x in columns])
-        panel.set_yticks(range(len(rows)), [_as_label(y) for y in rows])
+        panel.set_xticks([x + 0.5 for x in range(len(columns))], [_as_label(x) for x in columns])
+        panel.set_yticks([y + 0.5 for y in range(len(rows))], [_as_label(y) for y in rows])
         panel.set_xlabel(axis_label(column))
         if (row, column) == ("lag", "chunk"):
             _draw_staircase(panel, rows, columns)
     panels[0][0].set_ylabel(axis_label(row))
     colors = figure.colorbar(image, ax=list(panels[0]), pad=0.01, label="accuracy on fresh symbols (%)")
     colors.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0", "25", "50", "75", "100"])
+    solids: Any = colors.solids
+    solids.set(rasterized=False, edgecolor="face", gid=KEPT)  # no picture within the picture
     if lines := panels[0][0].get_lines():
-        figure.legend(handles=lines[:1], loc="outside lower center", frameon=False)
-    figure.suptitle(title)
+        handles: list[Any] = [tuple(lines)]  # one upon the other
+        figure.legend(handles, [str(lines[0].get_label())], loc="outside lower center", frameon=False)
+    set_title(figure, title)
     save_figure(figure, path)
 
 
 def _draw_heatmap(panel: Axes, table: Sequence[Sequence[float | None]]) -> Any:
     known = [[float("nan") if value is None else value for value in line] for line in table]
-    image = panel.imshow(known, vmin=0, vmax=1, cmap="cividis", aspect="auto", origin="lower")
+    image = panel.pcolormesh(known, vmin=0, vmax=1, cmap="cividis", gid=KEPT)
+    panel.set(xlim=(0, len(table[0])), ylim=(0, len(table)))
     for y, line in enumerate(table):
         for x, accuracy in enumerate(line):
             text = "?" if accuracy is None else f"{100 * accuracy:.0f}"
             color = "white" if accuracy is not None and accuracy < 0.6 else "black"
-            panel.text(x, y, text, ha="center", va="center", color=color, fontsize=9)
+            panel.text(x + 0.5, y + 0.5, text, ha="center", va="center", color=color, fontsize=9, gid=KEPT)
     return image
 
 
@@ -129,23 +143,29 @@ def _draw_staircase(panel: Axes, lags: Sequence[int], chunks: Sequence[int]) -> 
     """Between the last chunk that is too short and the first that holds the answer, where both rise."""
     if list(chunks) != sorted(chunks):
         return
-    border = [sum(chunk < lag + 1 for chunk in chunks) - 0.5 for lag in lags]
-    xs = [edge for edge in border for _ in range(2)]
-    ys = [y + side for y in range(len(lags)) for side in (-0.5, 0.5)]
-    panel.plot(xs, ys, color="red", linewidth=2.5, label="chunk = lag + 1")
-    panel.set(xlim=(-0.5, len(chunks) - 0.5), ylim=(-0.5, len(lags) - 0.5))
+    xs = [sum(chunk < lag + 1 for chunk in chunks) for lag in lags for _ in range(2)]
+    ys = [edge for y in range(len(lags)) for edge in (y, y + 1)]
+    for style in _STAIRS:  # at the edge of the panel it is seen whole
+        panel.plot(xs, ys, label="chunk = lag + 1", gid=KEPT, clip_on=False, **style)
+
+
+# Seen on every colour of the map, and by who sees few colours.
+_STAIRS: tuple[dict[str, Any], ...] = (
+    {"color": "black", "linewidth": 4},
+    {"color": "white", "linewidth": 1.8, "linestyle": "--"},
+)
 
 
 @own_settings()
 def draw_map_seeds(
-    grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
+    grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path | IO[bytes], *, title: str
 ) -> None:
     """Draw the same with every seed as a point: accuracy against chunk length, a panel for each lag.
 
     Args:
         grid_axes: The values of `lag`, `chunk` and `learning_rate`.
         cells: With these names and `accuracies`.
-        path: The PNG file.
+        path: As of `draw_reach`.
         title: Stands above it.
     """
     lags, chunks, rates = (grid_axes[name] for name in ("lag", "chunk", "learning_rate"))
@@ -159,11 +179,10 @@ def draw_map_seeds(
             shift = 0.22 * (number - (len(rates) - 1) / 2)
             for x, chunk in enumerate(chunks):
                 values = by_place[rate, lag, chunk]
-                style = {"color": f"C{number}", "marker": "osD^v"[number % 5], "linestyle": ""}
-                panel.plot([x + shift] * len(values), values, markersize=4, alpha=0.6, label=f"{rate:g}", **style)
-        panel.axvline(
-            sum(chunk < lag + 1 for chunk in chunks) - 0.5, color="red", linewidth=1.5, label="chunk = lag + 1"
-        )
+                style = {**style_of(number), "linestyle": "", "markersize": 4, "alpha": 0.6}
+                panel.plot([x + shift] * len(values), values, label=f"{rate:g}", **style)
+        border = sum(chunk < lag + 1 for chunk in chunks) - 0.5
+        panel.axvline(border, color=INK, linestyle="--", linewidth=1.5, label="chunk = lag + 1")
         panel.set(ylim=(-0.04, 1.06), title=f"lag {lag}", xlim=(-0.6, len(chunks) - 0.4))
         panel.set_xticks(range(len(chunks)), [str(chunk) for chunk in chunks])
         panel.grid(alpha=0.3)
@@ -173,53 +192,75 @@ def draw_map_seeds(
     figure.supylabel("accuracy on fresh symbols, a point a seed", fontsize=10)
     found = dict(zip(*reversed(panels[0, 0].get_legend_handles_labels()), strict=True))
     figure.legend(found.values(), found.keys(), loc="outside right center", title="learning rate")
-    figure.suptitle(title, fontsize=11)
+    set_title(figure, title)
     save_figure(figure, path)
 
 
 @own_settings()
 def draw_lags(
-    grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path, *, title: str
+    grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], path: str | Path | IO[bytes], *, title: str
 ) -> None:
     """Draw accuracy and sequences to 99 % against the lag, every seed a point, the state carried and reset.
 
     Args:
         grid_axes: The values of `lag`, of `hidden_size` or `model_options`, and of `carry`.
         cells: With these names, `accuracies`, `accuracy`, `sequences_to_99` and its half interval.
-        path: The PNG file.
+        path: As of `draw_reach`.
         title: Stands above it.
     """
+    is_reached = any(cell["seeds_to_99"] for cell in cells)
+    figure = new_figure(10 if is_reached else 6.4, 4.2)
+    left, *right = figure.subplots(1, 1 + is_reached, squeeze=False)[0]
+    for style, line in _lines_of(grid_axes, cells):
+        _draw_accuracies(left, line, style)
+        for panel in right:
+            _draw_times(panel, line, style)
+    left.set(ylabel="accuracy on fresh sequences, a dot a seed", ylim=(-0.03, 1.03))
+    for panel in right:
+        panel.set(ylabel="sequences to 99 % (95 % over seeds)\n(no mark: not reached)", xlim=left.get_xlim())
+        panel.set_ylim(bottom=0)
+    lags = grid_axes["lag"]
+    for panel in (left, *right):
+        panel.set_xticks(lags, [str(lag) for lag in lags])
+        panel.set_xlabel("lag (steps)")
+        panel.grid(alpha=0.3)
+    set_title(figure, title if is_reached else f"{title}; no seed reached 99 %")
+    figure.legend(loc="outside right center", title=size_axis(grid_axes).replace("_", " "))
+    save_figure(figure, path)
+
+
+_Line = list[dict[str, Any]]  # the cells of one size and carry, over the lags, each with its `place`
+
+
+def _lines_of(
+    grid_axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], _Line]]:
+    """The lines of `lags`, each with its style: a colour and a marker for a size, dots for a reset state."""
     size_name = size_axis(grid_axes)
-    lags, sizes, carries = (grid_axes[name] for name in ("lag", size_name, "carry"))
-    figure = new_figure(10, 4.2)
-    left, right = figure.subplots(1, 2)
+    sizes, carries = grid_axes[size_name], grid_axes["carry"]
     for number, (size, carry) in enumerate(itertools.product(sizes, carries)):
-        line = [cell for cell in cells if (cell[size_name], cell["carry"]) == (size, carry)]
         # Beside each other, so that equal results do not hide one another.
         shift = 0.09 * (number - (len(sizes) * len(carries) - 1) / 2)
-        places = [cell["lag"] + shift for cell in line]
-        which = list(sizes).index(size)
-        style: dict[str, Any] = {"marker": "osD^v"[which % 5], "color": f"C{which}", "markersize": 5}
+        line = [cell for cell in cells if (cell[size_name], cell["carry"]) == (size, carry)]
+        style = {**style_of(list(sizes).index(size)), "markersize": 5}
         style |= {"linestyle": "-"} if carry == "keep" else {"linestyle": ":", "mfc": "white"}
-        label = f"{'-' if size is None else size}, state {'carried' if carry == 'keep' else 'reset'}"
-        left.plot(places, [cell["accuracy"] for cell in line], label=label, **style)
-        for place, cell in zip(places, line, strict=True):
-            values = cell["accuracies"]
-            left.plot([place] * len(values), values, ".", color=f"C{which}", markersize=4, alpha=0.5)
-        times = [float("nan") if cell["sequences_to_99"] is None else cell["sequences_to_99"] for cell in line]
-        halves = [cell["sequences_to_99_half_interval"] or 0.0 for cell in line]
-        right.errorbar(places, times, halves, capsize=3, **style)
-        for place, time, cell in zip(places, times, line, strict=True):
-            if 0 < cell["seeds_to_99"] < cell["seeds"]:
-                which_seeds = f"{cell['seeds_to_99']} of {cell['seeds']} seeds "
-                right.text(place, time, which_seeds, ha="right", va="center", fontsize=8)
-    left.set(xlabel="lag (steps)", ylabel="accuracy on fresh sequences, a dot a seed", ylim=(-0.03, 1.03))
-    right.set(xlabel="lag (steps)", ylabel="sequences to 99 % (95 % over seeds)\n(no mark: not reached)")
-    right.set_xlim(left.get_xlim())
-    right.set_ylim(bottom=0)
-    for panel in (left, right):
-        panel.set_xticks(lags, [str(lag) for lag in lags])
-        panel.grid(alpha=0.3)
-    figure.suptitle(title)
-    figure.legend(loc="outside right center", title=size_name.replace("_", " "))
-    save_figure(figure, path)
+        style["label"] = f"{'-' if size is None else size}, state {'carried' if carry == 'keep' else 'reset'}"
+        yield style, [{**cell, "place": cell["lag"] + shift} for cell in line]
+
+
+def _draw_accuracies(panel: Axes, line: _Line, style: dict[str, Any]) -> None:
+    means = [float("nan") if cell["accuracy"] is None else cell["accuracy"] for cell in line]
+    panel.plot([cell["place"] for cell in line], means, **style)
+    for cell in line:
+        values = [value for value in cell["accuracies"] if value is not None]
+        panel.plot([cell["place"]] * len(values), values, ".", color=style["color"], markersize=4, alpha=0.5)
+
+
+def _draw_times(panel: Axes, line: _Line, style: dict[str, Any]) -> None:
+    times = [float("nan") if cell["sequences_to_99"] is None else cell["sequences_to_99"] for cell in line]
+    halves = [cell["sequences_to_99_half_interval"] or 0.0 for cell in line]
+    panel.errorbar([cell["place"] for cell in line], times, halves, capsize=3, **{**style, "label": None})
+    for cell, time in zip(line, times, strict=True):
+        if 0 < cell["seeds_to_99"] < cell["seeds"]:
+            which_seeds = f"{cell['seeds_to_99']} of {cell['seeds']} seeds "
+            panel.text(cell["place"], time, which_seeds, ha="right", va="center", fontsize=8)

@@ -14,6 +14,7 @@ from echo_torch.experiments.configuration import (
 from echo_torch.experiments.model_options import canonical_model_options
 from echo_torch.experiments.options import is_own_model
 from echo_torch.lab.grids import Grid
+from echo_torch.lab.pictures import check_figures, picture, remove_other_forms
 from echo_torch.lab.sweep import cells_of, check_none_failed, is_done, train_grid
 from echo_torch.lab.tables import (
     RESULT_COLUMNS,
@@ -32,6 +33,7 @@ def run_map(
     num_jobs: int | None = None,
     shard: str | None = None,
     progress: bool = False,
+    figures: str = "png",
 ) -> list[dict[str, Any]]:
     """Train a grid of lags, chunk lengths and learning rates; leave its runs, a table and figures in a folder.
 
@@ -41,6 +43,7 @@ def run_map(
         num_jobs: Processes; None: one for each core.
         shard: As of `train_many`; the last part to be done makes table and figures.
         progress: Whether a progress bar is drawn on standard error.
+        figures: "svg" draws figures as SVG.
 
     Returns:
         A row for each cell, as in map.json; `map_table` makes text of them. None where runs are left to other parts.
@@ -50,20 +53,21 @@ def run_map(
         UserError: If the folder cannot be used; if a run has failed, when all else is done.
         Interrupted: At Ctrl-C and SIGTERM; finished runs stay.
     """
-    grid, folder = grid or map_grid(), Path(folder)
+    grid, folder, figures = grid or map_grid(), Path(folder), check_figures(figures)
     rows = train_grid(grid, folder, num_jobs=num_jobs, shard=shard, progress=progress)
     if not is_done(rows):
         return []
     cells = cells_of(grid, rows, folder)
     write_table(folder, "map", cells, map_table(grid, cells))
 
-    from echo_torch.lab import grid_figures as figures
+    from echo_torch.lab.grid_figures import draw_map, draw_map_seeds
 
     c = next(iter(grid.runs().values()))
     title = f"aligned lanes, {c.vocabulary_size} symbols, {_network_in_words(c)}, {c.reading.updates} updates"
     title += f", {grid.seeds_in_words}"
-    figures.draw_map(grid.axes, cells, folder / "map.png", title=title)
-    figures.draw_map_seeds(grid.axes, cells, folder / "map_seeds.png", title=title)
+    for name, draw in (("map", draw_map), ("map_seeds", draw_map_seeds)):
+        draw(grid.axes, cells, picture(folder, name, figures), title=title)
+        remove_other_forms(picture(folder, name, figures))
     check_none_failed(rows)
     return cells
 
@@ -122,6 +126,7 @@ def run_lags(
     num_jobs: int | None = None,
     shard: str | None = None,
     progress: bool = False,
+    figures: str = "png",
 ) -> list[dict[str, Any]]:
     """Train mode lag over a grid of lags, sizes and carries; leave runs, table and figure in a folder.
 
@@ -131,6 +136,7 @@ def run_lags(
         num_jobs: As of `run_map`.
         shard: As of `run_map`.
         progress: As of `run_map`.
+        figures: As of `run_map`.
 
     Returns:
         A row for each cell, as in lags.json; `lags_table` makes text of them. None where runs are left to other parts.
@@ -140,19 +146,20 @@ def run_lags(
         UserError: If the folder cannot be used; if a run has failed, when all else is done.
         Interrupted: At Ctrl-C and SIGTERM; finished runs stay.
     """
-    grid, folder = grid or lags_grid(), Path(folder)
+    grid, folder, figures = grid or lags_grid(), Path(folder), check_figures(figures)
     rows = train_grid(grid, folder, num_jobs=num_jobs, shard=shard, progress=progress)
     if not is_done(rows):
         return []
     cells = cells_of(grid, rows, folder)
     write_table(folder, "lags", cells, lags_table(cells))
 
-    from echo_torch.lab import grid_figures as figures
+    from echo_torch.lab.grid_figures import draw_lags
 
     model = grid.options.get("model", "lstm")
     network = "" if model == "lstm" else f", {model}"
     title = f"mode lag{network}, {grid.options['sequences']} sequences, {grid.seeds_in_words}"
-    figures.draw_lags(grid.axes, cells, folder / "lags.png", title=title)
+    draw_lags(grid.axes, cells, picture(folder, "lags", figures), title=title)
+    remove_other_forms(picture(folder, "lags", figures))
     check_none_failed(rows)
     return cells
 

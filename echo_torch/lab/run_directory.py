@@ -26,6 +26,7 @@ from echo_torch.files import (
     write_text,
 )
 from echo_torch.lab.locks import locked
+from echo_torch.lab.pictures import forms_of
 from echo_torch.lab.yaml_files import SOURCE_KEY, check_format, check_said, names_own_model, read_yaml
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+PAGE = "report.html"
 _MAX_ROW_BYTES = 4096  # of a table; a row has six numbers
 _MAX_RESULT_BYTES = 2**26  # a line for each chunk that is told apart
 
@@ -75,8 +77,13 @@ class RunDirectory:
 
     @property
     def curve(self) -> Path:
-        """Loss and accuracy over the training, a picture."""
+        """Loss and accuracy over the training, a picture; curve.svg is the same in the other form."""
         return self.path / "curve.png"
+
+    @property
+    def page(self) -> Path:
+        """The page that `report` writes, HTML."""
+        return self.path / PAGE
 
     @property
     def result(self) -> Path:
@@ -90,7 +97,7 @@ class RunDirectory:
 
     @property
     def files(self) -> list[Path]:
-        """All files that a training writes there, those of TensorBoard left out."""
+        """All files that a training writes there, those of TensorBoard left out, and the page about it."""
         previous = self.checkpoint.with_name(PREVIOUS)
         return [
             self.config,
@@ -98,7 +105,8 @@ class RunDirectory:
             self.validation,
             self.checkpoint,
             previous,
-            self.curve,
+            *forms_of(self.curve.with_suffix("")),
+            self.page,
             self.failure,
             self.result,
         ]
@@ -241,7 +249,8 @@ class RunDirectory:
             return 0
 
     def cut_back(self, rows: Mapping[Path, str]) -> None:
-        """Leave only these rows in the tables. An older result stays until there is a new one."""
+        """Leave only these rows in the tables. An older result stays until there is a new one; the page goes."""
+        self.page.unlink(missing_ok=True)
         for file in self.files:
             remove_unfinished(file)  # what a killed process left
         for path, text in rows.items():

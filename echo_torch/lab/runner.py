@@ -29,6 +29,7 @@ from echo_torch.lab.finished import evaluation_result, result_of
 from echo_torch.lab.kernels import adam_options, begun_plan, check_callbacks, resumed_plan
 from echo_torch.lab.machine import check_machine
 from echo_torch.lab.meeting import RENDEZVOUS_TIMEOUT, check_timeout, meet, together, wait_for_the_first
+from echo_torch.lab.pictures import check_figures, forms_of, picture, remove_other_forms
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.processes import KilledError, run_ranks
 from echo_torch.lab.report import bounds_in_words
@@ -117,6 +118,7 @@ def train(
     say: Callable[[str], None] = lambda line: None,
     begin: Callable[[], None] = lambda: None,
     curve: bool = False,
+    figures: str = "png",
     rendezvous_timeout: float = RENDEZVOUS_TIMEOUT,
 ) -> dict[str, Any]:
     """Train, evaluate and leave everything in the run directory.
@@ -144,6 +146,7 @@ def train(
         say: Is told in a sentence where a resumed run begins, and that other processes are waited for.
         begin: Is called once, when nothing is left that could be refused, and before anything is computed.
         curve: Whether curve.png is drawn: loss and accuracy over the training.
+        figures: "svg" draws curve.svg instead.
         rendezvous_timeout: How many seconds the processes of one training wait until all of them are there.
 
     Returns:
@@ -157,6 +160,7 @@ def train(
     """
     plan = configuration if isinstance(configuration, Plan) else Plan(configuration)
     watchers = _Watchers(audit, progress, loggers, callbacks, check_timeout(rendezvous_timeout))
+    drawn = picture(run.path, "curve", check_figures(figures)) if curve else None
     check_machine(plan)
     watchers.check(plan.configuration)
     with contextlib.ExitStack() as stack:
@@ -188,7 +192,7 @@ def train(
         is_alone = plan.configuration.devices == 1 or launched_ranks() is not None
         result = (_train if is_alone else _train_in_processes)(plan, run, start, watchers, place)
         if is_first_rank():
-            _draw_curve(plan, run, place, progress, is_wanted=curve)
+            _draw_curve(plan, run, place, progress, drawn)
     return result
 
 
@@ -207,17 +211,19 @@ def _as_writer(run: RunDirectory) -> contextlib.AbstractContextManager[None]:
     return run.writing() if is_first_rank() else contextlib.nullcontext()
 
 
-def _draw_curve(plan: Plan, run: RunDirectory, place: Place | None, progress: Progress, *, is_wanted: bool) -> None:
+def _draw_curve(plan: Plan, run: RunDirectory, place: Place | None, progress: Progress, path: Path | None) -> None:
     if place is not None:
         place.check()
-    if not is_wanted:
-        run.curve.unlink(missing_ok=True)  # that of a shorter training
+    if path is None:
+        for older in forms_of(run.curve.with_suffix("")):  # that of a shorter training
+            older.unlink(missing_ok=True)
         return
 
     from echo_torch.lab.figures import draw_curve
 
-    with Waiting(f"Drawing {run.curve.name}", None, "pictures", progress=progress):
-        draw_curve(run, plan.configuration)
+    with Waiting(f"Drawing {path.name}", None, "pictures", progress=progress):
+        draw_curve(run, plan.configuration, path)
+    remove_other_forms(path)
 
 
 def _train_in_processes(

@@ -11,8 +11,9 @@ from echo_torch.experiments.configuration import Configuration
 from echo_torch.lab.grids import Grid, write_grid
 from echo_torch.lab.locks import is_locked
 from echo_torch.lab.many import Executor, train_many
+from echo_torch.lab.pictures import check_figures, picture, remove_other_forms
 from echo_torch.lab.rows import DAMAGED, FAILED, FINISHED, GRID, missing_in_words, rows_of, saved_grid, write_rows
-from echo_torch.lab.run_directory import RunDirectory
+from echo_torch.lab.run_directory import PAGE, RunDirectory
 from echo_torch.lab.tables import RESULT_COLUMNS, markdown_table, result_cells, write_table
 
 MAX_AXES_DRAWN = 3
@@ -26,6 +27,7 @@ def run_sweep(
     executor: Executor | None = None,
     shard: str | None = None,
     progress: bool = False,
+    figures: str = "png",
 ) -> list[dict[str, Any]]:
     """Train a grid; leave its runs, results.csv, curves.csv, a table and, of one to three axes, a figure in a folder.
 
@@ -37,6 +39,7 @@ def run_sweep(
         executor: The same.
         shard: The same. The tables are made by the shard that finishes the last run.
         progress: The same.
+        figures: "svg" draws the figure as SVG.
 
     Returns:
         A row for each run, as `read_sweep` gives them; of one that is not finished `status` says why.
@@ -46,12 +49,12 @@ def run_sweep(
         UserError: If the folder cannot be used, or holds a sweep with runs that are not in this one.
         Interrupted: At Ctrl-C and SIGTERM; finished runs stay.
     """
-    folder = Path(folder)
+    folder, figures = Path(folder), check_figures(figures)
     rows = train_grid(grid, folder, num_jobs=num_jobs, executor=executor, shard=shard, progress=progress)
     if is_done(rows):
         cells = cells_of(grid, rows, folder)
         write_table(folder, "table", cells, sweep_table(grid, cells))
-        _draw(grid, cells, next(iter(grid.runs().values())), folder)
+        _draw(grid, cells, next(iter(grid.runs().values())), picture(folder, "figure", figures))
     return rows
 
 
@@ -61,6 +64,7 @@ def train_grid(grid: Grid, folder: Path, *, shard: str | None = None, **options:
 
     def begin() -> None:
         _check_contains(grid, folder)  # when no other sweep can write it any more
+        (folder / PAGE).unlink(missing_ok=True)  # it shows what was found before
         write_grid(grid, folder / GRID)
 
     train_many(runs, folder, shard=shard, failures={}, begin=begin, **options)
@@ -131,16 +135,17 @@ def is_drawn(grid: Grid) -> bool:
     return 1 <= len(grid.axes) <= MAX_AXES_DRAWN
 
 
-def _draw(grid: Grid, cells: Sequence[dict[str, Any]], configuration: Configuration, folder: Path) -> None:
+def _draw(grid: Grid, cells: Sequence[dict[str, Any]], configuration: Configuration, path: Path) -> None:
     if not is_drawn(grid):
         return
 
     from echo_torch.lab.grid_figures import draw_grid
 
-    draw_grid(grid.axes, cells, folder / "figure.png", title=_title(grid, configuration))
+    draw_grid(grid.axes, cells, path, title=title_of(grid, configuration))
+    remove_other_forms(path)
 
 
-def _title(grid: Grid, configuration: Configuration) -> str:
+def title_of(grid: Grid, configuration: Configuration) -> str:
     """What all runs have in common."""
     is_one = not {"vocabulary_size", "data"} & set(grid.axes)
     symbols = f"{configuration.vocabulary_size} symbols, " if is_one else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -13,11 +14,14 @@ from matplotlib.patches import Patch, Rectangle
 from echo_torch.diagnosis.watching.tracks import EMPTY, KNOWN, MADE, STRANGE, SeenCall, Track
 from echo_torch.diagnosis.watching.watcher import Watch
 from echo_torch.errors import RuleError
-from echo_torch.lab.drawing import MISSING, READ, new_figure, own_settings, save_figure
+from echo_torch.lab.drawing import BLUE, INK, MISSING, ORANGE, READ, new_figure, own_settings, save_figure
 
 _MAX_ROWS, _MAX_COLUMNS, _MAX_STEPS, _MAX_ROOTS, _LONG = 8, 25, 8, 5, 4
-_MADE, _STRANGE = "#2166ac", "#d95f02"
-_BARS = {EMPTY: "0.1", MADE: _MADE, STRANGE: _STRANGE}
+_BARS: dict[str, dict[str, Any]] = {  # where a state begins
+    EMPTY: {"color": INK, "linestyle": "-"},
+    MADE: {"color": BLUE, "linestyle": (0, (2, 0.7))},
+    STRANGE: {"color": ORANGE, "linestyle": (0, (0.7, 0.7))},
+}
 _Ends = dict[tuple[int, int], tuple[float, int]]  # of each row of each call: where its last box is
 
 
@@ -26,13 +30,13 @@ def draw_watch(seen: Watch, path: str | Path, *, layer: str | None = None) -> No
     """Draw what each row of a recurrent layer read in its first training calls, and where its state came from.
 
     A box is a step that a row reads, the number in it counted from where the row began, or as stamps say. A line leads
-    from where a row's state was left to where it goes on: grey where it goes on exactly there, red with the gap where
-    not. A bar is where a state begins. What is unknown has a question mark. Of calls with many steps the first and the
-    last ones are drawn.
+    from where a row's state was left to where it goes on: grey where it goes on exactly there, dashed with the gap
+    where not. A bar is where a state begins. What is unknown has a question mark. Of calls with many steps the first
+    and the last ones are drawn.
 
     Args:
         seen: What was watched.
-        path: The PNG file.
+        path: The file, PNG, or SVG where its name ends in .svg.
         layer: Its dotted name, as the findings have it; None: the first that was called in training.
 
     Raises:
@@ -125,7 +129,7 @@ def _columns_of(num_steps: int) -> list[int | None]:
 def _draw_beginning(axes: Axes, x: float, row: int, track: Track, ends: _Ends) -> None:
     """The line to a row's first box, or the bar before it."""
     if track.begins != KNOWN:
-        axes.plot([x - 0.62, x - 0.62], [row - 0.32, row + 0.14], color=_BARS[track.begins], linewidth=3)
+        axes.plot([x - 0.62, x - 0.62], [row - 0.32, row + 0.14], linewidth=3, **_BARS[track.begins])
         return
     there, other = ends.get(track.origin or (-1, -1), (x - 2.2, row))
     color, style = ("0.55", "-") if track.gap in (0, None) else (MISSING, "--")
@@ -178,5 +182,5 @@ def _keys(calls: Sequence[SeenCall]) -> list[Artist]:
     }
     for kind, label in words.items():
         if kind in begins:
-            keys.append(Line2D([], [], color=_BARS[kind], marker="|", markersize=12, mew=3, linestyle="", label=label))
+            keys.append(Line2D([], [], linewidth=3, label=label, **_BARS[kind]))
     return keys

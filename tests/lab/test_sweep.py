@@ -20,7 +20,7 @@ from echo_torch.lab.grid_figures import _as_label, axis_label, draw_grid
 from echo_torch.lab.grids import axes_of, read_grid, write_grid
 from echo_torch.lab.locks import locked
 from echo_torch.lab.run_directory import RunDirectory
-from echo_torch.lab.sweep import _title, cells_of, status_of
+from echo_torch.lab.sweep import cells_of, status_of, title_of
 from echo_torch.lab.tables import with_interval
 
 SMALL = {"updates": 6, "vocabulary_size": 5, "hidden_size": 4, "lanes": 2, "log_every": 2}
@@ -367,9 +367,9 @@ def test_a_figure_tells_long_values_apart():
     assert len({_as_label(path) for path in paths}) == 3
     assert [_as_label(value) for value in (None, 0.001, "short")] == ["none", "0.001", "short"]
     grid = grid_of("lag", {"vocabulary_size": "5,6"}, 2)
-    assert _title(grid, configure("lag", vocabulary_size=5)) == "mode lag, 2 seeds"
+    assert title_of(grid, configure("lag", vocabulary_size=5)) == "mode lag, 2 seeds"
     assert (
-        _title(grid_of("lag", {"lag": "1"}, 2), configure("lag", vocabulary_size=5)) == "mode lag, 5 symbols, 2 seeds"
+        title_of(grid_of("lag", {"lag": "1"}, 2), configure("lag", vocabulary_size=5)) == "mode lag, 5 symbols, 2 seeds"
     )
 
 
