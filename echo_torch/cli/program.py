@@ -14,6 +14,7 @@ from typing import NoReturn
 import echo_torch
 from echo_torch.cli.answers import add_evaluate, add_predict, add_stream
 from echo_torch.cli.parser import EXIT_BAD_INPUT, Parser, check_command, complain, flags_of, in_columns, words_of
+from echo_torch.cli.report import add_report
 from echo_torch.cli.show import add_show
 from echo_torch.cli.sweeps import add_compare, add_lags, add_map, add_sweep
 from echo_torch.cli.train import add_reach, add_train
@@ -133,6 +134,7 @@ _COMMANDS = (
     ("evaluate", "repeat the evaluation of a finished run", add_evaluate),
     ("predict", "answer your own numbers with a finished run", add_predict),
     ("stream", "read numbers from standard input and answer each at once, windows from an empty state", add_stream),
+    ("report", "write the page of a run or of a sweep: one file that needs no other", add_report),
     ("watch", "run a script of your own and say what its training does with its state", add_watch),
 )
 

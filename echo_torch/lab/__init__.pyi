@@ -11,6 +11,7 @@ from .map_and_lags import map_table as map_table
 from .map_and_lags import run_lags as run_lags
 from .map_and_lags import run_map as run_map
 from .plan import Plan as Plan
+from .report_page import write_report as write_report
 from .rows import read_sweep as read_sweep
 from .run_directory import RunDirectory as RunDirectory
 from .run_directory import weights_sha256 as weights_sha256

@@ -31,6 +31,7 @@ def own_settings() -> Iterator[None]:
     """Matplotlib as it is by itself: no settings of a user's or a directory's own, which may need LaTeX or a screen."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
+        matplotlib.rcParams["text.parse_math"] = False  # a dollar sign in a name of a file is one
         matplotlib.rcParams["svg.hashsalt"] = "echo_torch"  # else the same picture has other bytes each time
         yield
 

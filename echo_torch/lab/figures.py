@@ -156,7 +156,8 @@ def draw_comparison(
         for run in runs[row["arm"]]:
             metrics = run.read_metrics()
             axes.plot([symbols / 1000 for symbols in metrics["symbols"]], metrics["accuracy"], color=BLUE, alpha=0.6)
-        axes.axhline(row["ceiling"], color=INK, linewidth=1.2, label="ceiling")
+        if row["ceiling"] is not None:  # a user's own numbers have none that is known
+            axes.axhline(row["ceiling"], color=INK, linewidth=1.2, label="ceiling")
         axes.axhline(row["chance"], color=FAINT, linestyle="--", linewidth=1.2, label="chance")
         axes.set(title=row["label"], ylim=(-0.04, 1.06))
         axes.title.set_fontsize(10)

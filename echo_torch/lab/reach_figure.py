@@ -16,7 +16,7 @@ from echo_torch.lab.drawing import BLUE, GREEN, INK, MISSING, PURPLE, READ, new_
 from echo_torch.lab.reach_boxes import Box, boxes_of, look_alike
 
 _MAX_LANES, _MAX_ALIKE, _MAX_CHUNKS = 8, 3, 5
-_MAX_COLUMNS, _MAX_OF_ONE, _LAST = 20, 25, 5  # of all chunks, of the first where it is longer; of its end
+_MORE, _LAST = 5, 5  # columns that a single chunk may have beyond the room for several; of a longer one the last ones
 _SPACE = 1.2  # between chunks, in columns
 _LOST: dict[str, Any] = {"facecolor": "white", "edgecolor": "0.6", "linestyle": ":"}  # a step without its symbol
 _CUT: dict[str, Any] = {"color": BLUE, "linestyle": (0, (1, 0.7)), "linewidth": 2.5}
@@ -46,7 +46,9 @@ class _Places(NamedTuple):
 
 
 @own_settings()
-def draw_reach(chunks: Sequence[Chunk], lag: int, path: str | Path | IO[bytes], *, title: str = "") -> None:
+def draw_reach(
+    chunks: Sequence[Chunk], lag: int, path: str | Path | IO[bytes], *, title: str = "", max_columns: int = 20
+) -> None:
     """Draw what each row of the batch reads, where it jumps, and whether it has read what it is asked for.
 
     A box is a column of a chunk, the number in it the step that is read. Under it stands which step's symbol is
@@ -59,8 +61,9 @@ def draw_reach(chunks: Sequence[Chunk], lag: int, path: str | Path | IO[bytes], 
         lag: How many steps back the answers lie.
         path: The file, PNG, or SVG where its name ends in .svg; or an open one, which takes SVG.
         title: Stands above it.
+        max_columns: Room for so many columns of all chunks.
     """
-    places = _places_of(chunks)
+    places = _places_of(chunks, max_columns)
     chunks = chunks[: len(places.columns)]
     lanes = boxes_of(chunks, lag)
     shown = lanes[: _MAX_ALIKE if look_alike(lanes) else _MAX_LANES]
@@ -77,14 +80,16 @@ def draw_reach(chunks: Sequence[Chunk], lag: int, path: str | Path | IO[bytes], 
     save_figure(figure, path)
 
 
-def _places_of(chunks: Sequence[Chunk]) -> _Places:
+def _places_of(chunks: Sequence[Chunk], max_columns: int) -> _Places:
     """As many chunks as there is room for, each as wide as its longest row: a short one leaves no empty space."""
     columns: list[list[int | None]] = []
     begins: list[float] = []
     x = 0.0
     for chunk in chunks[:_MAX_CHUNKS]:
-        used = _columns_of(max([1, *((chunk.step >= 0).any(dim=0).nonzero().flatten() + 1).tolist()]))
-        if columns and sum(map(len, columns)) + len(used) > _MAX_COLUMNS:
+        used = _columns_of(
+            max([1, *((chunk.step >= 0).any(dim=0).nonzero().flatten() + 1).tolist()]), max_columns + _MORE
+        )
+        if columns and sum(map(len, columns)) + len(used) > max_columns:
             break
         columns.append(used)
         begins.append(x)
@@ -92,11 +97,11 @@ def _places_of(chunks: Sequence[Chunk]) -> _Places:
     return _Places(columns, begins)
 
 
-def _columns_of(number: int) -> list[int | None]:
+def _columns_of(number: int, most: int) -> list[int | None]:
     """The columns that are drawn: all, or the first and the last ones of many, and None between them."""
-    if number <= _MAX_OF_ONE:
+    if number <= most:
         return list(range(number))
-    return [*range(_MAX_OF_ONE - _LAST - 1), None, *range(number - _LAST, number)]
+    return [*range(most - _LAST - 1), None, *range(number - _LAST, number)]
 
 
 def _draw_boxes(axes: Axes, lane: int, boxes: Sequence[Box], places: _Places, number: int) -> None:

@@ -121,13 +121,26 @@ def cells_of(grid: Grid, rows: Sequence[Mapping[str, Any]], folder: Path) -> lis
 
 def sweep_table(grid: Grid, cells: Sequence[Mapping[str, Any]]) -> str:
     """A line for each combination, as markdown."""
+    return markdown_table(*sweep_lines(grid, cells))
+
+
+def sweep_lines(
+    grid: Grid, cells: Sequence[Mapping[str, Any]], *, lost: str = "failed"
+) -> tuple[list[str], list[list[str]]]:
+    """The names of the columns of a table, and a line for each combination.
+
+    Args:
+        grid: Of the sweep.
+        cells: As `cells_of` makes them.
+        lost: What is said of seeds that have no result: of a sweep that is done they have failed.
+    """
     lines = []
     for cell in cells:
-        seeds = f"{cell['seeds']}" + (f" ({cell['failed']} failed)" if cell["failed"] else "")
+        seeds = f"{cell['seeds']}" + (f" ({cell['failed']} {lost})" if cell["failed"] else "")
         ceiling = "-" if cell["ceiling"] is None else f"{cell['ceiling']:.1%}"
         axes = ("-" if cell[axis] is None else str(cell[axis]) for axis in grid.axes)
         lines.append([*axes, seeds, ceiling, *result_cells(dict(cell))])
-    return markdown_table([*(axis.replace("_", " ") for axis in grid.axes), "seeds", "ceiling", *RESULT_COLUMNS], lines)
+    return [*(axis.replace("_", " ") for axis in grid.axes), "seeds", "ceiling", *RESULT_COLUMNS], lines
 
 
 def is_drawn(grid: Grid) -> bool:

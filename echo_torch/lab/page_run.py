@@ -1,0 +1,243 @@
+"""The page of one run: what was asked, what came out and why, and how to do it again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from echo_torch.diagnosis.data_path.explaining import explain, reach_lines, steps_of_gap
+from echo_torch.diagnosis.data_path.reaching import OTHER, Reach
+from echo_torch.errors import UserError
+from echo_torch.experiments.catalogue import EXPERIMENTS
+from echo_torch.experiments.configuration import (
+    Configuration,
+    command_line,
+    configure,
+    describe,
+    memory_length,
+    network_in_words,
+)
+from echo_torch.files import read_bytes
+from echo_torch.intervals import wilson_interval
+from echo_torch.lab.figures import draw_curve
+from echo_torch.lab.html import Html, paragraphs, table, tag
+from echo_torch.lab.page import Page, command, name_of, wrong
+from echo_torch.lab.plan import Plan
+from echo_torch.lab.reach_figure import draw_reach
+from echo_torch.lab.report import conclusion_lines
+from echo_torch.lab.results import read_finished
+from echo_torch.lab.run_directory import RunDirectory
+
+_MAX_FAILURE_BYTES = 2**16
+_MAX_CHUNKS = 12  # that the table names one by one
+_MAX_COLUMNS = 12  # of the picture of reach: on a page as wide as this one more could not be read
+_EXAMPLE = "for example: "
+_Result = Mapping[str, Any]
+
+
+def run_page(run: RunDirectory) -> Page:
+    """The page of a run, finished or not.
+
+    Raises:
+        UserError: If its configuration or its result cannot be read.
+    """
+    configuration, source = run.read_saved()
+    result = read_finished(run, configuration, source)
+    page = Page(f"Run {name_of(run.path)}")
+    plan, found, obstacle = _reach_of(configuration)
+    _add_asked(page, run, configuration, result)
+    if result is not None:
+        lines = [] if found is None else conclusion_lines(configuration, found, result, run.read_metrics())
+        page.add("What came out", *map(_conclusion, lines), _result_table(result), _chunk_table(result))
+    page.add("What the data path allows", *reach_parts(page, plan, found, obstacle))
+    if run.last_update():
+        page.add("The training", _curve(page, run, configuration, result))
+    if result is not None:
+        page.add("What the audit found", *_audit(result["gaps"]))
+    page.add("How to do it again", *_how(run, configuration, result))
+    return page
+
+
+def _conclusion(line: str) -> Html:
+    """A line of the conclusion; a command in it can be typed."""
+    said, example, words = line.partition(_EXAMPLE)
+    return paragraphs([line]) if said or not example else Html(f"{tag('p', 'For example:')}\n{command(words)}")
+
+
+def _add_asked(page: Page, run: RunDirectory, c: Configuration, result: _Result | None) -> None:
+    lead = tag("p", f"{c.mode}: {EXPERIMENTS[c.mode].summary}.", class_="lead")
+    size = "" if result is None else f", {result['parameters']:,} parameters"
+    lines = [
+        f"Asked: {describe(c)}.",
+        f"Network: {c.model}, {network_in_words(c)}{size}. Seed {c.seed}.",
+        f"Chance is {1 / c.vocabulary_size:.2%}, 1 of {c.vocabulary_size:,} symbols.",
+    ]
+    page.add("What was asked", lead, paragraphs(lines), None if result is not None else _why_unfinished(run, c))
+
+
+def _why_unfinished(run: RunDirectory, configuration: Configuration) -> Html:
+    made, total = run.last_update(), configuration.reading.num_updates
+    try:
+        reason = str(json.loads(read_bytes(run.failure, _MAX_FAILURE_BYTES))["reason"])
+    except FileNotFoundError:
+        reason = ""
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"Why cannot be read in {run.failure.name} ({error})."
+    return wrong(f"The run is not finished: {made:,} of {total:,} updates have a row. {reason}".strip())
+
+
+def _reach_of(configuration: Configuration) -> tuple[Plan | None, Reach | None, str]:
+    """Its plan and its reach; where the user's own data cannot be read any more, why."""
+    try:
+        plan = Plan(configuration)
+        return plan, plan.reach(), ""
+    except UserError as error:
+        return None, None, str(error)
+
+
+def reach_parts(page: Page, plan: Plan | None, found: Reach | None, obstacle: str) -> Iterator[Html]:
+    """What a data path allows, in words and as a picture.
+
+    Args:
+        page: Takes the picture.
+        plan: Of the run; None: there is none, like `found`.
+        found: Its reach.
+        obstacle: Why there is none.
+    """
+    if plan is None or found is None:
+        yield wrong(f"Nothing can be said of it any more: {obstacle}")
+        return
+    c = plan.configuration
+    said = explain(found, memory_length=memory_length(c), is_carried=c.reading.carry == "keep")
+    yield paragraphs([said])
+    yield tag("ul", *(tag("li", line) for line in reach_lines(found)))
+    draw = partial(_draw_reach, plan.first_chunks(), c.reading.lag)
+    yield page.figures.add(
+        draw, f"Which step each row reads, and which step's symbol it is asked for: lag {c.reading.lag}", said
+    )
+
+
+def _draw_reach(chunks: Any, lag: int, file: Any) -> None:
+    draw_reach(chunks, lag, file, max_columns=_MAX_COLUMNS)
+
+
+def _curve(page: Page, run: RunDirectory, c: Configuration, result: _Result | None) -> Html:
+    metrics = run.read_metrics()
+    text = (
+        f"{len(metrics['update'])} rows of metrics. In the last one accuracy is {metrics['accuracy'][-1]:.1%}, loss "
+        f"{metrics['loss'][-1]:.3f} nats; chance is {1 / c.vocabulary_size:.1%}."
+    )
+    if result is not None and result["accuracy"] is not None:
+        ceiling = "unknown" if result["ceiling"] is None else f"{result['ceiling']:.1%}"
+        text += f" On fresh sequences accuracy is {result['accuracy']:.1%}; the ceiling is {ceiling}."
+    right = "" if result is None else "; right: accuracy by chunk on fresh sequences, with 95 % intervals"
+    return page.figures.add(partial(draw_curve, run, c), f"Accuracy and loss in training, with chance{right}", text)
+
+
+def _result_table(result: _Result) -> Html:
+    def share(name: str) -> str:
+        return "-" if result[name] is None else f"{result[name]:.2%}"
+
+    def interval(name: str) -> str:
+        low, high = result.get(f"{name}_low"), result.get(f"{name}_high")
+        return "-" if low is None or high is None else f"{low:.2%} to {high:.2%}"
+
+    loss = result.get("loss")
+    rows = [
+        ["accuracy on fresh symbols", share("accuracy"), interval("accuracy")],
+        ["the same, state reset at every chunk", share("accuracy_reset"), interval("accuracy_reset")],
+        ["chance", share("chance"), ""],
+        ["ceiling of the data path", share("ceiling"), ""],
+        ["loss (nats)", "-" if loss is None else f"{loss:.4f}", ""],
+        ["targets asked", f"{result['targets']:,}", ""],
+        ["updates", f"{result['updates']:,}", ""],
+        ["seconds of training", f"{result['seconds']:,.1f}", ""],
+    ]
+    return table(["", "value", "95 % interval"], rows, caption="The evaluation, on symbols that training never sees")
+
+
+def _chunk_table(result: _Result) -> Html | None:
+    """Accuracy by chunk of the sequence; None where there is but one chunk."""
+    asked = result["targets_by_chunk"]
+    if len(asked) < 2:
+        return None
+    places = [*range(len(asked))]
+    if len(places) > _MAX_CHUNKS:
+        places = [*places[: _MAX_CHUNKS - 1], places[-1]]
+    rows = [
+        [
+            f"{place + 1}",
+            f"{asked[place]:,}",
+            *(_share(result[name][place], asked[place]) for name in ("accuracy_by_chunk", "accuracy_reset_by_chunk")),
+        ]
+        for place in places
+    ]
+    left_out = (
+        f" ({len(asked) - len(places):,} chunks before the last are left out)" if len(places) < len(asked) else ""
+    )
+    names = ["chunk", "targets", "state as in training (95 %)", "state reset (95 %)"]
+    return table(names, rows, caption=f"Accuracy by chunk of the sequence{left_out}")
+
+
+def _share(share: float | None, asked: int) -> str:
+    if share is None or not asked:
+        return "-"
+    low, high = wilson_interval(round(share * asked), asked)
+    return f"{share:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _audit(gaps: Mapping[str, int]) -> Iterator[Html]:
+    """What was counted while the training ran: does each row's state belong where the row goes on?"""
+    total = sum(gaps.values())
+    if not total:
+        yield paragraphs(["Nothing was handed over in training."])
+        return
+    jumps = total - gaps.get("0", 0)
+    if jumps:
+        yield wrong(
+            f"{jumps:,} of {total:,} hand-overs ({jumps / total:.1%}) gave a row a state that belongs to another place "
+            "than the one where the row goes on."
+        )
+    else:
+        yield paragraphs([f"All {total:,} hand-overs gave each row the state that belongs where the row goes on."])
+    rows = [[gap, f"{number:,}", _gap_in_words(gap)] for gap, number in gaps.items()]
+    yield table(["gap (steps)", "hand-overs", ""], rows, caption="Gaps at the hand-overs from chunk to chunk")
+
+
+def _gap_in_words(gap: str) -> str:
+    return "into another sequence" if gap == OTHER else steps_of_gap(int(gap)).partition(", ")[2]
+
+
+def _how(run: RunDirectory, c: Configuration, result: _Result | None) -> Iterator[Html]:
+    """The commands, the configuration and what its bits depend on."""
+    yield paragraphs(["This trains it anew:"])
+    yield command(command_line(c))
+    if result is not None:
+        yield paragraphs(["This repeats the evaluation, from the directory that this page is about:"])
+        model = f" --model {c.model}" if ":" in c.model else ""
+        yield command(f"python -m echo_torch evaluate --run {shlex.quote(str(run.path))}{model}")
+    yield configuration_table(c)
+    if result is not None:
+        versions = [[name, value] for name, value in result.get("versions", {}).items()]
+        weights = [["SHA-256 of the weights", str(result.get("weights_sha256"))]]
+        yield table(["", "version"], [*versions, *weights], caption="What it was trained with")
+
+
+def configuration_table(configuration: Configuration) -> Html:
+    """All options, those that differ from the experiment's defaults marked."""
+    defaults = configure(configuration.mode).options()
+    rows = [
+        [name.replace("_", " "), "-" if value is None else str(value), _mark(name, value, defaults)]
+        for name, value in configuration.to_dict().items()
+    ]
+    return table(["option", "value", "default, where it is another"], rows, caption="The configuration")
+
+
+def _mark(name: str, value: object, defaults: Mapping[str, object]) -> str:
+    """The default of an option, where another value was chosen."""
+    if name not in defaults or defaults[name] == value:
+        return ""
+    return "-" if defaults[name] is None else str(defaults[name])
