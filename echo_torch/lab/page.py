@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shlex
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -47,6 +48,16 @@ class Page:
             f"{tag('h1', self.title)}\n{join(self.parts, chr(10))}\n</main>\n{tag('footer', tag('p', version))}\n"
             "</body>\n</html>\n"
         )
+
+
+def program(*words: str) -> str:
+    """A command of this program as it is typed."""
+    return shlex.join(["python", "-m", "echo_torch", *words])
+
+
+def flag(name: str) -> str:
+    """A flag that is no option of a run."""
+    return f"--{name}"
 
 
 def command(words: str) -> Html:

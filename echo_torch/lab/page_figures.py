@@ -91,7 +91,7 @@ def on_dark(color: str) -> str:
 
 
 def _variable(color: str) -> str:
-    return f"--c{color[1:]}"
+    return f"--_{color[1:]}"  # a name as of CSS
 
 
 def _walk(element: Element, *, is_kept: bool = False) -> Iterator[tuple[Element, bool]]:

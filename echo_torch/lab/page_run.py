@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -20,11 +19,12 @@ from echo_torch.experiments.configuration import (
     memory_length,
     network_in_words,
 )
+from echo_torch.experiments.options import is_own_model
 from echo_torch.files import read_bytes
 from echo_torch.intervals import wilson_interval
 from echo_torch.lab.figures import draw_curve
 from echo_torch.lab.html import Html, paragraphs, table, tag
-from echo_torch.lab.page import Page, command, name_of, wrong
+from echo_torch.lab.page import Page, command, flag, name_of, program, wrong
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.reach_figure import draw_reach
 from echo_torch.lab.report import conclusion_lines
@@ -217,8 +217,8 @@ def _how(run: RunDirectory, c: Configuration, result: _Result | None) -> Iterato
     yield command(command_line(c))
     if result is not None:
         yield paragraphs(["This repeats the evaluation, from the directory that this page is about:"])
-        model = f" --model {c.model}" if ":" in c.model else ""
-        yield command(f"python -m echo_torch evaluate --run {shlex.quote(str(run.path))}{model}")
+        model = [flag("model"), c.model] if is_own_model(c.model) else []
+        yield command(program("evaluate", flag("run"), str(run.path), *model))
     yield configuration_table(c)
     if result is not None:
         versions = [[name, value] for name, value in result.get("versions", {}).items()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from echo_torch.lab.figures import draw_comparison
 from echo_torch.lab.grid_figures import draw_grid
 from echo_torch.lab.grids import Grid
 from echo_torch.lab.html import Html, paragraphs, table, tag
-from echo_torch.lab.page import Page, command, name_of, wrong
+from echo_torch.lab.page import Page, command, flag, name_of, program, wrong
 from echo_torch.lab.page_run import configuration_table, reach_parts
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.rows import FINISHED, missing_in_words, rows_of, saved_grid
@@ -143,12 +142,12 @@ def sweep_command(grid: Grid) -> str:
     >>> sweep_command(Grid("lag", {"lag": [1, 2]}, 3, {"updates": 300}))
     'python -m echo_torch sweep --mode lag --grid lag=1,2 --seeds 3 --updates 300'
     """
-    words = ["python", "-m", "echo_torch", "sweep", "--mode", grid.mode]
+    words = ["sweep", flag("mode"), grid.mode]
     if grid.axes:
-        words.append("--grid")
+        words.append(flag("grid"))
     for name, values in grid.axes.items():
         words.append(f"{name}={(';' if OPTIONS[name].canonical else ',').join(map(_as_word, values))}")
-    words += ["--seeds", str(grid.num_seeds)]
+    words += [flag("seeds"), str(grid.num_seeds)]
     for name, value in grid.options.items():
         if OPTIONS[name].kind is bool:
             words += [OPTIONS[name].flag] if value else []
@@ -157,7 +156,7 @@ def sweep_command(grid: Grid) -> str:
             words += (
                 [f"{OPTIONS[name].flag}={value}"] if str(value).startswith("-") else [OPTIONS[name].flag, str(value)]
             )
-    return " ".join(map(shlex.quote, words))
+    return program(*words)
 
 
 def _as_word(value: object) -> str:

@@ -382,11 +382,11 @@ def test_colours_turn_with_the_page_but_not_those_of_a_map(page_of_sweep):
     text = page_of_sweep.read_text()
     found = Parsed(text)
     values = {attributes.get("fill") for _, attributes in found.elements}
-    assert "var(--c000000, #000000)" in values
+    assert "var(--_000000, #000000)" in values
     assert "#ffffff" in values or "#fde737" in values  # letters and areas of a map
-    assert "var(--cfde737, #fde737)" not in values
+    assert "var(--_fde737, #fde737)" not in values
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1]
-    used = {name for value in values if value for name in re.findall(r"var\((--c\w+)", value)}
+    used = {name for value in values if value for name in re.findall(r"var\((--_\w+)", value)}
     assert all(f"{name}:#" in style for name in used)
 
 
