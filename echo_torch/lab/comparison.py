@@ -12,7 +12,7 @@ from echo_torch.experiments.configuration import Configuration, configure
 from echo_torch.lab.many import train_many
 from echo_torch.lab.pictures import check_figures, picture, remove_other_forms
 from echo_torch.lab.plan import Plan
-from echo_torch.lab.run_directory import RunDirectory
+from echo_torch.lab.run_directory import PAGE, RunDirectory
 from echo_torch.lab.tables import (
     RESULT_COLUMNS,
     SEQUENCE_SYMBOLS,
@@ -23,6 +23,7 @@ from echo_torch.lab.tables import (
     write_table,
 )
 
+COMPARISON = "comparison.json"  # beside the runs: what was found
 # Without the cut a sequence makes one update instead of four; this budget lets lag 6 get to its ceiling.
 _UNCUT_RECIPE: dict[str, Any] = {"sequences": 4000, "learning_rate": 3e-3}
 _UNCUT: dict[str, Any] = {"cut": "sequence", **_UNCUT_RECIPE}
@@ -152,11 +153,15 @@ def run_comparison(
             raise RuleError("arms", rule, f"{arm}, which is about the network {ARMS[arm].options['model']}")
     network = {"model": model, "model_options": model_options}
     runs = comparison_runs(arms, num_seeds, **network)
-    results = train_many(runs, folder, num_jobs=num_jobs, shard=shard, progress=progress)
+
+    def begin() -> None:
+        (folder / PAGE).unlink(missing_ok=True)  # it shows what was found before
+
+    results = train_many(runs, folder, num_jobs=num_jobs, shard=shard, progress=progress, begin=begin)
     if len(results) < len(runs):
         return []
     rows = compare(arms, num_seeds, results, folder)
-    write_table(folder, "comparison", rows, comparison_table(rows))
+    write_table(folder, COMPARISON.removesuffix(".json"), rows, comparison_table(rows))
 
     from echo_torch.lab.figures import draw_comparison, draw_reach_by_horizon
 
@@ -215,6 +220,11 @@ def _compare_arm(arm: Arm, num_seeds: int, results: dict[str, dict[str, Any]], f
 
 def comparison_table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as a markdown table."""
+    return markdown_table(*comparison_lines(rows))
+
+
+def comparison_lines(rows: Sequence[dict[str, Any]]) -> tuple[Sequence[str], list[list[str]]]:
+    """The names of the columns of that table, and a line for each arm."""
     names = ("arm", "gap", "reachable", "in horizon", "ceiling", *RESULT_COLUMNS, "updates", "sequences")
     lines = []
     for row in rows:
@@ -223,4 +233,4 @@ def comparison_table(rows: Sequence[dict[str, Any]]) -> str:
         lines.append(
             [row["label"], gap, *shares, *result_cells(row), f"{row['updates']:,}", f"{row['sequences']:,.0f}"]
         )
-    return markdown_table(names, lines)
+    return names, lines

@@ -152,10 +152,16 @@ def draw_comparison(
     num_rows = -(-len(rows) // num_columns)
     figure = new_figure(3.1 * num_columns, 2.6 * num_rows + 0.5)
     panels = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False)
+    one_seed: dict[str, Any] = {"color": BLUE, "alpha": 0.6, "markersize": 3, "linestyle": "-"}
     for axes, row in zip(panels.flat, rows, strict=False):
         for run in runs[row["arm"]]:
             metrics = run.read_metrics()
-            axes.plot([symbols / 1000 for symbols in metrics["symbols"]], metrics["accuracy"], color=BLUE, alpha=0.6)
+            axes.plot(
+                [symbols / 1000 for symbols in metrics["symbols"]],
+                metrics["accuracy"],
+                marker=_marker(metrics),
+                **one_seed,
+            )
         if row["ceiling"] is not None:  # a user's own numbers have none that is known
             axes.axhline(row["ceiling"], color=INK, linewidth=1.2, label="ceiling")
         axes.axhline(row["chance"], color=FAINT, linestyle="--", linewidth=1.2, label="chance")

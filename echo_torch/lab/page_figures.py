@@ -19,7 +19,7 @@ _DARK_PAPER, _DARK_INK = (0x16, 0x19, 0x1D), (0xE6, 0xE6, 0xE6)  # as in page.cs
 _ON_DARK = {BLUE: "#5cb3ea", ORANGE: "#ff9047", GREEN: "#3ed1a4", PURPLE: PURPLE, SKY: SKY, AMBER: AMBER}
 _COLOR = re.compile(r"#[0-9a-f]{6}")
 _REFERENCE = re.compile(r"#([\w-]+)")
-_WIDE = 700  # pixels; beyond, a small screen scrolls the figure
+_WIDE, _LONG = 700, 1600  # pixels; beyond, a small screen scrolls the figure, or any screen
 _PIXELS = 96 / 72  # in a point
 
 
@@ -124,7 +124,7 @@ def _name(root: Element, prefix: str, title: str, text: str) -> None:
     root.set("role", "img")
     root.set("aria-labelledby", f"{prefix}-title {prefix}-text")
     if width > _WIDE:
-        root.set("class", "wide")
+        root.set("class", "long" if width > _LONG else "wide")
     for number, (name, words) in enumerate((("title", title), ("desc", text))):
         element = Element(name, {"id": f"{prefix}-{'text' if number else 'title'}"})
         element.text = visible(words)

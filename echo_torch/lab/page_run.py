@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from functools import partial
+from math import isnan
 from typing import Any
 
 from echo_torch.diagnosis.data_path.explaining import explain, reach_lines, steps_of_gap
@@ -126,15 +127,21 @@ def _draw_reach(chunks: Any, lag: int, file: Any) -> None:
 
 def _curve(page: Page, run: RunDirectory, c: Configuration, result: _Result | None) -> Html:
     metrics = run.read_metrics()
+    accuracy, loss = _known(metrics["accuracy"][-1], ".1%"), _known(metrics["loss"][-1], ".3f")
     text = (
-        f"{len(metrics['update'])} rows of metrics. In the last one accuracy is {metrics['accuracy'][-1]:.1%}, loss "
-        f"{metrics['loss'][-1]:.3f} nats; chance is {1 / c.vocabulary_size:.1%}."
+        f"{len(metrics['update'])} rows of metrics. In the last one accuracy is {accuracy}, loss {loss} nats; chance "
+        f"is {1 / c.vocabulary_size:.1%}."
     )
     if result is not None and result["accuracy"] is not None:
         ceiling = "unknown" if result["ceiling"] is None else f"{result['ceiling']:.1%}"
         text += f" On fresh sequences accuracy is {result['accuracy']:.1%}; the ceiling is {ceiling}."
     right = "" if result is None else "; right: accuracy by chunk on fresh sequences, with 95 % intervals"
     return page.figures.add(partial(draw_curve, run, c), f"Accuracy and loss in training, with chance{right}", text)
+
+
+def _known(number: float, form: str) -> str:
+    """A number of a row, which has none where nothing was asked."""
+    return "unknown" if isnan(number) else format(number, form)
 
 
 def _result_table(result: _Result) -> Html:

@@ -77,14 +77,20 @@ def _found(
     if is_drawn(grid):
         title = title_of(grid, first)
         draw = partial(_draw_grid, grid.axes, cells, title)
-        best = max((cell for cell in cells if cell["accuracy"] is not None), key=lambda cell: cell["accuracy"])
-        where = ", ".join(f"{name.replace('_', ' ')} {_in_words(best[name])}" for name in grid.axes)
-        text = f"The best mean accuracy, {best['accuracy']:.1%}, is that of {where}."
-        yield page.figures.add(draw, f"Accuracy on fresh symbols: {title}", text)
+        yield page.figures.add(draw, f"Accuracy on fresh symbols: {title}", _best_in_words(grid, cells))
     else:
         yield paragraphs(["There is a figure of grids of one to three axes; all numbers are in the table."])
     yield table(names or ["all runs"], lines, caption=f"Accuracy on fresh symbols, with 95 % intervals{few}")
     yield paragraphs([f"Chance is {', '.join(f'{chance:.2%}' for chance in sorted(chances))}."])
+
+
+def _best_in_words(grid: Grid, cells: Sequence[Mapping[str, Any]]) -> str:
+    known = [cell for cell in cells if cell["accuracy"] is not None]
+    if not known:
+        return "Nothing was asked."
+    best = max(known, key=lambda cell: float(cell["accuracy"]))
+    where = ", ".join(f"{name.replace('_', ' ')} {_in_words(best[name])}" for name in grid.axes)
+    return f"The best mean accuracy, {best['accuracy']:.1%}, is that of {where}."
 
 
 def _draw_grid(axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], title: str, file: Any) -> None:
@@ -130,10 +136,18 @@ def _how(grid: Grid, first: Configuration, rows: _Rows) -> Iterator[Html]:
     yield paragraphs(["This trains all of it anew:"])
     yield command(sweep_command(grid))
     yield configuration_table(first)
-    versions = [
-        [name, ", ".join(sorted({row[name] for row in rows if row[name] is not None})) or "-"] for name in _VERSIONS
-    ]
-    yield table(["", "version"], versions, caption="What its runs were trained with")
+    yield versions_table(rows)
+
+
+def versions_table(rows: _Rows) -> Html:
+    """What runs were trained with, of each all versions.
+
+    Args:
+        rows: Each with versions by name, or with None.
+    """
+    found = {name: sorted({str(row[name]) for row in rows if row.get(name) is not None}) for name in _VERSIONS}
+    lines = [[name, ", ".join(versions) or "-"] for name, versions in found.items()]
+    return table(["", "version"], lines, caption="What its runs were trained with")
 
 
 def sweep_command(grid: Grid) -> str:

@@ -2,10 +2,12 @@
 
 import base64
 import hashlib
+import json
 import re
 import shlex
 import shutil
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,7 +22,7 @@ from support.runs import StopError, copied, everything, stop_at
 from echo_torch import RunDirectory, grid_of, run_sweep, train
 from echo_torch.cli import main
 from echo_torch.errors import RuleError, UserError
-from echo_torch.lab import page_run
+from echo_torch.lab import comparison, page_run
 from echo_torch.lab.grids import Grid
 from echo_torch.lab.html import html, tag, visible
 from echo_torch.lab.page_figures import Figures, on_dark
@@ -210,6 +212,82 @@ def test_own_data_that_are_gone_are_told(tmp_path, monkeypatch, undrawn):
     assert "no ceiling to compare with" in parsed("run").text
     Path("numbers.txt").unlink()
     assert "Nothing can be said of it any more: Cannot read 'numbers.txt'" in parsed("run").text
+
+
+WATCHED = {
+    "findings": [{"kind": "lost-state", "module": "net.<rnn>", "count": 3, "of": 1200, "sentence": HOSTILE}],
+    "unknown": ["At 7 hand-overs it is not known."],
+    "intended": [{"kind": "rows-skip", "module": "", "count": 1, "of": 2, "sentence": "Rows skip."}],
+}
+
+
+def test_what_a_watch_has_found_is_told(finished, tmp_path, undrawn):
+    file = tmp_path / "findings.json"
+    file.write_text(json.dumps(WATCHED))
+    assert main(["report", str(finished.path), "--watched", str(file)]) == 0
+    text = Parsed(finished.page.read_text()).text
+    assert f"lost-state net.<rnn> 3 of 1,200 {HOSTILE}" in text
+    assert "rows-skip 1 of 2 Rows skip." in text
+    assert "At 7 hand-overs it is not known." in text
+    file.write_text(json.dumps({"findings": [], "unknown": []}))
+    write_report(finished.path, watched=file)
+    assert "Nothing that a state would suffer from." in Parsed(finished.page.read_text()).text
+
+
+@pytest.mark.parametrize(
+    "held",
+    ["", "[]", "{}", '{"findings": 1, "unknown": []}', '{"findings": [{"kind": 1}], "unknown": []}', "[" * 99999],
+)
+def test_a_file_that_no_watch_wrote_is_refused(finished, tmp_path, capsys, held):
+    file = tmp_path / "findings.json"
+    file.write_text(held)
+    assert main(["report", str(finished.path), "--watched", str(file)]) == 2
+    assert capsys.readouterr().err.startswith("--watched must be the file that the command watch has written. Got")
+    assert not finished.page.exists()
+
+
+# Comparisons
+
+
+@pytest.fixture(scope="module")
+def comparison_once(tmp_path_factory):
+    """Two arms, shorter than they are."""
+    folder = tmp_path_factory.mktemp("page") / "comparison"
+    with pytest.MonkeyPatch.context() as patch:
+        for arm in ("lag", "stateful"):
+            options = {"updates": 8, "vocabulary_size": 10, "hidden_size": 4}
+            patch.setitem(comparison.ARMS, arm, replace(comparison.ARMS[arm], options=options))
+        patch.setattr(comparison, "train_many", partial(comparison.train_many, executor=Here()))
+        comparison.run_comparison(["lag", "stateful"], 2, folder)
+        yield folder
+
+
+def test_the_page_of_a_comparison_says_what_its_table_says(comparison_once):
+    found = parsed(comparison_once)
+    lines = [line.strip("| ").split(" | ") for line in (comparison_once / "comparison.md").read_text().splitlines()]
+    for line in (lines[0], *lines[2:]):
+        assert " ".join(line) in found.text
+    assert "python -m echo_torch compare --seeds 2 --arms lag stateful" in found.text
+    assert len(found.named("svg")) == 2
+    comparison.run_comparison(["lag", "stateful"], 2, comparison_once)
+    assert not (comparison_once / PAGE).exists()
+
+
+def test_a_damaged_run_of_a_comparison_is_named(comparison_once, tmp_path, undrawn):
+    folder = Path(shutil.copytree(comparison_once, tmp_path / "it"))
+    RunDirectory(folder / "lag-seed2").result.write_text("{")
+    shutil.rmtree(folder / "stateful-seed1")
+    text = parsed(folder).text
+    assert "2 of 4 runs are not finished; no table and no figure holds their arms." in text
+    assert "lag-seed2 damaged The finished run" in text
+    assert "stateful-seed1 missing It is not finished." in text
+
+
+@pytest.mark.parametrize("held", ["", "[]", '[{"arm": "no-such-arm", "seeds": 1}]', '[{"arm": "lag", "seeds": -1}]'])
+def test_a_comparison_that_was_altered_is_refused(tmp_path, held):
+    (tmp_path / "comparison.json").write_text(held)
+    with pytest.raises(UserError, match="was altered: it names no arms"):
+        write_report(tmp_path)
 
 
 # Damage
