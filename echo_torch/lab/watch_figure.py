@@ -16,7 +16,7 @@ from echo_torch.diagnosis.watching.watcher import Watch
 from echo_torch.errors import RuleError
 from echo_torch.lab.drawing import BLUE, INK, MISSING, ORANGE, READ, new_figure, own_settings, save_figure
 
-_MAX_ROWS, _MAX_COLUMNS, _MAX_STEPS, _MAX_ROOTS, _LONG = 8, 25, 8, 5, 4
+_MAX_ROWS, _MAX_ALIKE, _MAX_COLUMNS, _MAX_STEPS, _MAX_ROOTS, _LONG = 8, 3, 25, 8, 5, 4
 _BARS: dict[str, dict[str, Any]] = {  # where a state begins
     EMPTY: {"color": INK, "linestyle": "-"},
     MADE: {"color": BLUE, "linestyle": (0, (2, 0.7))},
@@ -32,7 +32,7 @@ def draw_watch(seen: Watch, path: str | Path, *, layer: str | None = None) -> No
     A box is a step that a row reads, the number in it counted from where the row began, or as stamps say. A line leads
     from where a row's state was left to where it goes on: grey where it goes on exactly there, dashed with the gap
     where not. A bar is where a state begins. What is unknown has a question mark. Of calls with many steps the first
-    and the last ones are drawn.
+    and the last ones are drawn, of rows that look alike a few.
 
     Args:
         seen: What was watched.
@@ -44,7 +44,7 @@ def draw_watch(seen: Watch, path: str | Path, *, layer: str | None = None) -> No
     """
     name, calls = _layer_of(seen, layer)
     calls = _first_of(calls)
-    num_rows = min(_MAX_ROWS, max(len(call.tracks) for call in calls))
+    num_rows, rest = _rows_of(calls)
     places, width = _places_of(calls)
     figure = new_figure(max(7.0, 0.62 * width + 1.6), 0.85 * num_rows + 2.1)
     axes = figure.subplots()
@@ -54,6 +54,9 @@ def draw_watch(seen: Watch, path: str | Path, *, layer: str | None = None) -> No
             _draw_beginning(axes, x, row, track, ends)
             ends[call.number, row] = _draw_boxes(axes, x, row, track), row
     _label(axes, calls, places, num_rows, width)
+    if rest:
+        axes.set_ylim(bottom=num_rows - 0.1)
+        axes.text(-0.45, num_rows - 0.36, rest, ha="left", va="center", fontsize=9, color="0.3", style="italic")
     axes.set_title(f"{name}: what each row reads, and where its state comes from")
     figure.legend(handles=_keys(calls), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     save_figure(figure, path)
@@ -84,6 +87,24 @@ def _first_of(calls: Sequence[SeenCall]) -> list[SeenCall]:
             break
         kept.append(call)
     return kept
+
+
+def _rows_of(calls: Sequence[SeenCall]) -> tuple[int, str]:
+    """How many rows are drawn, of rows that look alike a few; and a word about the others, "" where all are."""
+    number = max(len(call.tracks) for call in calls)
+    alike = all(
+        _looks(track, row) == _looks(call.tracks[0], 0) for call in calls for row, track in enumerate(call.tracks)
+    )
+    drawn = min(number, _MAX_ALIKE if alike else _MAX_ROWS)
+    others = number - drawn
+    rest = f"... and {others:,} more row{'s' * (others > 1)}{', which look the same' * alike}"
+    return drawn, rest if others else ""
+
+
+def _looks(track: Track, row: int) -> tuple[object, ...]:
+    """All that is drawn of a row; where its state comes from, as seen from there."""
+    origin = None if track.origin is None else (track.origin[0], track.origin[1] - row)
+    return track.steps, track.begins, origin, track.gaps
 
 
 def _num_columns(call: SeenCall) -> int:

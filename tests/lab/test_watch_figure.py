@@ -68,6 +68,22 @@ def test_a_healthy_training_has_no_red(drawn):
     assert not any(y == -0.4 for _, y in texts)
 
 
+def test_of_rows_that_look_alike_a_few_are_drawn(drawn):
+    """Of others as many as there is room for; the picture says how many more there are."""
+    for is_alike, words in ((True, "... and 9 more rows, which look the same"), (False, "... and 4 more rows")):
+        model, state = lstm(), None
+        data = torch.randn(12, 20, 2, generator=torch.Generator().manual_seed(1))
+        with watch(model) as seen:
+            for begin in (0, 4):
+                rows = data if is_alike or not begin else torch.cat([data[:1].roll(-3, dims=1), data[1:]])
+                state = detached(model(rows[:, begin : begin + STEPS], state)[1])
+        texts, boxes, _, axes = drawn(seen)
+        num_rows = 3 if is_alike else 8
+        assert words in texts.values()
+        assert boxes == 2 * STEPS * num_rows
+        assert [label.get_text() for label in axes.get_yticklabels()] == [f"row {row}" for row in range(num_rows)]
+
+
 def test_rows_that_move_have_slanted_lines(drawn):
     model, state, order = lstm(), None, [0, 1]
     with watch(model) as seen:
