@@ -57,7 +57,7 @@ def run_page(run: RunDirectory) -> Page:
     if run.last_update():
         page.add("The training", _curve(page, run, configuration, result))
     if result is not None:
-        page.add("What the audit found", *_audit(result["gaps"]))
+        page.add("What the audit found", *audit_parts(result["gaps"]))
     page.add("How to do it again", *_how(run, configuration, result))
     return page
 
@@ -196,8 +196,12 @@ def _share(share: float | None, asked: int) -> str:
     return f"{share:.1%} ({low:.1%} to {high:.1%})"
 
 
-def _audit(gaps: Mapping[str, int]) -> Iterator[Html]:
-    """What was counted while the training ran: does each row's state belong where the row goes on?"""
+def audit_parts(gaps: Mapping[str, int]) -> Iterator[Html]:
+    """What was counted while the training ran: does each row's state belong where the row goes on?
+
+    Args:
+        gaps: How often each gap occurred, as in result.json.
+    """
     total = sum(gaps.values())
     if not total:
         yield paragraphs(["Nothing was handed over in training."])
@@ -233,14 +237,14 @@ def _how(run: RunDirectory, c: Configuration, result: _Result | None) -> Iterato
         yield table(["", "version"], [*versions, *weights], caption="What it was trained with")
 
 
-def configuration_table(configuration: Configuration) -> Html:
+def configuration_table(configuration: Configuration, caption: str = "The configuration") -> Html:
     """All options, those that differ from the experiment's defaults marked."""
     defaults = configure(configuration.mode).options()
     rows = [
         [name.replace("_", " "), "-" if value is None else str(value), _mark(name, value, defaults)]
         for name, value in configuration.to_dict().items()
     ]
-    return table(["option", "value", "default, where it is another"], rows, caption="The configuration")
+    return table(["option", "value", "default, where it is another"], rows, caption=caption)
 
 
 def _mark(name: str, value: object, defaults: Mapping[str, object]) -> str:

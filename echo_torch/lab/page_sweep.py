@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from echo_torch.lab.grid_figures import draw_grid
 from echo_torch.lab.grids import Grid
 from echo_torch.lab.html import Html, paragraphs, table, tag
 from echo_torch.lab.page import Page, command, flag, name_of, program, wrong
-from echo_torch.lab.page_run import configuration_table, reach_parts
+from echo_torch.lab.page_run import audit_parts, configuration_table, reach_parts
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.rows import FINISHED, missing_in_words, rows_of, saved_grid
 from echo_torch.lab.run_directory import RunDirectory
@@ -43,6 +44,7 @@ def sweep_page(folder: Path) -> Page:
     if any(row["status"] == FINISHED for row in rows):
         page.add("What came out", *_found(page, grid, cells, rows, first))
         page.add("The trainings", *_curves(page, grid, cells, rows, folder))
+        page.add("What the audit found", *audit_parts(_gaps(rows, folder)))
     page.add("What the data path allows", *_path(page, grid, rows, first))
     page.add("How to do it again", *_how(grid, first, rows))
     return page
@@ -115,6 +117,15 @@ def _curves(page: Page, grid: Grid, cells: Sequence[dict[str, Any]], rows: _Rows
     yield page.figures.add(partial(draw_comparison, panels, runs), title, text)
 
 
+def _gaps(rows: _Rows, folder: Path) -> dict[str, int]:
+    """How often each gap occurred in all finished trainings together."""
+    total: Counter[str] = Counter()
+    for row in rows:
+        if row["status"] == FINISHED:
+            total.update(RunDirectory(folder / row["run"]).read_result()["gaps"])
+    return dict(total)
+
+
 def _path(page: Page, grid: Grid, rows: _Rows, first: Configuration) -> Iterator[Html]:
     """Reach and horizon of every combination, and the picture of the first one."""
     by_run = {row["run"]: row for row in rows}
@@ -135,7 +146,7 @@ def _path(page: Page, grid: Grid, rows: _Rows, first: Configuration) -> Iterator
 def _how(grid: Grid, first: Configuration, rows: _Rows) -> Iterator[Html]:
     yield paragraphs(["This trains all of it anew:"])
     yield command(sweep_command(grid))
-    yield configuration_table(first)
+    yield configuration_table(first, "The configuration of the first run")
     yield versions_table(rows)
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from echo_torch.diagnosis.data_path.reaching import OTHER
 from echo_torch.errors import UserError
 from echo_torch.experiments.configuration import Configuration, configure_saved, kept_kernel
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory, damaged_error
 from echo_torch.lab.yaml_files import SOURCE_KEY, check_format
+
+_BOUNDS = ("accuracy_low", "accuracy_high", "accuracy_reset_low", "accuracy_reset_high")
 
 
 def read_finished(
@@ -94,7 +98,23 @@ def _are_shares(values: object) -> bool:
     return isinstance(values, list) and all(map(_is_share, values))
 
 
-# What tables and figures take out of a result.json, and what it must be.
+def _is_loss(value: object) -> bool:
+    return value is None or type(value) in (int, float)  # that of a network which has lost its way may be no number
+
+
+def _are_gaps(values: object) -> bool:
+    return isinstance(values, dict) and all(map(_is_gap, values)) and all(map(_is_count, values.values()))
+
+
+def _is_gap(name: str) -> bool:
+    return name == OTHER or re.fullmatch(r"-?[0-9]{1,19}", name, re.ASCII) is not None
+
+
+def _are_versions(values: object) -> bool:
+    return isinstance(values, dict) and all(isinstance(value, str) for value in values.values())
+
+
+# What tables, figures and pages take out of a result.json, and what it must be.
 _NEEDED: dict[str, Callable[[object], bool]] = {
     "accuracy": _is_share,
     "accuracy_reset": _is_share,
@@ -105,16 +125,31 @@ _NEEDED: dict[str, Callable[[object], bool]] = {
     "chance": _is_share,
     "seconds": _is_amount,
     "parameters": _is_count,
+    "loss": _is_loss,
+    "ceiling": _is_share,
+    **dict.fromkeys(_BOUNDS, _is_share),
+    "accuracy_reset_by_chunk": _are_shares,
+    "gaps": _are_gaps,
+    "versions": _are_versions,
+    "weights_sha256": lambda value: isinstance(value, str),
 }
 
 
 def _fits_together(result: Mapping[str, Any]) -> bool:
     """Whether the chunks have all the targets, and there is an accuracy exactly where something was asked."""
-    asked, shares = result["targets_by_chunk"], result["accuracy_by_chunk"]
-    pooled = [(result[name], result["targets"]) for name in ("accuracy", "accuracy_reset")]
-    if len(shares) != len(asked) or sum(asked) != result["targets"] or result["chance"] is None:
+    asked = result["targets_by_chunk"]
+    shares, resets = result["accuracy_by_chunk"], result["accuracy_reset_by_chunk"]
+    pooled = [(result[name], result["targets"]) for name in ("accuracy", "accuracy_reset", "loss", *_BOUNDS)]
+    if (
+        len(shares) != len(asked)
+        or len(resets) != len(asked)
+        or sum(asked) != result["targets"]
+        or result["chance"] is None
+    ):
         return False
-    return all((share is None) == (number == 0) for share, number in [*pooled, *zip(shares, asked, strict=True)])
+    return all(
+        (share is None) == (number == 0) for share, number in [*pooled, *zip(shares + resets, asked * 2, strict=True)]
+    )
 
 
 def _asks(configuration: Configuration) -> bool:

@@ -160,6 +160,10 @@ def test_the_page_of_a_sweep_says_what_its_table_says(page_of_sweep):
     for line in (lines[0], *lines[2:]):
         assert " ".join(line) in found.text
     assert "4 combinations of options, 2 seeds each: 8 runs." in found.text
+    counted = sum(
+        sum(json.loads(path.read_text())["gaps"].values()) for path in page_of_sweep.parent.glob("*/result.json")
+    )
+    assert f"All {counted:,} hand-overs gave each row the state that belongs where the row goes on." in found.text
     assert len(found.named("svg")) == 3
 
 

@@ -56,6 +56,13 @@ WORD, NAN, MANY, LESS, NONE = "a word", float("nan"), 2, -1, None
         ("chance", (WORD, NAN, MANY, LESS, NONE)),
         ("seconds", (WORD, NAN, LESS, NONE, float("inf"))),
         ("parameters", (WORD, NAN, LESS, NONE, 0.5)),
+        ("loss", (WORD, NONE, True, [])),
+        ("ceiling", (WORD, NAN, MANY, LESS)),
+        ("accuracy_reset_high", (WORD, NAN, MANY, LESS, NONE)),
+        ("accuracy_reset_by_chunk", (WORD, NONE, [], [0.5], [NONE] * 4, [0.5, NONE, 0.5, 0.5])),
+        ("gaps", (WORD, NONE, [], {WORD: 1}, {"0": WORD}, {"0": LESS}, {"0": 0.5}, {"1e3": 1})),
+        ("versions", (WORD, NONE, [], {"torch": 2})),
+        ("weights_sha256", (NONE, 5)),
     ],
 )
 def test_words_and_worse_in_the_place_of_numbers(run, capfd, name, values):
