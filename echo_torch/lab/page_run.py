@@ -8,16 +8,13 @@ from functools import partial
 from math import isnan
 from typing import Any
 
-from echo_torch.diagnosis.data_path.explaining import explain, reach_lines, steps_of_gap
-from echo_torch.diagnosis.data_path.reaching import OTHER, Reach
+from echo_torch.diagnosis.data_path.reaching import Reach
 from echo_torch.errors import UserError
 from echo_torch.experiments.catalogue import EXPERIMENTS
 from echo_torch.experiments.configuration import (
     Configuration,
     command_line,
-    configure,
     describe,
-    memory_length,
     network_in_words,
 )
 from echo_torch.experiments.options import is_own_model
@@ -26,15 +23,14 @@ from echo_torch.intervals import wilson_interval
 from echo_torch.lab.figures import draw_curve
 from echo_torch.lab.html import Html, paragraphs, table, tag
 from echo_torch.lab.page import Page, command, flag, name_of, program, wrong
+from echo_torch.lab.page_parts import audit_parts, configuration_table, reach_parts
 from echo_torch.lab.plan import Plan
-from echo_torch.lab.reach_figure import draw_reach
 from echo_torch.lab.report import conclusion_lines
 from echo_torch.lab.results import read_finished
 from echo_torch.lab.run_directory import RunDirectory
 
 _MAX_FAILURE_BYTES = 2**16
 _MAX_CHUNKS = 12  # that the table names one by one
-_MAX_COLUMNS = 12  # of the picture of reach: on a page as wide as this one more could not be read
 _EXAMPLE = "for example: "
 _Result = Mapping[str, Any]
 
@@ -97,32 +93,6 @@ def _reach_of(configuration: Configuration) -> tuple[Plan | None, Reach | None, 
         return plan, plan.reach(), ""
     except UserError as error:
         return None, None, str(error)
-
-
-def reach_parts(page: Page, plan: Plan | None, found: Reach | None, obstacle: str) -> Iterator[Html]:
-    """What a data path allows, in words and as a picture.
-
-    Args:
-        page: Takes the picture.
-        plan: Of the run; None: there is none, like `found`.
-        found: Its reach.
-        obstacle: Why there is none.
-    """
-    if plan is None or found is None:
-        yield wrong(f"Nothing can be said of it any more: {obstacle}")
-        return
-    c = plan.configuration
-    said = explain(found, memory_length=memory_length(c), is_carried=c.reading.carry == "keep")
-    yield paragraphs([said])
-    yield tag("ul", *(tag("li", line) for line in reach_lines(found)))
-    draw = partial(_draw_reach, plan.first_chunks(), c.reading.lag)
-    yield page.figures.add(
-        draw, f"Which step each row reads, and which step's symbol it is asked for: lag {c.reading.lag}", said
-    )
-
-
-def _draw_reach(chunks: Any, lag: int, file: Any) -> None:
-    draw_reach(chunks, lag, file, max_columns=_MAX_COLUMNS)
 
 
 def _curve(page: Page, run: RunDirectory, c: Configuration, result: _Result | None) -> Html:
@@ -196,32 +166,6 @@ def _share(share: float | None, asked: int) -> str:
     return f"{share:.1%} ({low:.1%} to {high:.1%})"
 
 
-def audit_parts(gaps: Mapping[str, int]) -> Iterator[Html]:
-    """What was counted while the training ran: does each row's state belong where the row goes on?
-
-    Args:
-        gaps: How often each gap occurred, as in result.json.
-    """
-    total = sum(gaps.values())
-    if not total:
-        yield paragraphs(["Nothing was handed over in training."])
-        return
-    jumps = total - gaps.get("0", 0)
-    if jumps:
-        yield wrong(
-            f"{jumps:,} of {total:,} hand-overs ({jumps / total:.1%}) gave a row a state that belongs to another place "
-            "than the one where the row goes on."
-        )
-    else:
-        yield paragraphs([f"All {total:,} hand-overs gave each row the state that belongs where the row goes on."])
-    rows = [[gap, f"{number:,}", _gap_in_words(gap)] for gap, number in gaps.items()]
-    yield table(["gap (steps)", "hand-overs", ""], rows, caption="Gaps at the hand-overs from chunk to chunk")
-
-
-def _gap_in_words(gap: str) -> str:
-    return "into another sequence" if gap == OTHER else steps_of_gap(int(gap)).partition(", ")[2]
-
-
 def _how(run: RunDirectory, c: Configuration, result: _Result | None) -> Iterator[Html]:
     """The commands, the configuration and what its bits depend on."""
     yield paragraphs(["This trains it anew:"])
@@ -235,20 +179,3 @@ def _how(run: RunDirectory, c: Configuration, result: _Result | None) -> Iterato
         versions = [[name, value] for name, value in result.get("versions", {}).items()]
         weights = [["SHA-256 of the weights", str(result.get("weights_sha256"))]]
         yield table(["", "version"], [*versions, *weights], caption="What it was trained with")
-
-
-def configuration_table(configuration: Configuration, caption: str = "The configuration") -> Html:
-    """All options, those that differ from the experiment's defaults marked."""
-    defaults = configure(configuration.mode).options()
-    rows = [
-        [name.replace("_", " "), "-" if value is None else str(value), _mark(name, value, defaults)]
-        for name, value in configuration.to_dict().items()
-    ]
-    return table(["option", "value", "default, where it is another"], rows, caption=caption)
-
-
-def _mark(name: str, value: object, defaults: Mapping[str, object]) -> str:
-    """The default of an option, where another value was chosen."""
-    if name not in defaults or defaults[name] == value:
-        return ""
-    return "-" if defaults[name] is None else str(defaults[name])

@@ -16,7 +16,7 @@ from echo_torch.lab.grid_figures import draw_grid
 from echo_torch.lab.grids import Grid
 from echo_torch.lab.html import Html, paragraphs, table, tag
 from echo_torch.lab.page import Page, command, flag, name_of, program, wrong
-from echo_torch.lab.page_run import audit_parts, configuration_table, reach_parts
+from echo_torch.lab.page_parts import audit_parts, configuration_table, reach_parts
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.rows import FINISHED, missing_in_words, rows_of, saved_grid
 from echo_torch.lab.run_directory import RunDirectory
@@ -78,7 +78,7 @@ def _found(
     )
     if is_drawn(grid):
         title = title_of(grid, first)
-        draw = partial(_draw_grid, grid.axes, cells, title)
+        draw = partial(draw_grid, grid.axes, cells, title=title)
         yield page.figures.add(draw, f"Accuracy on fresh symbols: {title}", _best_in_words(grid, cells))
     else:
         yield paragraphs(["There is a figure of grids of one to three axes; all numbers are in the table."])
@@ -93,10 +93,6 @@ def _best_in_words(grid: Grid, cells: Sequence[Mapping[str, Any]]) -> str:
     best = max(known, key=lambda cell: float(cell["accuracy"]))
     where = ", ".join(f"{name.replace('_', ' ')} {_in_words(best[name])}" for name in grid.axes)
     return f"The best mean accuracy, {best['accuracy']:.1%}, is that of {where}."
-
-
-def _draw_grid(axes: Mapping[str, Sequence[Any]], cells: Sequence[dict[str, Any]], title: str, file: Any) -> None:
-    draw_grid(axes, cells, file, title=title)
 
 
 def _curves(page: Page, grid: Grid, cells: Sequence[dict[str, Any]], rows: _Rows, folder: Path) -> Iterator[Html]:

@@ -1,0 +1,80 @@
+"""What the pages of runs and of sweeps have in common: reach, audit, configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+from echo_torch.diagnosis.data_path.explaining import explain, reach_lines, steps_of_gap
+from echo_torch.diagnosis.data_path.reaching import OTHER, Reach
+from echo_torch.experiments.configuration import Configuration, configure, memory_length
+from echo_torch.lab.html import Html, paragraphs, table, tag
+from echo_torch.lab.page import Page, wrong
+from echo_torch.lab.plan import Plan
+from echo_torch.lab.reach_figure import draw_reach
+
+_MAX_COLUMNS = 12  # of the picture of reach: on a page as wide as this one more could not be read
+
+
+def reach_parts(page: Page, plan: Plan | None, found: Reach | None, obstacle: str) -> Iterator[Html]:
+    """What a data path allows, in words and as a picture.
+
+    Args:
+        page: Takes the picture.
+        plan: Of the run; None: there is none, like `found`.
+        found: Its reach.
+        obstacle: Why there is none.
+    """
+    if plan is None or found is None:
+        yield wrong(f"Nothing can be said of it any more: {obstacle}")
+        return
+    c = plan.configuration
+    said = explain(found, memory_length=memory_length(c), is_carried=c.reading.carry == "keep")
+    yield paragraphs([said])
+    yield tag("ul", *(tag("li", line) for line in reach_lines(found)))
+    draw = partial(draw_reach, plan.first_chunks(), c.reading.lag, max_columns=_MAX_COLUMNS)
+    title = f"Which step each row reads, and which step's symbol it is asked for: lag {c.reading.lag}"
+    yield page.figures.add(draw, title, said)
+
+
+def audit_parts(gaps: Mapping[str, int]) -> Iterator[Html]:
+    """What was counted while the training ran: does each row's state belong where the row goes on?
+
+    Args:
+        gaps: How often each gap occurred, as in result.json.
+    """
+    total = sum(gaps.values())
+    if not total:
+        yield paragraphs(["Nothing was handed over in training."])
+        return
+    jumps = total - gaps.get("0", 0)
+    if jumps:
+        yield wrong(
+            f"{jumps:,} of {total:,} hand-overs ({jumps / total:.1%}) gave a row a state that belongs to another place "
+            "than the one where the row goes on."
+        )
+    else:
+        yield paragraphs([f"All {total:,} hand-overs gave each row the state that belongs where the row goes on."])
+    rows = [[gap, f"{number:,}", _gap_in_words(gap)] for gap, number in gaps.items()]
+    yield table(["gap (steps)", "hand-overs", ""], rows, caption="Gaps at the hand-overs from chunk to chunk")
+
+
+def _gap_in_words(gap: str) -> str:
+    return "into another sequence" if gap == OTHER else steps_of_gap(int(gap)).partition(", ")[2]
+
+
+def configuration_table(configuration: Configuration, caption: str = "The configuration") -> Html:
+    """All options, those that differ from the experiment's defaults marked."""
+    defaults = configure(configuration.mode).options()
+    rows = [
+        [name.replace("_", " "), "-" if value is None else str(value), _mark(name, value, defaults)]
+        for name, value in configuration.to_dict().items()
+    ]
+    return table(["option", "value", "default, where it is another"], rows, caption=caption)
+
+
+def _mark(name: str, value: object, defaults: Mapping[str, object]) -> str:
+    """The default of an option, where another value was chosen."""
+    if name not in defaults or defaults[name] == value:
+        return ""
+    return "-" if defaults[name] is None else str(defaults[name])
