@@ -120,7 +120,7 @@ def _joined(text: Any) -> str:
 
 
 def _code(cell: Any) -> str:
-    return f"```python\n{text(cell)}\n```"
+    return f"```python\n{text(cell).strip()}\n```"
 
 
 def _outputs(cell: Any, pictures: dict[str, bytes]) -> list[str]:
