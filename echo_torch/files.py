@@ -203,7 +203,11 @@ def open_regular(path: str | Path) -> io.BufferedReader:
     Raises:
         OSError: If it cannot be opened or is no regular file; later, if a read would wait.
     """
-    _check_regular(os.stat(path))  # before it is opened, to which some devices answer with what they do
+    try:
+        status = os.stat(path)
+    except ValueError:  # a zero character, or a letter that this system cannot write
+        raise OSError(errno.EINVAL, "no file can have this name") from None
+    _check_regular(status)  # before it is opened, to which some devices answer with what they do
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         _check_regular(os.fstat(handle))

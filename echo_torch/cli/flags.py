@@ -9,7 +9,7 @@ from collections.abc import Container
 from typing import Any
 
 from echo_torch.cli.mode_help import MODES, USAGE, fit_to_mode
-from echo_torch.cli.parser import Parser
+from echo_torch.cli.parser import DEFAULT_MODE, Parser
 from echo_torch.experiments.configuration import override
 from echo_torch.experiments.options import OPTIONS, Option
 from echo_torch.lab.pictures import FIGURES
@@ -58,7 +58,7 @@ def options_of(parsed: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     if names_own_model(values) and "model" not in flags:
         check_said(parsed.config, values["model"], None)
     values = override(values, flags)
-    mode = values.pop("mode", "lag")
+    mode = values.pop("mode", DEFAULT_MODE)
     if (num_ranks := launched_ranks()) is not None:
         values.setdefault("devices", num_ranks)
     return mode, values

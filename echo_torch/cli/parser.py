@@ -14,7 +14,10 @@ from echo_torch.errors import UserError, did_you_mean
 EXIT_BAD_INPUT = 2
 # Python calls a number of steps *_length and a count num_*; a flag is shorter.
 _SHORT_NAMES = {"window_length": "window", "num_layers": "layers", "num_lanes": "lanes", "chunk_length": "chunk"}
+DEFAULT_MODE = "lag"
 _LONG_WORD = re.compile(r"\S{300,}")  # longer than any path; nobody reads the rest
+
+_VALUE_OF_A_SWITCH = re.compile(r"argument (\S+): ignored explicit argument (.*)", re.DOTALL)
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,6 +25,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse has to say as an error of the user."""
+        if found := _VALUE_OF_A_SWITCH.fullmatch(message):
+            raise UserError(f"{found[1]} takes no value. Got {found[2]}.")
         raise UserError(message[0].upper() + message[1:].rstrip(".") + ".")
 
     # What changes the help to that of the words that were given, which are those of the command.
@@ -58,7 +63,8 @@ def _guess(word: str, parsed: argparse.Namespace) -> str:
     if "--mode" in known:
         if word in EXPERIMENTS:
             return did_you_mean(f"--mode {word}")
-        used = EXPERIMENTS[parsed.mode].options if getattr(parsed, "mode", None) in EXPERIMENTS else OPTIONS
+        mode = getattr(parsed, "mode", DEFAULT_MODE if parsed.config is None else None)  # a file may name another
+        used = EXPERIMENTS[mode].options if mode in EXPERIMENTS else OPTIONS
         known = [flag for flag in known if flag not in {OPTIONS[name].flag for name in OPTIONS if name not in used}]
     return suggest_option(word, known)
 
@@ -75,12 +81,13 @@ def check_command(words: Sequence[str], commands: Sequence[str]) -> None:
     """
     if not words or words[0] in (*commands, "-h", "--help", "--version"):
         return
+    from echo_torch.experiments.catalogue import EXPERIMENTS
     from echo_torch.experiments.other_words import suggest_command
 
     first = words[0]
     if first.startswith("-"):
         raise UserError(f"A command must stand before its flags. Got {first!r} first; write train {first} ...")
-    guess = suggest_command(first, commands)
+    guess = did_you_mean(f"train --mode {first}") if first in EXPERIMENTS else suggest_command(first, commands)
     raise UserError(f"There is no command {first!r}{guess}; the commands are {', '.join(commands)}.")
 
 

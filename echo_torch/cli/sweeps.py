@@ -10,6 +10,7 @@ from typing import Any
 
 from echo_torch.cli.flags import add_figures, add_option, add_options, draws, given, shown, whole_number
 from echo_torch.cli.heavy import heavy_imports
+from echo_torch.cli.parser import DEFAULT_MODE
 from echo_torch.errors import RuleError, plain
 from echo_torch.experiments.configuration import Configuration, override
 from echo_torch.experiments.options import OPTIONS, is_own_model
@@ -133,7 +134,7 @@ def _sweep(parsed: argparse.Namespace) -> None:
     seeds, axes = values.pop("seeds", 1), {**of_file, **of_words}
     _check_own_models(parsed, values, [] if "model" in of_words else of_file.get("model", []))
     options = override(values, given(parsed, "mode", *OPTIONS))
-    mode = options.pop("mode", "lag")
+    mode = options.pop("mode", DEFAULT_MODE)
     grid = grid_of(mode, axes, whole_number(parsed.seeds or seeds, "seeds"), options)
     if parsed.dry_run:
         _say_estimate(grid.runs(), jobs or os.cpu_count() or 1, parsed)

@@ -12,7 +12,7 @@ from echo_torch.errors import did_you_mean, suggest
 
 # Names here, the likelier meaning first, where one of them is known in the place: what people call them.
 _OPTIONS = {
-    "sequences updates": "epoch epochs max_epoch max_epochs samples examples train_samples",
+    "sequences updates": "epoch epochs train_epochs max_epoch max_epochs samples examples train_samples",
     "updates": "steps_to_train train_steps training_steps max_steps iterations iters iter niter num_iter max_iter "
     "max_iters batches num_batches sequences",
     "length chunk": "seq seq_len seq_length seqlen sequence_length sequence_len max_len maxlen max_length",
@@ -81,7 +81,8 @@ _COMMANDS = {
     "compare": "comparison arms",
     "evaluate": "eval test score validate",
     "predict": "infer inference answer generate",
-    "stream": "online serve echo",
+    "stream": "online serve",
+    "report": "page html",
     "watch": "audit profile monitor",
 }
 _CHOICES = {
@@ -123,7 +124,11 @@ def suggest_option(word: object, known: Iterable[str]) -> str:
     """
     by_name = {_plain(one): one for one in known}
     meant = next((by_name[name] for name in meanings(word) if name in by_name), None)
-    return did_you_mean(meant) if meant else suggest(word, by_name.values())
+    if meant:
+        return did_you_mean(meant)
+    # What switches something off is spelled like what asks for it.
+    same = (one for name, one in by_name.items() if name.startswith("no_") or not _plain(word).startswith("no_"))
+    return suggest(word, same)
 
 
 def meanings(word: object) -> list[str]:

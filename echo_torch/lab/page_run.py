@@ -21,6 +21,7 @@ from echo_torch.experiments.options import is_own_model
 from echo_torch.files import read_bytes
 from echo_torch.intervals import wilson_interval
 from echo_torch.lab.figures import draw_curve
+from echo_torch.lab.finished import check_data, configuration_of
 from echo_torch.lab.html import Html, paragraphs, table, tag
 from echo_torch.lab.page import Page, command, flag, name_of, program, wrong
 from echo_torch.lab.page_parts import audit_parts, configuration_table, reach_parts
@@ -28,6 +29,7 @@ from echo_torch.lab.plan import Plan
 from echo_torch.lab.report import conclusion_lines
 from echo_torch.lab.results import read_finished
 from echo_torch.lab.run_directory import RunDirectory
+from echo_torch.training.checkpoints import load_checkpoint
 
 _MAX_FAILURE_BYTES = 2**16
 _MAX_CHUNKS = 12  # that the table names one by one
@@ -44,7 +46,7 @@ def run_page(run: RunDirectory) -> Page:
     configuration, source = run.read_saved()
     result = read_finished(run, configuration, source)
     page = Page(f"Run {name_of(run.path)}")
-    plan, found, obstacle = _reach_of(configuration)
+    plan, found, obstacle = _reach_of(run, configuration)
     _add_asked(page, run, configuration, result)
     if result is not None:
         lines = [] if found is None else conclusion_lines(configuration, found, result, run.read_metrics())
@@ -86,10 +88,14 @@ def _why_unfinished(run: RunDirectory, configuration: Configuration) -> Html:
     return wrong(f"The run is not finished: {made:,} of {total:,} updates have a row. {reason}".strip())
 
 
-def _reach_of(configuration: Configuration) -> tuple[Plan | None, Reach | None, str]:
-    """Its plan and its reach; where the user's own data cannot be read any more, why."""
+def _reach_of(run: RunDirectory, configuration: Configuration) -> tuple[Plan | None, Reach | None, str]:
+    """Its plan and its reach; where the user's own data cannot be read any more or are others, why."""
     try:
         plan = Plan(configuration)
+        if configuration.data is not None and run.checkpoint.exists():
+            checkpoint = load_checkpoint(run.checkpoint)
+            configuration_of(checkpoint)
+            check_data(plan, checkpoint)
         return plan, plan.reach(), ""
     except UserError as error:
         return None, None, str(error)
@@ -173,7 +179,10 @@ def _how(run: RunDirectory, c: Configuration, result: _Result | None) -> Iterato
     if result is not None:
         yield paragraphs(["This repeats the evaluation, from the directory that this page is about:"])
         model = [flag("model"), c.model] if is_own_model(c.model) else []
-        yield command(program("evaluate", flag("run"), str(run.path), *model))
+        # A name that looks like a flag is read as one, unless it stands behind an equals sign.
+        place = str(run.path)
+        words = [f"{flag('run')}={place}"] if place.startswith("-") else [flag("run"), place]
+        yield command(program("evaluate", *words, *model))
     yield configuration_table(c)
     if result is not None:
         versions = [[name, value] for name, value in result.get("versions", {}).items()]

@@ -118,6 +118,8 @@ def time_to_skill(runs: Sequence[RunDirectory]) -> dict[str, Any]:
 def _time_in_words(row: dict[str, Any]) -> str:
     """'1,218 ± 15 (9 of 10 seeds)': the values themselves where few seeds got there, how many did where not all did."""
     times = row["sequences_to_99_by_seed"]
+    if not row["seeds"]:
+        return "-"
     if not times:
         return f"not within {row['sequences']:,.0f}"
     if len(times) < FEW_SEEDS:

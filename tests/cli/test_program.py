@@ -164,6 +164,11 @@ def test_a_saved_configuration_can_be_given_back(capsys):
         ("--config broken.yaml", ["broken.yaml", "not valid YAML at line 3"]),
         ("--config unknown.yaml", ["hiden_size", "did you mean 'hidden_size'"]),
         ("--config .", ["directory"]),
+        ("--config zero.yaml", ["Cannot read 'a\\x00b': no file can have this name."]),
+        ("--config surrogate.yaml", ["Cannot read '\\ud800': no file can have this name."]),
+        ("--explain=1", ["--explain takes no value. Got '1'."]),
+        ("--bptt 3", ["'--bptt'", "did you mean '--window'"]),
+        ("--no-figures", ["There is no flag or argument '--no-figures' here."]),
         ("--run-dir list.yaml", ["--run-dir", "list.yaml"]),
         ("--run-dir list.yaml/x", ["--run-dir", "list.yaml/x"]),
         ("--run-dir /proc/none/x", ["--run-dir", "/proc/none/x"]),
@@ -188,6 +193,8 @@ def test_bad_input_is_one_sentence(capfd, arguments, words):
     Path("broken.yaml").write_text("lag: 1\nlag: 'x\n")
     Path("unknown.yaml").write_text("hiden_size: 5\n")
     Path("neither.yaml").write_text("updates: null\nsequences: null\n")
+    Path("zero.yaml").write_text('data: "a\\0b"\n')
+    Path("surrogate.yaml").write_text('data: "\\ud800"\n')
     Path("lr.yaml").write_text("lr: 0.1\n")
     Path("later.yaml").write_text("format: 2\nmode: lag\n")
     Path("full").mkdir()
@@ -235,6 +242,9 @@ def test_bad_input_of_reach(capfd, arguments):
     [
         ("trian", "There is no command 'trian' (did you mean 'train'?); the commands are train, show, "),
         ("fit", "There is no command 'fit' (did you mean 'train'?)"),
+        ("lag", "There is no command 'lag' (did you mean 'train --mode lag'?)"),
+        ("echo", "There is no command 'echo' (did you mean 'train --mode echo'?)"),
+        ("page", "There is no command 'page' (did you mean 'report'?)"),
         ("nonsense", "There is no command 'nonsense'; the commands are train, "),
         ("--mode lag", "A command must stand before its flags. Got '--mode' first; write train --mode ..."),
         ("stream --run x --n-lanes 3", "There is no flag or argument '--n-lanes' here (did you mean '--lanes'?)."),

@@ -15,7 +15,7 @@ def guessed(word, mode="lag"):
 @pytest.mark.parametrize(
     ("words", "name"),
     [
-        ("--epochs --n-epochs --nb_epoch --max-epochs num_epochs", "sequences"),
+        ("--epochs --n-epochs --nb_epoch --max-epochs num_epochs --num-train-epochs", "sequences"),
         ("--iterations --max-steps --train-steps --n-batches", "updates"),
         ("--lr --learningrate --base-lr", "learning-rate"),
         ("--units --n-units --hidden --hidden-dim --nhid --rnn-size --state-size hiden_size", "hidden-size"),

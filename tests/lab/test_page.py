@@ -214,6 +214,10 @@ def test_own_data_that_are_gone_are_told(tmp_path, monkeypatch, undrawn):
     Path("numbers.txt").write_text(" ".join(str(number % 10) for number in range(400)))
     train(short("aligned", data="numbers.txt", lanes=2), RunDirectory(Path("run")))
     assert "no ceiling to compare with" in parsed("run").text
+    Path("numbers.txt").write_text(" ".join(str(number % 9) for number in range(300)))
+    changed = parsed("run").text
+    assert "Nothing can be said of it any more: 'numbers.txt' has changed since 'run/checkpoints/last.ckpt'" in changed
+    assert "reachable lags" not in changed
     Path("numbers.txt").unlink()
     assert "Nothing can be said of it any more: Cannot read 'numbers.txt'" in parsed("run").text
 
@@ -318,6 +322,17 @@ def test_each_run_of_a_sweep_that_is_not_finished_is_named(sweep, undrawn):
     ):
         assert f"{name} {words}" in text
     assert "1 (1 not finished)" in text
+    for name in names[:4]:  # a combination without any result
+        RunDirectory(sweep / name).result.unlink(missing_ok=True)
+    text = parsed(sweep).text
+    assert "0 (2 not finished) - - - -" in text
+    assert "not within 0" not in text
+
+
+def test_the_command_of_a_directory_that_looks_like_a_flag_can_be_typed(finished, monkeypatch, undrawn):
+    monkeypatch.chdir(finished.path.parent)
+    finished.path.rename("-x")
+    assert "echo_torch evaluate --run=-x" in parsed("-x").text
 
 
 def test_a_sweep_without_any_result_has_a_page(sweep, undrawn):
