@@ -10,6 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.textpath import TextPath
 
 from echo_torch.data.chunk import Chunk
 from echo_torch.lab.drawing import BLUE, GREEN, INK, MISSING, PURPLE, READ, new_figure, own_settings, save_figure
@@ -212,7 +213,7 @@ def _keys(boxes: Sequence[Box]) -> list[Artist]:
     keys: list[tuple[bool, Artist]] = [
         (True, Patch(facecolor=READ, edgecolor="0.3", label="step read")),
         (not all(box.is_read for box in boxes), Patch(label="step passed, its symbol missing", **_LOST)),
-        (True in answers, _mark(GREEN, "$\\checkmark$", "asked, and read by this row before")),
+        (True in answers, _mark(GREEN, _tick(), "asked, and read by this row before")),
         (False in answers, _mark(MISSING, "x", "asked, but never read by this row")),
         (0 in gaps, Line2D([], [], color="0.55", label="state goes on without a gap")),
         (
@@ -228,5 +229,10 @@ def _keys(boxes: Sequence[Box]) -> list[Artist]:
     return [key for is_drawn, key in keys if is_drawn]
 
 
-def _mark(color: str, marker: str, label: str) -> Line2D:
+def _mark(color: str, marker: str | TextPath, label: str) -> Line2D:
     return Line2D([], [], color=color, marker=marker, linestyle="", label=label)
+
+
+def _tick() -> TextPath:
+    """As below a box. A dollar sign begins no formula in these pictures, so the mark cannot be written as one."""
+    return TextPath((-4, -4), "✓", size=10)

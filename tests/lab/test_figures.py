@@ -53,6 +53,14 @@ def test_the_drawing_says_what_reach_says(tmp_path, monkeypatch, mode):
     assert Plan(c).reach().gap == 0
 
 
+def test_the_key_shows_the_tick_that_stands_below_the_boxes(saved):
+    """No formula, which these pictures do not read as one."""
+    draw_reach(first_chunks("lag"), 1, "x.png")
+    (legend,) = saved[0].legends
+    ticks = [line.get_marker() for line in legend.get_lines() if "read by this row" in line.get_label()]
+    assert [len(tick.vertices) > 5 for tick in ticks] == [True]  # an outline
+
+
 @pytest.mark.parametrize(("mode", "options"), [("stateful", {}), ("lag", {"batch_size": 4}), ("aligned", {"lanes": 2})])
 def test_the_gaps_of_the_boxes_are_those_of_reach(mode, options):
     chunks = first_chunks(mode, 8, **options)
