@@ -22,8 +22,10 @@
 #
 # Every number and every picture here is made by the code of this page. A line that begins with *holds* is a
 # statement that the program has just checked: were it false, there would be no page. The notebook
-# [tutorial.ipynb](tutorial.ipynb) is the same page: install the package (`pip install -r requirements.txt`), open
-# the notebook in Jupyter, and change what you like. All of it takes less than a minute on one core.
+# [tutorial.ipynb](tutorial.ipynb) is the same page: install the package (`pip install -r requirements.txt`) and
+# Jupyter (`pip install jupyterlab`), open the notebook with `jupyter lab`, and change what you like. All of it
+# takes about a minute on one core. The page is one program from top to bottom, and what is folded away belongs to
+# it: to type along, copy the folded code.
 #
 # - The Keras tutorial once more: [the task](#1-the-task), [a loop to type](#2-a-training-loop-that-you-can-type),
 #   [the mistake](#4-the-beginners-mistake), [why it fails](#5-what-does-each-row-read) and [the
@@ -149,7 +151,8 @@ draw(figure, "task.png", "Symbols in a row of boxes; below, each symbol is said 
 # | lag | how many steps ago the symbol was read that is asked for; with lag 0 it is the one just read |
 # | chance | what guessing gives: one in as many as there are symbols |
 #
-# One call gives a sequence. The same number of a sequence is always the same symbols, today and on any machine.
+# One call gives a sequence. Sequence 0 has the same symbols today, tomorrow and on any machine, and so has every
+# other.
 
 # %%
 from echo_torch import generate_sequence
@@ -174,6 +177,7 @@ draw(figure, "one_hot.png", "A grid: each step is a row, and one square of it is
 # %%
 from echo_torch import one_hot_decode, one_hot_encode
 
+values = generate_sequence(9, SYMBOLS)  # the symbols of the picture
 encoded = one_hot_encode(values, SYMBOLS)
 print(tuple(encoded.shape))
 holds("What is encoded can be decoded again.", one_hot_decode(encoded) == values)
@@ -181,7 +185,9 @@ holds("What is encoded can be decoded again.", one_hot_decode(encoded) == values
 # %% [markdown]
 # ## 2. A training loop that you can type
 #
-# This is the whole of it: plain PyTorch, no class, nothing hidden. Type it, do not paste it.
+# This is the whole of it: plain PyTorch, no class, nothing hidden. Type it into a file of your own, do not paste
+# it. The file also needs what stands above: `import torch`, `SYMBOLS` and the import of `generate_sequence`. The
+# next two sections call it and say what comes out.
 
 # %%
 import torch.nn.functional as F
@@ -234,7 +240,7 @@ for row, answer in zip(short.unfold(0, 3, 1).tolist(), short[1:-1].tolist(), str
 #
 # | word | in the loop |
 # |---|---|
-# | window | the steps that one row reads: `window` of them |
+# | window | the steps that one row reads: `window` of them; `unfold` cuts all windows, each one step further |
 # | row | one window; the first one ends at the step `first` |
 # | batch | the rows that are read together: `batch_size` of them |
 # | update | one `optimizer.step()`, one for each batch |
@@ -310,6 +316,9 @@ holds("The beginner's mistake stays at chance.", is_chance(mistake, 300))
 # rate](findings.md#no-comparison-here-rests-on-one-learning-rate). Why?
 #
 # ## 5. What does each row read?
+#
+# A command draws what each row of the batch reads, and says what follows from it. The table below has the words that
+# are new.
 
 # %% tags=["figure"]
 print(
@@ -330,10 +339,11 @@ rows = [[lane, first[lane], second[lane], second[lane] - 1] for lane in (0, 5)]
 table(["row", "batch 0 reads step", "batch 1 reads step", "and is asked for step"], rows)
 
 # %% [markdown]
-# In the laboratory the beginner's mistake is called `stateful`. Look at the first line of boxes. It is row 0 of the
-# batch, which is called a *lane*: a row whose state is carried. It reads step 1, and its state is handed to the
-# next batch. There the same lane reads step 7. It is asked for step 6. It has never seen step 6: lane 5 has read
-# it, one batch before.
+# The package has each of these experiments under a name; this part of it is *the laboratory*. There the
+# beginner's mistake is called `stateful`. Look at the first line of boxes. It is row 0 of the batch, which is
+# called a *lane*: a row whose state is carried. It reads step 1, and its state is handed to the next batch. There
+# the same lane reads step 7. It is asked for step 6. It has never seen step 6: lane 5 has read it, one batch
+# before.
 #
 # The symbol that is asked for never enters the memory that is asked for it. No training can mend that.
 #
@@ -342,6 +352,7 @@ table(["row", "batch 0 reads step", "batch 1 reads step", "and is asked for step
 # | chunk | what one batch holds: rows, and some steps of each |
 # | lane | one row of the batch, whose state is carried from batch to batch |
 # | hand-over | a lane reads on with the state that it had before |
+# | target | the symbol that a row must say, a question's answer |
 # | gap | the steps that a lane skips at a hand-over; 0: it goes on where it stopped |
 # | reach | which earlier steps a lane has read since its reset |
 # | ceiling | the best accuracy that any network could have on these batches |
@@ -355,7 +366,8 @@ holds("The ceiling of the beginner's mistake is chance.", found.ceiling == 1 / S
 holds("The lag that is asked for is not within reach.", 1 not in found.reachable_lags)
 
 # %% [markdown]
-# The same can be read line by line: a row's step, what it reads, what it must say, and where its state comes from.
+# `python -m echo_torch show --mode stateful --vocabulary-size 10` says the same line by line: a row's step, what
+# it reads, what it must say, and where its state comes from.
 
 # %%
 is_shown = main(shlex.split("show --mode stateful --vocabulary-size 10"))
@@ -379,11 +391,14 @@ print(
 
 # %% [markdown]
 # Each row reads 5 steps now and answers at the last of them. What it is asked for stands in its own window. The
-# rest is as before, line for line:
+# rest is as before, line for line. As in the Keras tutorial the very first window is left out, so 20 rows are
+# left, 4 batches of 5. (The loop needs full batches: a state has a row for each lane, and PyTorch refuses it
+# where a batch has fewer. The laboratory takes any batch size.)
 
 # %%
 windowed = {"window": 5, "batch_size": 5, "lag": 1, "first": 5, "num_sequences": 180}
 lag = train_by_hand(*new_network(50), **windowed)
+print(f"{25 - windowed['first']} rows of a sequence, {len(lag) // 180} batches; {len(lag)} updates in all")
 
 # %% tags=["figure"]
 figure, (axes,) = panels(1)
@@ -400,9 +415,9 @@ holds("With a window the lag is learned.", share(lag, 300) >= 0.99)
 #
 # ## 7. The same by one command
 #
-# The laboratory has these three experiments, with the tutorial's sizes, as `python train.py --mode lag` and so on.
-# In Python it is `train`. Does it do what you typed? Give your loop the first weights of its run, and compare each
-# loss.
+# The laboratory has these three experiments, with the Keras tutorial's sizes, as `python train.py --mode lag` and
+# so on. In Python it is `train`. Does it do what you typed? Give your loop the first weights of its run, and
+# compare each loss.
 
 # %%
 from echo_torch import RunDirectory, train
@@ -415,7 +430,7 @@ train(configuration, run)
 metrics = run.read_metrics()  # a row for each update
 
 weights = Plan(configuration).model()  # the first weights of that run
-by_hand = train_by_hand(weights.lstm, weights.head, **{**windowed, "num_sequences": 50})
+by_hand = train_by_hand(weights.lstm, weights.head, **{**windowed, "num_sequences": 50})  # 4 updates of each
 
 # %% tags=["figure"]
 figure, axes = panels(1)
@@ -434,8 +449,8 @@ holds("In every update both gave the same number of right answers.", all(same))
 
 # %% [markdown]
 # The laboratory adds what a long training needs: checkpoints from which a run goes on exactly, an evaluation with
-# its interval, and a warning when a state belongs to another place than its lane. You can take the parts singly.
-# `EchoModule` is a LightningModule that carries the state; any `Trainer` runs it.
+# its interval, and a warning when lanes skip steps. You can take the parts singly. Lightning is a library whose
+# `Trainer` runs the training loop for you; `EchoModule` is a module for it that carries the state.
 
 # %%
 import logging
@@ -467,12 +482,14 @@ print(f"{answered.accuracy:.1%} of {answered.asked:,} fresh targets")
 holds("Under Lightning the lag is learned too.", answered.accuracy >= 0.99)
 
 # %% [markdown]
-# A stream hands out chunks in order. Each of them says where its rows stand, and which are reset.
+# An `EchoStream` hands out chunks in order, laid out as its layout says: here windows, of which the first is left
+# out. Each chunk says where its rows stand, and which are reset.
 #
 # ## 8. The extensions
 #
-# The Keras tutorial ends with ideas for its reader. Here they are, each with a picture of what the rows read. Each
-# is trained on a few hundred sequences. The tutorial's own sizes are in the [README](../README.md#the-experiments).
+# The Keras tutorial ends with ideas for its reader. Here they are, the first four with a picture of what the rows
+# read. Each is trained on a few hundred sequences. The tutorial's own sizes are in the
+# [README](../README.md#the-experiments).
 
 
 # %%
@@ -519,8 +536,9 @@ said = command(
 )
 
 # %% [markdown]
-# The first steps have no full window. So far they were left out. Here each step has its window, and what lies
-# before the sequence is missing, as a mask says. The question at step 0 has no answer and is not asked.
+# The first steps have no full window. So far they were left out. Here each step has its window. What lies before
+# the sequence is missing: it is masked, and a vector of zeros stands in its place. The question at step 0 has no
+# answer and is not asked.
 
 # %%
 masked = run_mode("masked", "masked", sequences=250)
@@ -608,9 +626,9 @@ holds("With the state carried, lag 4 is not learned in as many sequences.", carr
 holds("The same weights are right again from an empty state.", carried["accuracy_reset"] > 0.8)
 
 # %% [markdown]
-# Why? The gradient is cut at the start of every batch. So nothing in the training teaches the network what to do
-# with a state from before its window. With many seeds and the tutorial's sizes it is [the
-# same](findings.md#the-carried-state-is-in-the-way-interference).
+# Why? The gradient is cut at the start of every batch. So no gradient teaches the network to hand over a state
+# that does no harm: nothing that comes after a hand-over reaches back to what was handed over. With many seeds
+# and the tutorial's sizes it is [the same](findings.md#the-carried-state-is-in-the-way-interference).
 #
 # ## 9. A ladder of networks
 #
@@ -734,7 +752,8 @@ holds("Lag 2 is better than chance, and far from learned.", 0.15 < aligned[1] < 
 # %% [markdown]
 # Lag 2 is within reach now: each lane has read what it is asked for. But the state is detached at the start of
 # every chunk of 2 steps, and the answer always lies before that. No gradient gets from the question to the step
-# where the symbol was read. How far back a gradient gets is called the *horizon*.
+# where the symbol was read. What is right beyond chance is what the state happens to keep. How far back a
+# gradient gets is called the *horizon*.
 #
 # **A longer chunk.** 6 steps instead of 2.
 
@@ -776,7 +795,9 @@ holds("One unit does not do, and eight are better than one.", room[1] < 0.5 and 
 # thing at a time: the alignment, the reset, the horizon. Before you read on, say for each what you expect.
 #
 # Two instruments look at each of them. `reach` follows the lanes through the batches and trains nothing. `watch`
-# looks on while a training runs: it is told nothing of the data, and it changes nothing.
+# looks on at the first 50 updates of a training: it is told nothing of the data, and it changes nothing. It
+# counts each step that follows on another as a hand-over, so those inside a chunk, too, and it looks for lags up
+# to 24.
 
 # %%
 from echo_torch import Stamps, reach, watch
@@ -922,8 +943,8 @@ from echo_torch import EchoPredictor
 print(EchoPredictor.load(folder / "own-aligned").predict([2, 3, 4, 4, 6]))
 
 # %% [markdown]
-# Series of floats, each as long as it is, go through the same kind of stream. `SeriesLayout` lays them on lanes one
-# after another and resets a lane where a new series begins.
+# Series of floats, of different lengths, go through the same kind of stream. `SeriesLayout` lays them on lanes
+# one after another and resets a lane where a new series begins.
 
 # %%
 import numpy as np
@@ -950,7 +971,7 @@ for chunk in chunks:
         real = int((chunk.step[lane] >= 0).sum())  # behind the end of a series a row holds padding
         if not real:
             continue
-        axes.plot(range(begin, begin + real), lane + 0.35 * chunk.symbols[lane, :real], color=f"C{number}")
+        axes.plot(range(begin, begin + real), lane - 0.35 * chunk.symbols[lane, :real], color=f"C{number}")
         if chunk.starts[lane]:
             axes.plot([begin, begin], [lane - 0.45, lane + 0.45], color="0.1", linewidth=3)
     axes.axvline(10 * chunk.index, color="0.85", zorder=0)
@@ -1048,8 +1069,9 @@ holds("`watch` names the mistake.", "rows-skip in" in report)
 show("watch.png", "What each row of the script's batches reads, and from where to where its state goes")
 
 # %% [markdown]
-# It says what is wrong and what to do. One line mends it: the pairs are read in another order, so that each row of
-# the batch goes on where it stopped.
+# It says what is wrong and what to do. (In the picture each row counts its steps from the first one that it
+# reads, so all rows begin at 0.) One line mends it: the pairs are read in another order, so that each row of the
+# batch goes on where it stopped.
 
 # %%
 import runpy
@@ -1082,7 +1104,8 @@ holds("Lag 6 is within reach.", 6 in found.reachable_lags)
 # can only be guessed.
 
 # %% [markdown]
-# **2.** Windows of 5 steps are read in batches of 5, and the gap is 0. In which batches is it not? Find the rule.
+# **2.** Windows of 5 steps are read in batches of 5, and the gap is 0. What is the gap with other windows and
+# other batch sizes? Find the rule.
 
 # %% tags=["answer"]
 rows = []
@@ -1099,8 +1122,8 @@ holds("The gap is the batch size less the window.", all(gap == batch - window fo
 # to be equal.
 
 # %% [markdown]
-# **3.** Which window does the network without recurrence need for lag 2? And what do its weights cost, for each
-# lag?
+# **3.** Which window does the network without recurrence need for lag 2? And how many parameters does each step
+# more of the window cost?
 
 # %% tags=["answer"]
 rows = []
