@@ -137,7 +137,7 @@ def test_the_page_of_a_run_says_what_result_json_says(page_of_run):
     result = RunDirectory(page_of_run.parent).read_result()
     found = Parsed(page_of_run.read_text())
     for words in (
-        "stateful: the symbol one step ago, read one step at a time",
+        "stateful: the symbol one step ago, one step at a time: the beginner's mistake",
         "Chance is 10.00%, 1 of 10 symbols.",
         f"{result['parameters']:,} parameters",
         f"{result['accuracy']:.2%}",
