@@ -19,7 +19,7 @@ from echo_torch.cli.show import add_show
 from echo_torch.cli.sweeps import add_compare, add_lags, add_map, add_sweep
 from echo_torch.cli.train import add_reach, add_train
 from echo_torch.cli.watch import add_watch, watch_script
-from echo_torch.errors import Interrupted, UserError
+from echo_torch.errors import Interrupted, RuleError, UserError
 from echo_torch.lab.meeting import MeetingError, MeetingInterrupted
 from echo_torch.lab.memory import is_out_of_memory
 from echo_torch.lab.output import drop, has_no_reader, that_ends_nothing
@@ -60,6 +60,7 @@ def _main(arguments: Sequence[str] | None) -> int:
             parser.print_help()
             return 0
         say = words_of(parsed.flags, parsed.words)
+        _check_directories(parsed)
         command: Callable[[argparse.Namespace], None] = parsed.command
         command(parsed)
         if sys.stdout is not None:  # it is, where it was closed before the start
@@ -78,6 +79,19 @@ def _main(arguments: Sequence[str] | None) -> int:
     except Exception as error:
         return _end_with(error)
     return 0
+
+
+def _check_directories(parsed: argparse.Namespace) -> None:
+    """Refuse an empty name, which would be the current directory; a variable of the shell may have been empty.
+
+    Raises:
+        RuleError: If there is one.
+    """
+    for name in ("run", "run_dir", "status"):
+        if getattr(parsed, name, None) == "":
+            raise RuleError(
+                name, f"${name} must be the name of a directory", "''", way_out="for the current one write ./"
+            )
 
 
 def _let_the_first_speak() -> None:

@@ -41,8 +41,10 @@ def _is_right(found: object) -> bool:
 
 
 def _is_finding(one: object) -> bool:
-    return isinstance(one, dict) and all(
-        isinstance(one.get(name), kind) for kind, names in ((str, _WORDS), (int, _COUNTS)) for name in names
+    return (
+        isinstance(one, dict)
+        and all(isinstance(one.get(name), str) for name in _WORDS)
+        and all(type(one.get(name)) is int and one[name] >= 0 for name in _COUNTS)  # True is an int, too
     )
 
 

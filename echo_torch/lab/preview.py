@@ -44,7 +44,7 @@ class Preview:
         is_whole: Whether these are all that it has.
         chunks: The first chunks.
         missing: For each of them bool (lanes, steps), where a symbol stands that cannot be read.
-        following: The chunk after them.
+        following: The chunk after them; None: the training ends there.
     """
 
     configuration: Configuration
@@ -52,7 +52,7 @@ class Preview:
     is_whole: bool
     chunks: list[Chunk]
     missing: list[Tensor]
-    following: Chunk
+    following: Chunk | None
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON; None where nothing is read, nothing is asked, or a row is not used."""
@@ -66,19 +66,20 @@ def preview(plan: Plan, num_chunks: int | None = None) -> Preview:
 
     Args:
         plan: Of the training.
-        num_chunks: How many chunks; None: those of a sequence, if they are few.
+        num_chunks: How many chunks, no more than the training has updates; None: those of a sequence, if they are few.
 
     Raises:
         UserError: If the user's own data cannot be read or do not fit.
     """
     stream = plan.training()
-    number = _usual_number(plan) if num_chunks is None else num_chunks
+    number = min(_usual_number(plan) if num_chunks is None else num_chunks, plan.num_updates)
     # The same stream, of which nothing is missing: where only this one has a symbol, it cannot be read.
     whole = EchoStream(stream.layout, stream.source)
     both = islice(zip(stream, whole, strict=True), number + 1)
     chunks, missing = zip(*((one, (one.symbols < 0) & (other.symbols >= 0)) for one, other in both), strict=True)
-    symbols, is_whole = _first_symbols(plan, stream, chunks[:-1])
-    return Preview(plan.configuration, symbols, is_whole, [*chunks[:-1]], [*missing[:-1]], chunks[-1])
+    symbols, is_whole = _first_symbols(plan, stream, chunks[:number])
+    following = chunks[number] if number < plan.num_updates else None
+    return Preview(plan.configuration, symbols, is_whole, [*chunks[:number]], [*missing[:number]], following)
 
 
 def preview_lines(found: Preview) -> list[str]:
@@ -104,9 +105,16 @@ def preview_lines(found: Preview) -> list[str]:
         *in_columns([[f"  {mark}", meaning] for mark, meaning in marks.items()]),
         "",
         *(line for block in blocks for line in block),
-        f"then {_head(found.following, found.chunks[-1].index)}",
+        _following_line(found),
         _answers_line(found),
     ]
+
+
+def _following_line(found: Preview) -> str:
+    if found.following is None:
+        number = len(found.chunks)
+        return f"then the training ends, after {number:,} update{'s' * (number != 1)}"
+    return f"then {_head(found.following, found.chunks[-1].index)}"
 
 
 def _answers_line(found: Preview) -> str:

@@ -163,7 +163,7 @@ def _refused(path: str, rule: str, got: str) -> UserError:
 
 
 def _kind(value: object) -> str:
-    return type(value).__name__  # not the value, which may be long
+    return "nothing" if value is None else type(value).__name__  # not the value, which may be long
 
 
 def check_format(found: object, what: str, way_out: str = "train the run anew") -> None:

@@ -1,7 +1,9 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ import yaml
 
 import echo_torch
 from echo_torch import RunDirectory, UserError
-from echo_torch.cli import main
+from echo_torch.cli import flags, main
 
 TRAIN = Path(__file__).parents[2] / "train.py"
 QUICK = ["--sequences", "10", "--vocabulary-size", "10", "--no-progress", "--accelerator", "cpu"]
@@ -228,6 +230,23 @@ def test_reach_says_it_before_any_training(capsys):
 
 
 @pytest.mark.parametrize(
+    "command", ["train --run-dir", "report", "evaluate --run", "predict 1 --run", "sweep --status", "map --run-dir"]
+)
+def test_an_empty_name_is_no_directory(capfd, command):
+    assert main([*command.split(), ""]) == 2
+    said = capfd.readouterr()
+    assert "must be the name of a directory. Got ''; for the current one write ./" in said.err
+    assert (said.out, list(Path().iterdir())) == ("", [])
+
+
+@pytest.mark.parametrize(("lines", "is_watched"), [(24, True), (1, True), (0, False)])
+def test_a_terminal_without_lines_shows_no_bar(monkeypatch, lines, is_watched):
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: True, fileno=lambda: 2))
+    monkeypatch.setattr("os.get_terminal_size", lambda number: os.terminal_size((80, lines)))
+    assert flags.is_watched() is is_watched
+
+
+@pytest.mark.parametrize(
     "arguments",
     ["--plot full", "--plot none/x.png", "--mode aligned --chunk 0", "--mode aligned --lanes 0", "--run-dir x"],
 )
@@ -273,7 +292,7 @@ def test_without_a_command_the_help_is_printed(capsys):
     assert "compare" in shown
 
 
-@pytest.mark.parametrize("run", ["", ".", "none"])
+@pytest.mark.parametrize("run", [".", "none"])
 def test_a_directory_without_a_run_is_the_fault_of_its_flag(capsys, run):
     assert main(["predict", f"--run={run}", "1"]) == 2
     assert capsys.readouterr().err.startswith("--run must be the directory of a finished run. Got ")

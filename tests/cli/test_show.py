@@ -112,6 +112,13 @@ def test_only_what_is_missing_has_a_question_mark(capsys):
         assert is_missing.any()
 
 
+@pytest.mark.parametrize("words", ["--mode lag --sequences 1 --batches 30", "--mode aligned --updates 4"])
+def test_nothing_is_shown_behind_the_end_of_the_training(capsys, words):
+    lines = shown(capsys, words)
+    assert list(blocks(lines)) == [0, 1, 2, 3][: 4 if "lag" in words else 3]
+    assert ("then the training ends, after 4 updates" in lines) == ("lag" in words)
+
+
 def test_lanes_that_reset_at_different_chunks(capsys):
     lines = shown(capsys, "--mode aligned --reset-every 8 --stagger --lanes 4")
     assert "chunk 1, sequences 0, 1, 6, 7: reset in 2 of 4 rows, carried in the others" in lines

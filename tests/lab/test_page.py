@@ -242,9 +242,22 @@ def test_what_a_watch_has_found_is_told(finished, tmp_path, undrawn):
     assert "Nothing that a state would suffer from." in Parsed(finished.page.read_text()).text
 
 
+def a_finding(**parts):
+    return json.dumps({"findings": [{**WATCHED["findings"][0], **parts}], "unknown": []})
+
+
 @pytest.mark.parametrize(
     "held",
-    ["", "[]", "{}", '{"findings": 1, "unknown": []}', '{"findings": [{"kind": 1}], "unknown": []}', "[" * 99999],
+    [
+        a_finding(count=True),
+        a_finding(of=-1),
+        "",
+        "[]",
+        "{}",
+        '{"findings": 1, "unknown": []}',
+        '{"findings": [{"kind": 1}], "unknown": []}',
+        "[" * 99999,
+    ],
 )
 def test_a_file_that_no_watch_wrote_is_refused(finished, tmp_path, capsys, held):
     file = tmp_path / "findings.json"

@@ -58,7 +58,7 @@ def test_configuration_in_a_file(tmp_path):
         (b"lag: 'x", "not valid YAML at line"),
         (b"lag: [1", "must give each name one value. Got a list for 'lag'"),
         (b"- 1\n- 2", "must hold names and values.*Got list"),
-        (b"", "Got NoneType"),
+        (b"", "Got nothing"),
         (b"1: 2", "must hold names and values"),
         (b"\xff\xfe\x00", "not valid YAML"),
         (b"a: !!python/object/apply:os.system [echo]", "not valid YAML"),
