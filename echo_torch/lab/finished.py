@@ -65,7 +65,7 @@ def _load(run: RunDirectory, plan: Plan, *, allow_changed_model: bool, needs_dat
         raise UserError(f"{str(run.path)!r} holds no checkpoint; the run ended before one was saved.")
     what = f"The checkpoint {str(checkpoint.path)!r}"
     saved, _ = configuration_of(checkpoint)
-    check_same(saved, plan.configuration, what)
+    check_unchanged(saved, plan.configuration, run, f"the checkpoint {str(checkpoint.path)!r}")
     check_source(checkpoint.contents[RUN_KEY].get(SOURCE_KEY), plan, what, is_allowed=allow_changed_model)
     if needs_data:
         check_data(plan, checkpoint)
@@ -196,6 +196,26 @@ def check_same(saved: Configuration, now: Configuration, what: str) -> None:
             next(iter(found)),
             f"{plain(what)} cannot be continued with other options, or it would be another training: {changes}",
             way_out="$sequences or $updates alone may grow",
+        )
+
+
+def check_unchanged(saved: Configuration, now: Configuration, run: RunDirectory, what: str) -> None:
+    """Refuse to answer for a run whose config.yaml is not that of its training any more.
+
+    Args:
+        saved: What its training has saved.
+        now: What its config.yaml says.
+        run: Its directory.
+        what: What holds the saved one, for the error.
+
+    Raises:
+        UserError: If they differ in more than the length of the training.
+    """
+    for name, (was, new) in differences(saved, now).items():
+        raise UserError(
+            f"{str(run.config)!r} and {what} are not of the same training: {name} is {new} in the first, {was} in the "
+            "other. One of the two was changed since.",
+            "Put it back, or train the run anew.",
         )
 
 

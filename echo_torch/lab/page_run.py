@@ -44,7 +44,7 @@ def run_page(run: RunDirectory) -> Page:
         UserError: If its configuration or its result cannot be read.
     """
     configuration, source = run.read_saved()
-    result = read_finished(run, configuration, source)
+    result = read_finished(run, configuration, source, is_its_own=True)
     page = Page(f"Run {name_of(run.path)}")
     plan, found, obstacle = _reach_of(run, configuration)
     _add_asked(page, run, configuration, result)

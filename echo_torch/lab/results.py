@@ -10,6 +10,7 @@ from typing import Any, cast
 from echo_torch.diagnosis.data_path.reaching import OTHER
 from echo_torch.errors import UserError
 from echo_torch.experiments.configuration import Configuration, configure_saved, kept_kernel
+from echo_torch.lab.finished import check_unchanged
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.run_directory import RunDirectory, damaged_error
 from echo_torch.lab.yaml_files import SOURCE_KEY, check_format
@@ -18,7 +19,7 @@ _BOUNDS = ("accuracy_low", "accuracy_high", "accuracy_reset_low", "accuracy_rese
 
 
 def read_finished(
-    run: RunDirectory, configuration: Configuration, model_source: str | None = None
+    run: RunDirectory, configuration: Configuration, model_source: str | None = None, *, is_its_own: bool = False
 ) -> dict[str, Any] | None:
     """The result of a finished run, None where it is not finished.
 
@@ -26,6 +27,7 @@ def read_finished(
         run: Its directory.
         configuration: What it must be of.
         model_source: The digest of its own model; None for the networks here.
+        is_its_own: Whether the configuration is what its config.yaml says; then a result of another one was changed.
 
     Raises:
         UserError: If the result cannot be read or belongs to another configuration or another source of its model.
@@ -47,6 +49,8 @@ def read_finished(
         raise damaged_error(run)
     if result["targets"] == 0 and _asks(configuration):
         raise damaged_error(run)
+    if is_its_own:
+        check_unchanged(saved, configuration, run, f"the result {str(run.result)!r}")
     if not same:
         raise UserError(
             f"{str(run.path)!r} holds a finished run with other options, and no finished run is overwritten.",

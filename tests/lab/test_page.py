@@ -559,3 +559,14 @@ def test_the_browser_of_these_tests_notices_requests_messages_and_overflow(tmp_p
         assert len(tab.requests) == 2
         assert len(tab.messages) >= 1
         assert tab.value_of("document.documentElement.scrollWidth") > 360
+
+
+@pytest.mark.parametrize("command", ["report", "evaluate --run", "predict 1 0 1 0 1 --run"])
+def test_a_configuration_that_was_changed_is_not_the_one_of_the_run(finished, capsys, command):
+    text = finished.config.read_text()
+    assert "\nlag: 6\n" in text
+    finished.config.write_text(text.replace("\nlag: 6\n", "\nlag: 5\n"))
+    assert main([*command.split(), str(finished.path)]) == 2
+    said = capsys.readouterr()
+    assert "are not of the same training: lag is 5 in the first, 6 in the other." in said.err
+    assert said.out == ""
