@@ -414,7 +414,14 @@ def test_grids_of_an_own_model():
 
 def test_the_table_of_lags_names_the_arguments():
     cell = {"lag": 1, "carry": "keep", "accuracy": 1.0, "accuracy_half_interval": 0.0, "accuracy_reset": 1.0}
-    cell |= {"accuracies": [1.0], "seeds": 1, "sequences_to_99_by_seed": [], "sequences": 20, "seconds": 1.0, "parameters": 7}
+    cell |= {
+        "accuracies": [1.0],
+        "seeds": 1,
+        "sequences_to_99_by_seed": [],
+        "sequences": 20,
+        "seconds": 1.0,
+        "parameters": 7,
+    }
     lines = lags_table([{**cell, "model_options": text} for text in ("width=3", None)]).splitlines()
     assert lines[0].startswith("| lag | model options | state |")
     assert [line.split(" | ")[1] for line in lines[2:]] == ["width=3", "-"]
