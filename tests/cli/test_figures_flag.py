@@ -59,7 +59,9 @@ SWEEPS = {
 }
 
 
-@pytest.mark.parametrize("command", [*SWEEPS][:3])
+@pytest.mark.parametrize(
+    "command", ["sweep", *(pytest.param(name, marks=pytest.mark.slow) for name in ("map", "lags"))]
+)
 def test_a_sweep_draws_in_one_form_and_leaves_none_in_the_other(command):
     words, names = SWEEPS[command]
     for form in ("svg", "png"):
