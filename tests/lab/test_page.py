@@ -524,8 +524,13 @@ def test_two_figures_of_a_page_share_no_names(finished):
 # In a browser
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+def in_a_browser(test):
+    """What only a browser shows; what the page holds is tested above, without one."""
+    how = "chromium is not on the PATH (Debian: apt-get install chromium)"
+    return pytest.mark.slow(pytest.mark.skipif(CHROMIUM is None, reason=how)(test))
+
+
+@in_a_browser
 def test_a_browser_shows_it_without_a_request_a_message_or_an_overflow(finished, sweep, tmp_path):
     failed = RunDirectory(next(sweep.glob("*-seed2")))
     failed.result.unlink()
@@ -546,8 +551,7 @@ def test_a_browser_shows_it_without_a_request_a_message_or_an_overflow(finished,
                 assert grounds == ["rgb(255, 255, 255)", "rgb(0, 0, 0)", "rgb(22, 25, 29)", "rgb(230, 230, 230)"]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+@in_a_browser
 def test_the_browser_of_these_tests_notices_requests_messages_and_overflow(tmp_path):
     page = tmp_path / "bad.html"
     page.write_text(

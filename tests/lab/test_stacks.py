@@ -297,7 +297,6 @@ def test_shards_work_in_one_folder_at_the_same_time(tmp_path, monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_members_on_a_gpu_are_as_alone_within_rounding(tmp_path):
     runs = {name: replace(c, accelerator="cuda") for name, c in differing("lag", sequences=12).items()}
     assert train_stack(runs, tmp_path / "stack") == {}
