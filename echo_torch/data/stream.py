@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import count
 from multiprocessing import connection
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -312,6 +312,11 @@ def num_chunks_of(chunks: Iterable[Any]) -> int | None:
             return None
     end = getattr(chunks, "num_chunks", None)
     return None if end is None else max(0, end - getattr(chunks, "start", 0))
+
+
+def is_in_blocks(chunks: Iterable[Any]) -> TypeGuard[EchoStream]:
+    """Whether these are the chunks of the blocks of a stream; a subclass may iterate over others."""
+    return isinstance(chunks, EchoStream) and type(chunks).__iter__ is EchoStream.__iter__
 
 
 def _copy(chunk: Chunk) -> Chunk:

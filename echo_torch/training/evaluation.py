@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from echo_torch.models.encoding import count_all, loss_sum, most_likely, num_dig
 from echo_torch.models.networks import EchoModel
 from echo_torch.models.state import RecurrentModel, device_of, initial_state_of
 from echo_torch.training.carry import Carry
-from echo_torch.training.joined import Placed, joined, with_places
+from echo_torch.training.joined import Placed, ResetChunks, joined, with_places
 from echo_torch.waiting import Progress, Waiting, size_in_words
 
 _NUMBERS_AT_A_TIME = 2**20  # logits; more leave the caches and gain nothing
@@ -148,20 +147,6 @@ def _waiting(doing: str, chunks: Iterable[Chunk], progress: Progress) -> Waiting
     return Waiting(doing, num_chunks_of(chunks), "chunks", progress=progress, step=size)
 
 
-class _Reset:
-    """Chunks that are each read from an empty state."""
-
-    def __init__(self, chunks: Iterable[Chunk]) -> None:
-        self._chunks = chunks
-        self.num_chunks, self.layout = num_chunks_of(chunks), getattr(chunks, "layout", None)
-        if hasattr(chunks, "blocks"):
-            self.blocks = lambda: (one._replace(starts=np.ones_like(one.starts)) for one in chunks.blocks())
-
-    def __iter__(self) -> Iterator[Chunk]:
-        for chunk in self._chunks:
-            yield chunk._replace(starts=torch.ones_like(chunk.starts))
-
-
 def reset_at_every_chunk(chunks: Iterable[Chunk]) -> Iterable[Chunk]:
     """Chunks as they are, but each read from an empty state: what a model answers without what is handed over.
 
@@ -171,7 +156,7 @@ def reset_at_every_chunk(chunks: Iterable[Chunk]) -> Iterable[Chunk]:
     Returns:
         Each chunk with `starts` true for every lane.
     """
-    return _Reset(chunks)
+    return ResetChunks(chunks)
 
 
 def answers(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from echo_torch.data.chunk import Chunk
+from echo_torch.data.stream import is_in_blocks, num_chunks_of
 
 
 class Placed(NamedTuple):
@@ -25,6 +26,22 @@ class Placed(NamedTuple):
     chunk: Chunk
     place: Tensor
     number: int = 1
+
+
+class ResetChunks:
+    """Chunks that are each read from an empty state.
+
+    Attributes:
+        chunks: As they are.
+    """
+
+    def __init__(self, chunks: Iterable[Chunk]) -> None:
+        self.chunks = chunks
+        self.num_chunks, self.layout = num_chunks_of(chunks), getattr(chunks, "layout", None)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for chunk in self.chunks:
+            yield chunk._replace(starts=torch.ones_like(chunk.starts))
 
 
 class _Many(NamedTuple):
@@ -95,7 +112,10 @@ def _at_a_time(chunks: Iterable[Chunk], max_symbols: int) -> Iterator[_Many]:
 
 def _many(chunks: Iterable[Chunk]) -> Iterator[_Many]:
     """As the stream makes them; those of another source are put together."""
-    if hasattr(chunks, "blocks"):
+    if isinstance(chunks, ResetChunks):
+        yield from (many._replace(starts=torch.ones_like(many.starts)) for many in _many(chunks.chunks))
+        return
+    if is_in_blocks(chunks):
         yield from (_Many._make(map(torch.from_numpy, block)) for block in chunks.blocks())
         return
     alike: list[Chunk] = []

@@ -180,6 +180,22 @@ class ChunkByChunk:
         return self._model(symbols, state)
 
 
+class EverySecond(EchoStream):
+    """A stream that iterates over other chunks than its blocks hold."""
+
+    def __iter__(self):
+        return itertools.islice(super().__iter__(), 0, None, 2)
+
+
+def test_a_stream_that_iterates_over_other_chunks_is_asked_these():
+    stream = EverySecond(LaneLayout(num_lanes=4, chunk_length=3, lag=0), RandomSymbols(10), num_chunks=8)
+    model = EchoLSTM(10, 4)
+    for chunks in (stream, reset_at_every_chunk(stream)):
+        assert evaluate(model, chunks) == evaluate(model, list(chunks))
+        assert evaluate(model, chunks).asked == 4 * 12
+
+
+@pytest.mark.parametrize("source", [list, lambda stream: stream], ids=["chunks", "stream"])
 @pytest.mark.parametrize("is_reset", [False, True])
 @pytest.mark.parametrize(
     ("mode", "options"),
@@ -194,21 +210,22 @@ class ChunkByChunk:
         ("sequence", {"lag": 3, "encoding": "digits"}),
     ],
 )
-def test_chunks_that_are_joined_are_answered_alike(monkeypatch, mode, options, is_reset):
+def test_chunks_that_are_joined_are_answered_alike(monkeypatch, mode, options, is_reset, source):
     monkeypatch.setattr("echo_torch.training.evaluation._NUMBERS_AT_A_TIME", 20_000)  # so that there are several
     plan = Plan(configure(mode, vocabulary_size=20, hidden_size=8, **options))
     model = plan.model().eval()
-    chunks = list(itertools.islice(plan.training(), 60))
-    chunks = list(reset_at_every_chunk(chunks)) if is_reset else chunks
+    stream = plan.training()
+    stream.num_chunks = 60
+    chunks = reset_at_every_chunk(source(stream)) if is_reset else source(stream)
     alone = ChunkByChunk(model)
     found, expected = evaluate(model, chunks), evaluate(alone, chunks)
     assert (found.correct, found.asked, found.by_chunk) == (expected.correct, expected.asked, expected.by_chunk)
     assert found.loss_sum == pytest.approx(expected.loss_sum, rel=1e-6)
-    assert len(alone.shapes) == len(chunks)
+    assert len(alone.shapes) == 60
     together = list(joined(chunks, 1000))
     some_lane_always_starts = "stagger" in options and not is_reset
-    assert len(together) <= len(chunks) * (1 if some_lane_always_starts else 0.8)
-    assert sum(one.number for one in together) == len(chunks)
+    assert len(together) <= 60 * (1 if some_lane_always_starts else 0.8)
+    assert sum(one.number for one in together) == 60
     assert sum(one.chunk.symbols.numel() for one in together) == sum(chunk.symbols.numel() for chunk in chunks)
 
 

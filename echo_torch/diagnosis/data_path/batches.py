@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from echo_torch.data.stream import EchoStream, num_chunks_of
+from echo_torch.data.stream import EchoStream, is_in_blocks, num_chunks_of
 from echo_torch.diagnosis.first_contact import missing_stamps
 from echo_torch.diagnosis.stamps import CheckedStamps, Stamps, as_array, checked_stamps, stamps_of_chunk
 from echo_torch.errors import RuleError
@@ -59,9 +59,8 @@ class Batches:
 
     def blocks(self) -> Iterator[CheckedStamps]:
         """Chunks of one shape together, because a call of numpy costs as much as a thousand columns."""
-        chunks = self._chunks
-        is_plain = isinstance(chunks, EchoStream) and type(chunks).__iter__ is EchoStream.__iter__
-        blocks = self._of_stream() if is_plain and self._stamps is stamps_of_chunk else self._stacked()
+        is_of_stream = is_in_blocks(self._chunks) and self._stamps is stamps_of_chunk
+        blocks = self._of_stream() if is_of_stream else self._stacked()
         for block in blocks:
             self.last = CheckedStamps._make(field[-1:] for field in block)
             yield block
