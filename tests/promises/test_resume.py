@@ -148,13 +148,25 @@ def test_stopped_in_a_validation(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kernel", ["direct", "autograd"])
 @pytest.mark.parametrize("mode", ["stateful", "lag", "aligned", "masked", "sequence"])
-def test_killed_often_at_random_moments(tmp_path, mode):
-    check_kills(tmp_path, mode, KILLS, time.time_ns(), str(200 * KILLS))
+def test_killed_often_at_random_moments(tmp_path, mode, kernel):
+    check_kills(tmp_path, mode, KILLS, time.time_ns(), str(200 * KILLS), kernel)
 
 
-def check_kills(folder, mode, num_kills, seed, updates):
-    arguments = ["--mode", mode, "--updates", updates, "--checkpoint-every", "30", "--log-every", "7"]
+def check_kills(folder, mode, num_kills, seed, updates, kernel):
+    arguments = [
+        "--mode",
+        mode,
+        "--kernel",
+        kernel,
+        "--updates",
+        updates,
+        "--checkpoint-every",
+        "30",
+        "--log-every",
+        "7",
+    ]
     arguments += ["--validate-every", "90"]
     assert finish(start(["train", *arguments, "--run-dir", folder / "whole", "--no-progress"], folder)) == 0
     kills = kill_and_resume(arguments, folder / "killed", num_kills, random.Random(seed))
