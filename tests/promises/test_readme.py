@@ -139,12 +139,14 @@ def test_the_file_tree_is_complete():
 
 @pytest.mark.slow
 def test_the_readme_shows_what_its_commands_print(tmp_path):
-    (tmp_path / "train.py").symlink_to(ROOT / "train.py")
+    for name in ("train.py", "tests"):
+        (tmp_path / name).symlink_to(ROOT / name)
     shown = re.findall(r"```bash\n(.*?)```\n+```text\n(.*?)```", PAGES["README.md"], flags=re.DOTALL)
-    assert len(shown) == 2
+    shown += re.findall(r"```text\n\$ (.*?)\n(.*?)```", PAGES["README.md"], flags=re.DOTALL)
+    assert len(shown) == 3
     for command, lines in shown:
         found = run(command.strip().split(" && ")[-1], tmp_path)
-        printed = {without_numbers_that_vary(line.rstrip()) for line in found.stdout.splitlines()}
+        printed = {without_numbers_that_vary(line.rstrip()) for line in (found.stdout + found.stderr).splitlines()}
         promised = [without_numbers_that_vary(line.rstrip()) for line in lines.splitlines() if line != "..."]
         assert [line for line in promised if line not in printed] == []
 
