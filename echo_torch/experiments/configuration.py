@@ -324,10 +324,14 @@ def describe(configuration: Configuration) -> str:
     return f"say {asked} (1 of {configuration.vocabulary_size:,}), reading {reading}{lost}"
 
 
+def guess_option(name: str, experiment: Experiment) -> str:
+    """As `suggest_option`, of the options of an experiment if one of them may be meant."""
+    return suggest_option(name, ("mode", *experiment.options)) or suggest_option(name, OPTIONS)
+
+
 def _check_name(name: str, value: object, experiment: Experiment) -> None:
     if name not in OPTIONS:
-        guess = suggest_option(name, ("mode", *experiment.options)) or suggest_option(name, OPTIONS)
-        raise RuleError(name, f"There is no option {plain(repr(name))}{guess}")
+        raise RuleError(name, f"There is no option {plain(repr(name))}{guess_option(name, experiment)}")
     if name not in experiment.options:
         constant = experiment.fixed.get(name, getattr(experiment.reading, name, None))
         state = "has no meaning" if constant is None else f"is always {constant}"

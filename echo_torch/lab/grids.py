@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from echo_torch.errors import RuleError, UserError, plain, shorten
-from echo_torch.experiments.catalogue import EXPERIMENTS
-from echo_torch.experiments.configuration import Configuration, configure, configure_with_data
+from echo_torch.experiments.catalogue import Experiment
+from echo_torch.experiments.configuration import (
+    Configuration,
+    configure,
+    configure_with_data,
+    experiment_of,
+    guess_option,
+)
 from echo_torch.experiments.options import OPTIONS, Option
-from echo_torch.experiments.other_words import suggest_mode, suggest_option
 from echo_torch.files import FORMAT, write_text
 from echo_torch.intervals import mean_and_interval
 from echo_torch.lab.run_directory import RunDirectory
@@ -124,10 +129,8 @@ def grid_of(mode: str, axes: Mapping[str, Any], num_seeds: int = 1, options: Map
     if not isinstance(axes, Mapping):
         raise RuleError("grid", "$grid must hold options, each with its values", type(axes).__name__)
     options = {name: _checked(name, value) for name, value in (options or {}).items()}
-    if mode not in EXPERIMENTS:
-        rule = f"$mode must be one of {', '.join(EXPERIMENTS)}"
-        raise RuleError("mode", rule, f"{mode!r}{suggest_mode(mode, EXPERIMENTS)}")
-    checked = {name: _checked_axis(name, values) for name, values in axes.items()}
+    experiment = experiment_of(mode)
+    checked = {name: _checked_axis(name, values, experiment) for name, values in axes.items()}
     if "seed" in options:
         rule = "$seed is not one number where several seeds are trained"
         raise RuleError("seed", rule, options["seed"], way_out="write $seeds 30 for the seeds 1 to 30")
@@ -146,7 +149,7 @@ def _checked(name: str, value: Any) -> Any:
     return OPTIONS[name].check(value) if name in OPTIONS and name != "seed" else value
 
 
-def _checked_axis(name: str, values: Any) -> list[Any]:
+def _checked_axis(name: str, values: Any, experiment: Experiment) -> list[Any]:
     if name == "seed":
         rule = "$grid must leave the seeds to $seeds, so that tables know what a mean is taken over"
         raise RuleError("grid", rule, "seed", way_out="write $seeds 30 for the seeds 1 to 30")
@@ -154,8 +157,8 @@ def _checked_axis(name: str, values: Any) -> list[Any]:
         rule = "$grid is of one mode, since modes have other options"
         raise RuleError("grid", rule, "mode", way_out="write $mode, and a sweep for each")
     if name not in OPTIONS:
-        guess = suggest_option(name, OPTIONS)
-        raise RuleError("grid", f"$grid must name options. There is no {plain(repr(name))}{guess}")
+        rule = f"$grid must name options. There is no {plain(repr(name))}{guess_option(name, experiment)}"
+        raise RuleError("grid", rule)
     option = OPTIONS[name]
     if isinstance(values, str):
         values = values.split(";" if option.canonical else ",")

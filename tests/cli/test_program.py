@@ -269,6 +269,7 @@ def test_bad_input_of_reach(capfd, arguments):
         ("stream --run x --n-lanes 3", "There is no flag or argument '--n-lanes' here (did you mean '--lanes'?)."),
         ("evaluate --run x --load y", "There is no flag or argument '--load' here (did you mean '--run'?)."),
         ("sweep --grid lr=0.1", "There is no 'lr' (did you mean 'learning_rate'?)"),
+        ("sweep --mode aligned --grid timesteps=3", "There is no 'timesteps' (did you mean 'chunk'?)"),
         ("map --lr 3", "(did you mean '--learning-rates'?)"),
     ],
 )
