@@ -38,7 +38,7 @@ def _show(parsed: argparse.Namespace) -> None:
         return
     print(f"asked: {describe(configuration)}")
     print("\n".join(preview_lines(found)))
-    if len(found.chunks) < (whole := plan.reading.num_chunks(1) or 0) <= _MOST:
+    if len(found.chunks) < (whole := plan.reading.num_chunks(1) or 0) <= min(_MOST, plan.num_updates):
         print(f"the sequence has {whole:,} chunks: --batches {whole} shows them all")
     train = command_line(configuration)
     print(f"what follows from that: {train.replace(' train ', ' reach ', 1)}")

@@ -119,6 +119,13 @@ def test_nothing_is_shown_behind_the_end_of_the_training(capsys, words):
     assert ("then the training ends, after 4 updates" in lines) == ("lag" in words)
 
 
+@pytest.mark.parametrize("updates", [2, 50])
+def test_a_training_that_ends_within_a_sequence_does_not_promise_all_of_it(capsys, updates):
+    lines = shown(capsys, f"--length 1000 --updates {updates}")
+    assert len(blocks(lines)) == min(updates, 6)
+    assert not any("shows them all" in line for line in lines)
+
+
 def test_lanes_that_reset_at_different_chunks(capsys):
     lines = shown(capsys, "--mode aligned --reset-every 8 --stagger --lanes 4")
     assert "chunk 1, sequences 0, 1, 6, 7: reset in 2 of 4 rows, carried in the others" in lines
