@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from echo_torch.data.chunk_text import BETWEEN, in_columns
 from echo_torch.models.encoding import Encoding, most_likely
@@ -24,14 +25,17 @@ def vector_lines(symbols: Sequence[int], vocabulary_size: int, base: int | None)
         base: As of `Encoding`.
     """
     encoding = Encoding(vocabulary_size, base)
-    # One at a time: the vectors of a long sequence and a large vocabulary fill the memory.
-    vectors = [encoding.encode(torch.tensor([symbol]))[0] for symbol in symbols]
-    decoded = [int(most_likely(vector, encoding.num_digits)) for vector in vectors]
+
+    def vector(symbol: int) -> Tensor:  # one at a time: all those of a large vocabulary fill the memory
+        return encoding.encode(torch.tensor(symbol))
+
+    decoded = [int(most_likely(vector(symbol), encoding.num_digits)) for symbol in symbols]
     shown = [*range(len(symbols))]
     if len(shown) > _FIRST_SYMBOLS + 1:
         shown = [*shown[:_FIRST_SYMBOLS], shown[-1]]
-    table = [[f"  {symbols[place]}", *_vector(vectors[place].int().tolist(), encoding)] for place in shown]
-    lines = in_columns([[row[0].rjust(max(len(one[0]) for one in table)), *row[1:]] for row in table])
+    width = max(len(str(symbols[place])) for place in shown)
+    table = [[f"  {symbols[place]:{width}}", *_vector(vector(symbols[place]), encoding)] for place in shown]
+    lines = in_columns(table)
     if len(symbols) > len(shown):
         lines.insert(_FIRST_SYMBOLS, f"  {BETWEEN}")
     same = "the same" if decoded == list(symbols) else "not the same"
@@ -47,10 +51,9 @@ def _kind(encoding: Encoding) -> str:
     )
 
 
-def _vector(numbers: list[int], encoding: Encoding) -> list[str]:
+def _vector(vector: Tensor, encoding: Encoding) -> list[str]:
     """A vector in brackets, and in words where its ones stand."""
-    size = encoding.size // encoding.num_digits
-    digits = [numbers[begin : begin + size] for begin in range(0, len(numbers), size)]
+    digits = vector.int().reshape(encoding.num_digits, -1).tolist()
     texts = [_shortened(digit) for digit in digits]
     if len(texts) > _ALL_DIGITS:
         texts = [*texts[:2], BETWEEN, texts[-1]]
