@@ -25,7 +25,6 @@ from echo_torch.lab.plan import Plan
 
 _AT_THE_CEILING = 0.01
 _FEW_CHUNKS = 10  # that are shown one by one
-_SMALL = 1e-4  # a chance below it has no digit among the first two of a percentage
 _SIGMAS = 4  # beyond so many standard deviations a difference is not laid to sampling
 _TREND_SHARE = 5  # the last and the next to last fifth of a training are compared
 
@@ -37,16 +36,16 @@ def opening_lines(plan: Plan, found: Reach) -> list[str]:
         plan: Of the training.
         found: The reach of its chunks.
     """
-    c, reading = plan.configuration, plan.reading
-    number = (count_weights(plan.model()) if plan.has_own_model else count_parameters(c)) or 0
+    c, chance = plan.configuration, 1 / plan.configuration.vocabulary_size
+    number = count_parameters(c) or count_weights(plan.model())
     kind = [] if plan.has_own_model else [c.model]
     depth = [f"{c.layers} layers"] if c.layers > 1 else []
     network = ", ".join([*kind, network_in_words(c), *depth, f"{number:,} parameters"])
-    column, _ = reading.progress
+    column, _ = plan.reading.progress
     drawn = dict(zip(("sequences", "symbols"), plan.layout.drawn(plan.num_updates), strict=True))
     return [
         f"asked: {describe(c)}",
-        f"chance: {_chance_in_words(1 / c.vocabulary_size)}; {_ceiling_in_words(found.ceiling, 1 / c.vocabulary_size)}",
+        f"chance: {_chance_in_words(chance)}; {_ceiling_in_words(found.ceiling, chance)}",
         f"network: {network}",
         f"training: {_counted(plan.num_updates, 'updates')}, {_counted(drawn[column], column)}",
     ]
@@ -56,9 +55,9 @@ def _counted(number: int, units: str) -> str:
     return f"{number:,} {units.removesuffix('s') if number == 1 else units}"
 
 
-def _chance_in_words(chance: float) -> str:
-    """As an accuracy is told; of a large vocabulary with as many digits as show that it is not nothing."""
-    return f"{chance:.2%}" if chance >= _SMALL else share_in_words(1, round(1 / chance))
+def _chance_in_words(chance: float, digits: int = 2) -> str:
+    """As an accuracy is told beside it; of a large vocabulary with as many digits as show that it is not nothing."""
+    return share_in_words(1, round(1 / chance), digits)
 
 
 def _ceiling_in_words(ceiling: float | None, chance: float) -> str:
@@ -71,7 +70,7 @@ def _ceiling_in_words(ceiling: float | None, chance: float) -> str:
 
 def bounds_in_words(plan: Plan) -> str:
     """Between what an accuracy lies: "chance 1.0%, ceiling 100.0%"."""
-    ceiling, chance = plan.reach().ceiling, share_in_words(1, plan.configuration.vocabulary_size)
+    ceiling, chance = plan.reach().ceiling, _chance_in_words(1 / plan.configuration.vocabulary_size, digits=1)
     return f"chance {chance}, ceiling {'unknown' if ceiling is None else f'{ceiling:.1%}'}"
 
 
@@ -163,7 +162,8 @@ def conclusion_lines(
     if result["accuracy"] is None:
         return ["Nothing was asked."]
     if ceiling is not None and ceiling == chance:
-        return [f"The ceiling of the data path is chance, {chance:.1%}: no training could have learned anything here."]
+        words = _chance_in_words(chance, digits=1)
+        return [f"The ceiling of the data path is chance, {words}: no training could have learned anything here."]
     if ceiling is not None and result["accuracy"] >= ceiling - _AT_THE_CEILING:
         return [
             f"This is within 1 % of the ceiling of the data path, {ceiling:.1%}: what could be learned was learned."
@@ -307,7 +307,7 @@ def ahead_line(right: int, asked: int, vocabulary_size: int) -> str:
     chance = 1 / vocabulary_size
     measured = (
         f"the next number was told in {right / asked:.2%} of {asked:,} cases (95 % interval {low:.2%} to {high:.2%}); "
-        f"chance is {chance:.2%}"
+        f"chance is {_chance_in_words(chance)}"
     )
     if abs(right / asked - chance) > 4 * (chance * (1 - chance) / asked) ** 0.5:
         return f"{measured}, and this is not chance: the numbers are not random"

@@ -275,3 +275,10 @@ def test_answers_and_explanations():
 def test_chance_is_never_told_as_nothing(vocabulary_size, words):
     result = {**result_of(configure("lag"), [0.5] * 4), "chance": 1 / vocabulary_size}
     assert result_lines(result, [], [])[0].endswith(words)
+
+
+def test_nor_is_it_in_what_follows():
+    assert conclude("stateful", [0.0] * 4, vocabulary_size=10**6)[0].startswith(
+        "The ceiling of the data path is chance, 0.0001%: "
+    )
+    assert "; chance is 0.0001%: " in ahead_line(0, 10_000, 10**6)

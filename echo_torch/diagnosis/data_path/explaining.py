@@ -118,17 +118,18 @@ def _gaps_in_words(found: Reach) -> str:
     return f"{usual} at {number:,} of {total:,} hand-overs ({share_in_words(number, total)}); else {_times(rare)}"
 
 
-def share_in_words(number: int, total: int) -> str:
+def share_in_words(number: int, total: int, least: int = 1) -> str:
     """A share that is neither nothing nor all, which its rounding must not hide.
 
-    >>> share_in_words(1, 100), share_in_words(1, 10**6)
-    ('1.0%', '0.0001%')
+    >>> share_in_words(1, 100), share_in_words(1, 100, least=2), share_in_words(1, 10**6)
+    ('1.0%', '1.00%', '0.0001%')
 
     Args:
         number: How many.
         total: Of how many.
+        least: Digits behind the point, where so many show it.
     """
-    for digits in range(1, 11):
+    for digits in range(least, 11):
         text = f"{number / total:.{digits}%}"
         if text.strip("0.%") and not text.startswith("100"):
             return text
