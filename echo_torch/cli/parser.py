@@ -69,28 +69,6 @@ def _guess(word: str, parsed: argparse.Namespace) -> str:
     return suggest_option(word, known)
 
 
-def check_command(words: Sequence[str], commands: Sequence[str]) -> None:
-    """Refuse a first word that is no command, before argparse looks for one further on.
-
-    Args:
-        words: Those of the program.
-        commands: The names of all.
-
-    Raises:
-        UserError: If it is none, nor a flag of the program itself.
-    """
-    if not words or words[0] in (*commands, "-h", "--help", "--version"):
-        return
-    from echo_torch.experiments.catalogue import EXPERIMENTS
-    from echo_torch.experiments.other_words import suggest_command
-
-    first = words[0]
-    if first.startswith("-"):
-        raise UserError(f"A command must stand before its flags. Got {first!r} first; write train {first} ...")
-    guess = did_you_mean(f"train --mode {first}") if first in EXPERIMENTS else suggest_command(first, commands)
-    raise UserError(f"There is no command {first!r}{guess}; the commands are {', '.join(commands)}.")
-
-
 def in_columns(prog: str) -> argparse.HelpFormatter:
     """The help of a command: flags on the left, what they do on the right."""
     return _Columns(prog, max_help_position=32, width=110)

@@ -13,13 +13,15 @@ from typing import NoReturn
 
 import echo_torch
 from echo_torch.cli.answers import add_evaluate, add_predict, add_stream
-from echo_torch.cli.parser import EXIT_BAD_INPUT, Parser, check_command, complain, flags_of, in_columns, words_of
+from echo_torch.cli.parser import EXIT_BAD_INPUT, Parser, complain, flags_of, in_columns, words_of
 from echo_torch.cli.report import add_report
 from echo_torch.cli.show import add_show
 from echo_torch.cli.sweeps import add_compare, add_lags, add_map, add_sweep
 from echo_torch.cli.train import add_reach, add_train
 from echo_torch.cli.watch import add_watch, watch_script
-from echo_torch.errors import Interrupted, RuleError, UserError
+from echo_torch.errors import Interrupted, RuleError, UserError, did_you_mean
+from echo_torch.experiments.catalogue import EXPERIMENTS
+from echo_torch.experiments.other_words import suggest_command
 from echo_torch.lab.meeting import MeetingError, MeetingInterrupted
 from echo_torch.lab.memory import is_out_of_memory
 from echo_torch.lab.output import drop, has_no_reader, that_ends_nothing
@@ -45,16 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Lightning brings matplotlib in, which refuses to be imported with a backend it does not know. None is needed here.
     os.environ["MPLBACKEND"] = "agg"
     with that_ends_nothing():
-        return _main(arguments)
+        return _main(words)
 
 
-def _main(arguments: Sequence[str] | None) -> int:
+def _main(words: Sequence[str]) -> int:
     say = words_of([], {})
     try:
         raise_at_endings()
         parser = _parser()
-        words = sys.argv[1:] if arguments is None else list(arguments)
-        check_command(words, [name for name, *_ in _COMMANDS])
+        _check_command(words)
         parsed = parser.parse_args(words)
         if parsed.command is None:
             parser.print_help()
@@ -79,6 +80,22 @@ def _main(arguments: Sequence[str] | None) -> int:
     except Exception as error:
         return _end_with(error)
     return 0
+
+
+def _check_command(words: Sequence[str]) -> None:
+    """Refuse a first word that is no command, before argparse looks for one further on.
+
+    Raises:
+        UserError: If it is none, nor a flag of the program itself.
+    """
+    commands = [name for name, *_ in _COMMANDS]
+    if not words or words[0] in (*commands, "-h", "--help", "--version"):
+        return
+    first = words[0]
+    if first.startswith("-"):
+        raise UserError(f"A command must stand before its flags. Got {first!r} first; write train {first} ...")
+    guess = did_you_mean(f"train --mode {first}") if first in EXPERIMENTS else suggest_command(first, commands)
+    raise UserError(f"There is no command {first!r}{guess}; the commands are {', '.join(commands)}.")
 
 
 def _check_directories(parsed: argparse.Namespace) -> None:
