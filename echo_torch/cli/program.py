@@ -21,7 +21,7 @@ from echo_torch.cli.train import add_reach, add_train
 from echo_torch.cli.watch import add_watch, watch_script
 from echo_torch.errors import Interrupted, RuleError, UserError, did_you_mean
 from echo_torch.experiments.catalogue import EXPERIMENTS
-from echo_torch.experiments.other_words import suggest_command
+from echo_torch.experiments.other_words import suggest_choice
 from echo_torch.lab.meeting import MeetingError, MeetingInterrupted
 from echo_torch.lab.memory import is_out_of_memory
 from echo_torch.lab.output import drop, has_no_reader, that_ends_nothing
@@ -94,7 +94,7 @@ def _check_command(words: Sequence[str]) -> None:
     first = words[0]
     if first.startswith("-"):
         raise UserError(f"A command must stand before its flags. Got {first!r} first; write train {first} ...")
-    guess = did_you_mean(f"train --mode {first}") if first in EXPERIMENTS else suggest_command(first, commands)
+    guess = did_you_mean(f"train --mode {first}") if first in EXPERIMENTS else suggest_choice("command", first, commands)
     raise UserError(f"There is no command {first!r}{guess}; the commands are {', '.join(commands)}.")
 
 

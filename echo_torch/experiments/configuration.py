@@ -23,7 +23,7 @@ from echo_torch.experiments.options import (
     option_names,
     steps_in_words,
 )
-from echo_torch.experiments.other_words import meanings, suggest_mode, suggest_option
+from echo_torch.experiments.other_words import meanings, suggest_choice, suggest_option
 from echo_torch.experiments.readings import Reading
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def experiment_of(mode: object) -> Experiment:
     """
     if not isinstance(mode, str) or mode not in EXPERIMENTS:
         rule = f"$mode must be one of {', '.join(EXPERIMENTS)}"
-        raise RuleError("mode", rule, f"{mode!r}{suggest_mode(mode, EXPERIMENTS)}")
+        raise RuleError("mode", rule, f"{mode!r}{suggest_choice('mode', mode, EXPERIMENTS)}")
     return EXPERIMENTS[mode]
 
 

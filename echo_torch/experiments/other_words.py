@@ -64,28 +64,28 @@ _OPTIONS = {
     "mode": "experiment exp task example",
     "batches": "chunks",
 }
-_MODES = {
-    "echo": "current echo_current current_observation identity copy repeat",
-    "stateful": "beginner beginners beginners_mistake mistake without_context no_context lag_without_context naive",
-    "lag": "context with_context echo_lag lag_observation lagged delay window windows windowed",
-    "masked": "mask masks masking",
-    "whole": "prefix prefixes unfold unfolded entire growing",
-    "sequence": "seq seq2seq many_to_many whole_sequence full_sequence",
-    "aligned": "lanes tbptt bptt continuous stream streams endless",
-}
-_COMMANDS = {
-    "train": "fit run learn experiment",
-    "show": "preview print display data batches example inspect",
-    "reach": "explain check analyse analyze diagnose ceiling",
-    "sweep": "grid search gridsearch grid_search tune many",
-    "compare": "comparison arms",
-    "evaluate": "eval test score validate",
-    "predict": "infer inference answer generate",
-    "stream": "online serve",
-    "report": "page html",
-    "watch": "audit profile monitor",
-}
 _CHOICES = {
+    "mode": {
+        "echo": "current echo_current current_observation identity copy repeat",
+        "stateful": "beginner beginners beginners_mistake mistake without_context no_context lag_without_context naive",
+        "lag": "context with_context echo_lag lag_observation lagged delay window windows windowed",
+        "masked": "mask masks masking",
+        "whole": "prefix prefixes unfold unfolded entire growing",
+        "sequence": "seq seq2seq many_to_many whole_sequence full_sequence",
+        "aligned": "lanes tbptt bptt continuous stream streams endless",
+    },
+    "command": {
+        "train": "fit run learn experiment",
+        "show": "preview print display data batches example inspect",
+        "reach": "explain check analyse analyze diagnose ceiling",
+        "sweep": "grid search gridsearch grid_search tune many",
+        "compare": "comparison arms",
+        "evaluate": "eval test score validate",
+        "predict": "infer inference answer generate",
+        "stream": "online serve",
+        "report": "page html",
+        "watch": "audit profile monitor",
+    },
     "accelerator": {"cuda": "gpu gpus nvidia cuda:0 gpu:0"},
     "carry": {
         "keep": "true yes on stateful carry carried keep_state",
@@ -142,33 +142,16 @@ def meanings(word: object) -> list[str]:
     return [*_MEANINGS.get(name, []), *([counted, *_MEANINGS.get(counted, [])] if counted else [])]
 
 
-def suggest_mode(word: object, known: Collection[str]) -> str:
-    """As `suggest`, for a mode.
-
-    Args:
-        word: What somebody wrote.
-        known: The modes.
-    """
-    return _same(word, known) or _by_meaning(word, _MODES) or suggest(word, known)
-
-
-def suggest_command(word: object, known: Collection[str]) -> str:
-    """As `suggest`, for a command.
-
-    Args:
-        word: What somebody wrote.
-        known: The commands.
-    """
-    return _same(word, known) or _by_meaning(word, _COMMANDS) or suggest(word, known)
-
-
 def suggest_choice(name: str, word: object, choices: Collection[str]) -> str:
-    """As `suggest`, for the word that an option takes.
+    """As `suggest`, for one of the words that may stand in a place.
+
+    >>> suggest_choice("mode", "beginner", ["echo", "stateful"]), suggest_choice("carry", "Keep", ["keep", "reset"])
+    (" (did you mean 'stateful'?)", " (did you mean 'keep'?)")
 
     Args:
-        name: Of the option.
+        name: Of the option; or "mode", or "command".
         word: What somebody wrote.
-        choices: The words it takes.
+        choices: The words of which one is asked for.
     """
     return _same(word, choices) or _by_meaning(word, _CHOICES.get(name, {})) or suggest(word, choices)
 

@@ -4,7 +4,7 @@ from echo_torch import EXPERIMENTS
 from echo_torch.cli.program import _COMMANDS, _parser
 from echo_torch.experiments import other_words
 from echo_torch.experiments.options import OPTIONS
-from echo_torch.experiments.other_words import meanings, suggest_choice, suggest_mode, suggest_option
+from echo_torch.experiments.other_words import meanings, suggest_choice, suggest_option
 
 
 def guessed(word, mode="lag"):
@@ -53,7 +53,7 @@ def test_no_guess_is_better_than_a_wrong_one(mode):
 
 def test_a_mode_by_the_headings_of_the_tutorial():
     words = ("echo-current", "beginners_mistake", "without-context", "context", "Lag", "lagg", "foo")
-    found = [suggest_mode(word, EXPERIMENTS) for word in words]
+    found = [suggest_choice("mode", word, EXPERIMENTS) for word in words]
     expected = ["echo", "stateful", "stateful", "lag", "lag", "lag"]
     assert found == [*(f" (did you mean {mode!r}?)" for mode in expected), ""]
 
@@ -76,10 +76,9 @@ def test_the_tables_name_nothing_that_is_not_there():
     commands = next(action for action in _parser()._actions if action.choices and "train" in action.choices).choices
     flags = {flag[2:].replace("-", "_") for command in commands.values() for flag in command.get_default("flags")}
     assert {name for names in other_words._OPTIONS for name in names.split()} <= flags
-    assert set(other_words._MODES) <= set(EXPERIMENTS)
-    assert set(other_words._COMMANDS) <= {name for name, *_ in _COMMANDS}
+    choices = {"mode": EXPERIMENTS, "command": [name for name, *_ in _COMMANDS]}
     for name, table in other_words._CHOICES.items():
-        assert set(table) <= set(OPTIONS[name].choices)
+        assert set(table) <= set(choices.get(name) or OPTIONS[name].choices)
 
 
 def test_no_option_means_another_in_a_mode_that_has_both():
