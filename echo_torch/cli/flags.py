@@ -87,8 +87,8 @@ def add_allow_changed_model(parser: argparse._ActionsContainer) -> None:
 
 def add_figures(parser: argparse._ActionsContainer) -> None:
     """The flag of the form in which figures are drawn."""
-    help_line = f"{FIGURES.help} (default: {FIGURES.default})"
-    parser.add_argument(FIGURES.flag, metavar="{png,svg}", default=FIGURES.default, help=help_line)
+    action = add_option(parser, FIGURES)
+    action.default, action.help = FIGURES.default, f"{FIGURES.help} (default: {FIGURES.default})"
 
 
 def whole_number(text: str, name: str, low: int = 1, high: int = 10_000) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 
+from echo_torch.cli.parser import DEFAULT_MODE
 from echo_torch.errors import RuleError, UserError
 from echo_torch.experiments.catalogue import EXPERIMENTS
 from echo_torch.experiments.configuration import defaults_of, experiment_of
@@ -14,7 +15,7 @@ from echo_torch.experiments.options import OPTIONS, Option
 USAGE = "%(prog)s [--mode MODE] [FLAG ...]"
 MODES = "\n".join(
     [
-        "the experiment (default: lag)",
+        f"the experiment (default: {DEFAULT_MODE})",
         *(f"{experiment.name}: {experiment.summary}" for experiment in EXPERIMENTS.values()),
     ]
 )
