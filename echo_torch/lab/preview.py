@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from echo_torch.data.chunk import NOT_ASKED, Chunk
@@ -20,6 +21,7 @@ from echo_torch.data.chunk_text import (
     more_rows_line,
     rows_as_text,
     runs_in_words,
+    steps_in_words,
 )
 from echo_torch.data.layout import UNUSED_ROW
 from echo_torch.data.stream import EchoStream
@@ -191,14 +193,10 @@ def _hand_over(sequence: int, first: int, last_sequence: int, last: int) -> str:
         return f"carried from step {last} of sequence {last_sequence}"
     jump = ""
     if first > last + 1:
-        jump = f", skips {_steps(last + 1, first - 1)}"
+        jump = f", skips {steps_in_words(torch.arange(last + 1, first))}"
     elif first <= last:
-        jump = f", reads {_steps(first, last)} again"
+        jump = f", reads {steps_in_words(torch.arange(first, last + 1))} again"
     return f"carried from step {last}{jump}"
-
-
-def _steps(low: int, high: int) -> str:
-    return f"step {low}" if low == high else f"steps {low} to {high}"
 
 
 def _end(chunk: Chunk, row: int) -> tuple[int, int]:

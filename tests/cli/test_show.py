@@ -87,6 +87,8 @@ def test_rows_that_skip_steps_say_which(capsys):
     assert "answers in these chunks that their own row has read since its reset: 0 of 24" in lines
     again = blocks(shown(capsys, "--mode lag --batch-size 2"))
     assert again[1][0].endswith("carried from step 5, reads steps 3 to 5 again")
+    two = blocks(shown(capsys, "--mode stateful --batch-size 3"))  # as where a row stands
+    assert two[1][0].endswith("carried from step 1, skips steps 2, 3")
 
 
 def test_marks_are_explained_where_they_occur(capsys):
