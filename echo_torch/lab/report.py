@@ -64,7 +64,8 @@ def _ceiling_in_words(ceiling: float | None, chance: float) -> str:
     if ceiling is None:
         return "the ceiling is not known, because these numbers may be guessed"
     if ceiling == chance:
-        return "the ceiling is chance too: what a row is asked for never enters it, so no training can learn it"
+        never = "no row has read since its reset what it is asked for, so no training can learn it"
+        return f"the ceiling is chance too: {never}"
     return f"ceiling: {ceiling:.1%}, the best accuracy that any model could have on these batches"
 
 

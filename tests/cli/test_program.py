@@ -51,7 +51,7 @@ def test_what_the_data_path_allows_is_explained_where_it_is_asked_for(capsys):
     assert main(["train", "--mode", "stateful", "--explain", *QUICK[:2], *QUICK[-3:]]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == explained[0]
-    assert shown[1].startswith("chance: 1.00%; the ceiling is chance too: what a row is asked for never enters it")
+    assert shown[1].startswith("chance: 1.00%; the ceiling is chance too: no row has read since its reset what it")
     assert shown[4 : 3 + len(explained)] == explained[1:]
     assert shown[3 + len(explained)].startswith("accuracy ")
 
