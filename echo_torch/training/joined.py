@@ -76,7 +76,7 @@ def joined(chunks: Iterable[Chunk], max_symbols: int) -> Iterator[Placed]:
         max_symbols: So many symbols are in one, where a chunk does not have more.
     """
     places = _Places()
-    for many in _at_a_time(chunks, max_symbols):
+    for many in _many(chunks, max_symbols):
         place = places.of(many.sequence)
         for begin, end, num_rows in _rows(many.starts):
             yield _join(_Many._make(field[begin:end] for field in many), place[begin:end], num_rows)
@@ -103,29 +103,30 @@ class _Places:
         return place
 
 
-def _at_a_time(chunks: Iterable[Chunk], max_symbols: int) -> Iterator[_Many]:
-    """As many as may be joined."""
-    for many in _many(chunks):
-        number = max(1, max_symbols // many.step[0].numel())
-        yield from map(_Many._make, zip(*(torch.split(field, number) for field in many), strict=True))
-
-
-def _many(chunks: Iterable[Chunk]) -> Iterator[_Many]:
-    """As the stream makes them; those of another source are put together."""
+def _many(chunks: Iterable[Chunk], max_symbols: int) -> Iterator[_Many]:
+    """As many as may be joined: parts of a stream's blocks; chunks of another source are put together."""
     if isinstance(chunks, ResetChunks):
-        yield from (many._replace(starts=torch.ones_like(many.starts)) for many in _many(chunks.chunks))
+        yield from (many._replace(starts=torch.ones_like(many.starts)) for many in _many(chunks.chunks, max_symbols))
         return
     if is_in_blocks(chunks):
-        yield from (_Many._make(map(torch.from_numpy, block)) for block in chunks.blocks())
+        for block in chunks.blocks():
+            many = _Many._make(map(torch.from_numpy, block))
+            number = _at_a_time(many.step[0], max_symbols)
+            yield from map(_Many._make, zip(*(torch.split(field, number) for field in many), strict=True))
         return
     alike: list[Chunk] = []
     for chunk in chunks:
-        if alike and (chunk.symbols.shape != alike[0].symbols.shape or len(alike) == 256):
+        is_full = len(alike) == _at_a_time(chunk.step, max_symbols)
+        if alike and (chunk.symbols.shape != alike[0].symbols.shape or is_full):
             yield _stacked(alike)
             alike = []
         alike.append(chunk)
     if alike:
         yield _stacked(alike)
+
+
+def _at_a_time(step: Tensor, max_symbols: int) -> int:
+    return max(1, max_symbols // step.numel())
 
 
 def _stacked(chunks: list[Chunk]) -> _Many:

@@ -229,6 +229,13 @@ def test_chunks_that_are_joined_are_answered_alike(monkeypatch, mode, options, i
     assert sum(one.chunk.symbols.numel() for one in together) == sum(chunk.symbols.numel() for chunk in chunks)
 
 
+def test_no_more_chunks_are_held_than_are_joined():
+    taken = []
+    chunks = (taken.append(chunk) or chunk for chunk in Plan(configure("lag")).training())  # of 25 symbols
+    assert next(joined(chunks, 100)).number == 4
+    assert len(taken) == 5  # with one more it is seen that there are enough
+
+
 def test_what_is_joined_stands_where_it_stood():
     """Two of three sequences of two chunks side by side, in one row each."""
     chunks = list(itertools.islice(Plan(configure("stateful", batch_size=12)).training(), 6))
