@@ -19,27 +19,30 @@ from echo_torch.lab.run_directory import RunDirectory
 
 
 @own_settings()
-def draw_curve(run: RunDirectory, configuration: Configuration, path: str | Path | IO[bytes] | None = None) -> None:
+def draw_curve(
+    run: RunDirectory, configuration: Configuration, result: Mapping[str, Any] | None, path: str | Path | IO[bytes]
+) -> None:
     """Draw a run: loss and accuracy over the training, and, where it is finished, what the evaluation found by chunk.
 
     Args:
         run: A run with a row of metrics.
         configuration: Its configuration.
-        path: As of `draw_reach`; None: the run's curve.png.
+        result: As in result.json; None: it is not finished.
+        path: As of `draw_reach`.
     """
     figure = new_figure(10, 5)
     grid = figure.add_gridspec(2, 2, width_ratios=(1.7, 1))
-    is_finished = run.result.exists()
-    lower = figure.add_subplot(grid[1, 0] if is_finished else grid[1, :])
-    upper = figure.add_subplot(grid[0, 0] if is_finished else grid[0, :], sharex=lower)
+    columns = slice(None) if result is None else 0
+    lower = figure.add_subplot(grid[1, columns])
+    upper = figure.add_subplot(grid[0, columns], sharex=lower)
     _draw_training(upper, lower, run, configuration)
-    if is_finished:
+    if result is not None:
         right = figure.add_subplot(grid[:, 1])
-        draw_by_chunk(right, run.read_result())
+        draw_by_chunk(right, result)
         if (most := configuration.reading.max_chunks_told_apart) is not None:
             right.set_xlabel(f"chunk since the reset ({most}: and all later)")
     set_title(figure, _title(configuration))
-    save_figure(figure, run.curve if path is None else path)
+    save_figure(figure, path)
 
 
 def _draw_training(upper: Axes, lower: Axes, run: RunDirectory, configuration: Configuration) -> None:

@@ -27,7 +27,8 @@ def read_finished(
         run: Its directory.
         configuration: What it must be of.
         model_source: The digest of its own model; None for the networks here.
-        is_its_own: Whether the configuration is what its config.yaml says; then a result of another one was changed.
+        is_its_own: Whether the configuration is what its config.yaml says. Then a result of another one was changed, and
+            one of a shorter training is none: the run went on.
 
     Raises:
         UserError: If the result cannot be read or belongs to another configuration or another source of its model.
@@ -51,6 +52,8 @@ def read_finished(
         raise damaged_error(run)
     if is_its_own:
         check_unchanged(saved, configuration, run, f"the result {str(run.result)!r}")
+        if not same:
+            return None
     if not same:
         raise UserError(
             f"{str(run.path)!r} holds a finished run with other options, and no finished run is overwritten.",

@@ -192,7 +192,7 @@ def train(
         is_alone = plan.configuration.devices == 1 or launched_ranks() is not None
         result = (_train if is_alone else _train_in_processes)(plan, run, start, watchers, place)
         if is_first_rank():
-            _draw_curve(plan, run, place, progress, drawn)
+            _draw_curve(plan, run, result, place, progress, drawn)
     return result
 
 
@@ -211,7 +211,14 @@ def _as_writer(run: RunDirectory) -> contextlib.AbstractContextManager[None]:
     return run.writing() if is_first_rank() else contextlib.nullcontext()
 
 
-def _draw_curve(plan: Plan, run: RunDirectory, place: Place | None, progress: Progress, path: Path | None) -> None:
+def _draw_curve(
+    plan: Plan,
+    run: RunDirectory,
+    result: dict[str, Any],
+    place: Place | None,
+    progress: Progress,
+    path: Path | None,
+) -> None:
     if place is not None:
         place.check()
     if path is None:
@@ -222,7 +229,7 @@ def _draw_curve(plan: Plan, run: RunDirectory, place: Place | None, progress: Pr
     from echo_torch.lab.figures import draw_curve
 
     with Waiting(f"Drawing {path.name}", None, "pictures", progress=progress):
-        draw_curve(run, plan.configuration, path)
+        draw_curve(run, plan.configuration, result, path)
     remove_other_forms(path)
 
 

@@ -33,7 +33,7 @@ def quickly(request, monkeypatch):
     """A short evaluation, and no picture."""
     if getattr(request, "param", True):
         monkeypatch.setattr(Plan.evaluation, "__defaults__", (20,))
-        monkeypatch.setattr(figures, "draw_curve", lambda run, configuration, path: path.touch())
+        monkeypatch.setattr(figures, "draw_curve", lambda run, configuration, result, path: path.touch())
 
 
 @contextlib.contextmanager
@@ -133,7 +133,7 @@ def test_settings_of_matplotlib_from_outside_change_nothing():
     assert (found.returncode, found.stderr) == (0, "")
     run = RunDirectory(Path("run"))
     drawn = run.curve.read_bytes()
-    figures.draw_curve(run, run.read_saved()[0])
+    figures.draw_curve(run, run.read_saved()[0], run.read_result(), run.curve)
     assert run.curve.read_bytes() == drawn
 
 

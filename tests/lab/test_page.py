@@ -387,6 +387,9 @@ def test_it_goes_where_the_run_goes_on(finished, monkeypatch):
             train(short("stateful", updates=400, lag=6), finished, resume="auto", audit="count")
     assert finished.result.exists()
     assert not finished.page.exists()
+    found = parsed(finished.path)
+    assert "The run is not finished: 20 of 400 updates have a row." in found.text
+    assert "accuracy by chunk on fresh sequences" not in found.text  # that of the shorter training
 
 
 def test_it_stays_where_the_run_cannot_go_on(finished):
@@ -516,7 +519,7 @@ def test_what_is_seen_on_light_ground_is_seen_on_dark_one(color):
 
 def test_two_figures_of_a_page_share_no_names(finished):
     figures = Figures()
-    draw = partial(page_run.draw_curve, finished, finished.read_config())
+    draw = partial(page_run.draw_curve, finished, finished.read_config(), finished.read_result())
     one, other = (figures.add(draw, "a", "b") for _ in range(2))
     assert not set(re.findall(r' id="(.*?)"', one)) & set(re.findall(r' id="(.*?)"', other))
 
