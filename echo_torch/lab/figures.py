@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from echo_torch.experiments.configuration import Configuration
+from echo_torch.experiments.readings import Reading
 from echo_torch.intervals import wilson_interval
 from echo_torch.lab.drawing import BLUE, FAINT, INK, ORANGE, READ, new_figure, own_settings, save_figure, set_title
 from echo_torch.lab.run_directory import RunDirectory
@@ -39,8 +40,7 @@ def draw_curve(
     if result is not None:
         right = figure.add_subplot(grid[:, 1])
         draw_by_chunk(right, result)
-        if (most := configuration.reading.max_chunks_told_apart) is not None:
-            right.set_xlabel(f"chunk since the reset ({most}: and all later)")
+        right.set_xlabel(chunks_in_words(configuration.reading))
     set_title(figure, _title(configuration))
     save_figure(figure, path)
 
@@ -73,6 +73,12 @@ def _loss_limits(losses: Sequence[float]) -> tuple[float, float]:
         return 0.0, 1.1 * high
     room = max(0.3 * (high - low), 0.01 * high)
     return low - room, high + room
+
+
+def chunks_in_words(reading: Reading) -> str:
+    """What an evaluation counts its chunks from, and where the last place holds all later ones."""
+    most = reading.max_chunks_told_apart
+    return "chunk of the sequence" if most is None else f"chunk since the reset ({most}: and all later)"
 
 
 def draw_by_chunk(axes: Axes, result: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from echo_torch.experiments.configuration import (
 from echo_torch.experiments.options import is_own_model
 from echo_torch.files import read_bytes
 from echo_torch.intervals import wilson_interval
-from echo_torch.lab.figures import draw_curve
+from echo_torch.lab.figures import chunks_in_words, draw_curve
 from echo_torch.lab.finished import check_data, configuration_of
 from echo_torch.lab.html import Html, paragraphs, table, tag
 from echo_torch.lab.page import Page, command, flag, name_of, program, wrong
@@ -50,7 +50,7 @@ def run_page(run: RunDirectory) -> Page:
     _add_asked(page, run, configuration, result)
     if result is not None:
         lines = [] if found is None else conclusion_lines(configuration, found, result, run.read_metrics())
-        page.add("What came out", *map(_conclusion, lines), _result_table(result), _chunk_table(result))
+        page.add("What came out", *map(_conclusion, lines), _result_table(result), _chunk_table(configuration, result))
     page.add("What the data path allows", *reach_parts(page, plan, found, obstacle))
     if run.last_update():
         page.add("The training", _curve(page, run, configuration, result))
@@ -142,7 +142,7 @@ def _result_table(result: _Result) -> Html:
     return table(["", "value", "95 % interval"], rows, caption="The evaluation, on symbols that training never sees")
 
 
-def _chunk_table(result: _Result) -> Html | None:
+def _chunk_table(c: Configuration, result: _Result) -> Html | None:
     """Accuracy by chunk of the sequence; None where there is but one chunk."""
     asked = result["targets_by_chunk"]
     if len(asked) < 2:
@@ -161,8 +161,8 @@ def _chunk_table(result: _Result) -> Html | None:
     left_out = (
         f" ({len(asked) - len(places):,} chunks before the last are left out)" if len(places) < len(asked) else ""
     )
-    names = ["chunk", "targets", "state as in training (95 %)", "state reset (95 %)"]
-    return table(names, rows, caption=f"Accuracy by chunk of the sequence{left_out}")
+    names = [chunks_in_words(c.reading), "targets", "state as in training (95 %)", "state reset (95 %)"]
+    return table(names, rows, caption=f"Accuracy by chunk{left_out}")
 
 
 def _share(share: float | None, asked: int) -> str:
