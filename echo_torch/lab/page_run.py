@@ -26,7 +26,7 @@ from echo_torch.lab.html import Html, paragraphs, table, tag
 from echo_torch.lab.page import Page, command, flag, name_of, program, wrong
 from echo_torch.lab.page_parts import audit_parts, configuration_table, reach_parts
 from echo_torch.lab.plan import Plan
-from echo_torch.lab.report import conclusion_lines
+from echo_torch.lab.report import chance_in_words, conclusion_lines
 from echo_torch.lab.results import read_finished
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.training.checkpoints import load_checkpoint
@@ -72,7 +72,7 @@ def _add_asked(page: Page, run: RunDirectory, c: Configuration, result: _Result 
     lines = [
         f"Asked: {describe(c)}.",
         f"Network: {c.model}, {network_in_words(c)}{size}. Seed {c.seed}.",
-        f"Chance is {1 / c.vocabulary_size:.2%}, 1 of {c.vocabulary_size:,} symbols.",
+        f"Chance is {chance_in_words(1 / c.vocabulary_size)}, 1 of {c.vocabulary_size:,} symbols.",
     ]
     page.add("What was asked", lead, paragraphs(lines), None if result is not None else _why_unfinished(run, c))
 
@@ -106,7 +106,7 @@ def _curve(page: Page, run: RunDirectory, c: Configuration, result: _Result | No
     accuracy, loss = _known(metrics["accuracy"][-1], ".1%"), _known(metrics["loss"][-1], ".3f")
     text = (
         f"{len(metrics['update'])} rows of metrics. In the last one accuracy is {accuracy}, loss {loss} nats; chance "
-        f"is {1 / c.vocabulary_size:.1%}."
+        f"is {chance_in_words(1 / c.vocabulary_size)}."
     )
     if result is not None and result["accuracy"] is not None:
         ceiling = "unknown" if result["ceiling"] is None else f"{result['ceiling']:.1%}"
@@ -132,7 +132,7 @@ def _result_table(result: _Result) -> Html:
     rows = [
         ["accuracy on fresh symbols", share("accuracy"), interval("accuracy")],
         ["the same, state reset at every chunk", share("accuracy_reset"), interval("accuracy_reset")],
-        ["chance", share("chance"), ""],
+        ["chance", chance_in_words(result["chance"]), ""],
         ["ceiling of the data path", share("ceiling"), ""],
         ["loss (nats)", "-" if loss is None else f"{loss:.4f}", ""],
         ["targets asked", f"{result['targets']:,}", ""],

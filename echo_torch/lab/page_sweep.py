@@ -18,6 +18,7 @@ from echo_torch.lab.html import Html, paragraphs, table, tag
 from echo_torch.lab.page import Page, command, flag, name_of, program, wrong
 from echo_torch.lab.page_parts import audit_parts, configuration_table, reach_parts
 from echo_torch.lab.plan import Plan
+from echo_torch.lab.report import chance_in_words
 from echo_torch.lab.rows import FINISHED, missing_in_words, rows_of, saved_grid
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.lab.sweep import cells_of, is_drawn, sweep_lines, title_of
@@ -83,7 +84,7 @@ def _found(
     else:
         yield paragraphs(["There is a figure of grids of one to three axes; all numbers are in the table."])
     yield table(names or ["all runs"], lines, caption=f"Accuracy on fresh symbols, with 95 % intervals{few}")
-    yield paragraphs([f"Chance is {', '.join(f'{chance:.2%}' for chance in sorted(chances))}."])
+    yield paragraphs([f"Chance is {', '.join(map(chance_in_words, sorted(chances)))}."])
 
 
 def _best_in_words(grid: Grid, cells: Sequence[Mapping[str, Any]]) -> str:

@@ -45,7 +45,7 @@ def opening_lines(plan: Plan, found: Reach) -> list[str]:
     drawn = dict(zip(("sequences", "symbols"), plan.layout.drawn(plan.num_updates), strict=True))
     return [
         f"asked: {describe(c)}",
-        f"chance: {_chance_in_words(chance)}; {_ceiling_in_words(found.ceiling, chance)}",
+        f"chance: {chance_in_words(chance)}; {_ceiling_in_words(found.ceiling, chance)}",
         f"network: {network}",
         f"training: {_counted(plan.num_updates, 'updates')}, {_counted(drawn[column], column)}",
     ]
@@ -55,8 +55,12 @@ def _counted(number: int, units: str) -> str:
     return f"{number:,} {units.removesuffix('s') if number == 1 else units}"
 
 
-def _chance_in_words(chance: float, digits: int = 2) -> str:
-    """As an accuracy is told beside it; of a large vocabulary with as many digits as show that it is not nothing."""
+def chance_in_words(chance: float, digits: int = 2) -> str:
+    """As an accuracy is told beside it; of a large vocabulary with as many digits as show that it is not nothing.
+
+    >>> chance_in_words(0.01), chance_in_words(0.01, 1), chance_in_words(1e-6)
+    ('1.00%', '1.0%', '0.0001%')
+    """
     return share_in_words(1, round(1 / chance), digits)
 
 
@@ -71,7 +75,7 @@ def _ceiling_in_words(ceiling: float | None, chance: float) -> str:
 
 def bounds_in_words(plan: Plan) -> str:
     """Between what an accuracy lies: "chance 1.0%, ceiling 100.0%"."""
-    ceiling, chance = plan.reach().ceiling, _chance_in_words(1 / plan.configuration.vocabulary_size, digits=1)
+    ceiling, chance = plan.reach().ceiling, chance_in_words(1 / plan.configuration.vocabulary_size, digits=1)
     return f"chance {chance}, ceiling {'unknown' if ceiling is None else f'{ceiling:.1%}'}"
 
 
@@ -91,7 +95,7 @@ def result_lines(
     interval = _interval(result["accuracy_low"], result["accuracy_high"])
     return [
         f"accuracy {result['accuracy']:.2%} ({interval}) on {result['targets']:,} fresh targets; "
-        f"loss {result['loss']:.4f} nats; chance {_chance_in_words(result['chance'])}",
+        f"loss {result['loss']:.4f} nats; chance {chance_in_words(result['chance'])}",
         *([chunk_line(result)] if always_by_chunk or chunks_differ(result) else []),
         *([reset_line(result)] if result["accuracy_reset"] != result["accuracy"] else []),
         f"Expected:  {expected}",
@@ -163,7 +167,7 @@ def conclusion_lines(
     if result["accuracy"] is None:
         return ["Nothing was asked."]
     if ceiling is not None and ceiling == chance:
-        words = _chance_in_words(chance, digits=1)
+        words = chance_in_words(chance, digits=1)
         return [f"The ceiling of the data path is chance, {words}: no training could have learned anything here."]
     if ceiling is not None and result["accuracy"] >= ceiling - _AT_THE_CEILING:
         return [
@@ -308,7 +312,7 @@ def ahead_line(right: int, asked: int, vocabulary_size: int) -> str:
     chance = 1 / vocabulary_size
     measured = (
         f"the next number was told in {right / asked:.2%} of {asked:,} cases (95 % interval {low:.2%} to {high:.2%}); "
-        f"chance is {_chance_in_words(chance)}"
+        f"chance is {chance_in_words(chance)}"
     )
     if abs(right / asked - chance) > 4 * (chance * (1 - chance) / asked) ** 0.5:
         return f"{measured}, and this is not chance: the numbers are not random"

@@ -30,6 +30,7 @@ from echo_torch.lab.page_sweep import sweep_command
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.report_page import write_report
 from echo_torch.lab.run_directory import PAGE
+from echo_torch.lab.yaml_files import to_yaml
 
 short = partial(runs.short, vocabulary_size=10)
 HOSTILE = "\"><script>alert('x')</script>&amp;<!--]]>"
@@ -197,6 +198,11 @@ def test_the_command_of_a_sweep_makes_the_same_grid(grid, monkeypatch):
     monkeypatch.setattr("echo_torch.lab.sweep.run_sweep", instead)
     assert main(shlex.split(sweep_command(grid))[3:]) == 2
     assert asked[0].runs() == grid.runs()
+
+
+def test_a_chance_of_many_symbols_is_not_told_as_nothing(tmp_path, undrawn):
+    (tmp_path / "config.yaml").write_text(to_yaml(short("lag", vocabulary_size=100_000)))
+    assert "Chance is 0.001%, 1 of 100,000 symbols." in parsed(tmp_path).text
 
 
 def test_an_unfinished_run_is_told_to_be_one(finished, undrawn):
