@@ -110,7 +110,7 @@ def _curves(page: Page, grid: Grid, cells: Sequence[dict[str, Any]], rows: _Rows
     number = sum(1 for cell in cells if cell["seeds"])
     some = "" if number == len(panels) else f", of the first {len(panels)} of {number:,} combinations"
     title = f"Accuracy in training, with ceiling and chance{some}"
-    text = f"{len(panels)} panels, a line for each seed; the accuracies at the end are those of the table above."
+    text = f"{len(panels)} panels, a line for each seed; the table above has what they came to on fresh symbols."
     yield page.figures.add(partial(draw_comparison, panels, runs), title, text)
 
 
