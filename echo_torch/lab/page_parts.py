@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 
-from echo_torch.diagnosis.data_path.explaining import explain, reach_lines, steps_of_gap
+from echo_torch.diagnosis.data_path.explaining import explain, gap_in_words, reach_lines
 from echo_torch.diagnosis.data_path.reaching import OTHER, Reach
 from echo_torch.experiments.configuration import Configuration, configure, memory_length
 from echo_torch.lab.html import Html, paragraphs, table, tag
@@ -55,12 +55,9 @@ def audit_parts(gaps: Mapping[str, int]) -> Iterator[Html]:
         )
     else:
         yield paragraphs([f"All {total:,} hand-overs gave each row the state that belongs where the row goes on."])
-    rows = [[gap, f"{number:,}", _gap_in_words(gap)] for gap, number in gaps.items()]
+    known = {gap if gap == OTHER else int(gap): number for gap, number in gaps.items()}
+    rows = [[gap, f"{number:,}", gap_in_words(gap)] for gap, number in known.items()]
     yield table(["gap (steps)", "hand-overs", ""], rows, caption="Gaps at the hand-overs from chunk to chunk")
-
-
-def _gap_in_words(gap: str) -> str:
-    return "into another sequence" if gap == OTHER else steps_of_gap(int(gap)).partition(", ")[2]
 
 
 def configuration_table(configuration: Configuration, caption: str = "The configuration") -> Html:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from echo_torch.data.chunk import NOT_ASKED, Chunk
+from echo_torch.diagnosis.data_path.reaching import OTHER
 
-OTHER = "other"  # the gap to another sequence
 Place = tuple[int, int]  # a step of a sequence: (sequence, step)
 
 

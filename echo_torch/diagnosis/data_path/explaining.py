@@ -63,9 +63,11 @@ def reach_lines(found: Reach) -> list[str]:
     return lines
 
 
-def steps_of_gap(gap: int) -> str:
-    """A gap in words."""
-    return "0, each row goes on where it stopped" if gap == 0 else f"{gap}, {_jump(gap)} at a time"
+def gap_in_words(gap: int | str) -> str:
+    """What rows do where all have this gap."""
+    if gap == 0:
+        return "each row goes on where it stopped"
+    return _jump(gap) if isinstance(gap, str) else f"{_jump(gap)} at a time"
 
 
 def _jump(gap: int | str) -> str:
@@ -112,8 +114,7 @@ def _gaps_in_words(found: Reach) -> str:
     usual = max(found.gaps, key=lambda gap: found.gaps[gap])
     number = found.gaps[usual]
     if number == total:
-        words = steps_of_gap(usual) if isinstance(usual, int) else f"{usual}, {_jump(usual)}"
-        return f"{words} ({total:,} hand-over{_s(total)})"
+        return f"{usual}, {gap_in_words(usual)} ({total:,} hand-over{_s(total)})"
     rare = {gap: times for gap, times in found.gaps.items() if gap != usual}
     return f"{usual} at {number:,} of {total:,} hand-overs ({share_in_words(number, total)}); else {_times(rare)}"
 
