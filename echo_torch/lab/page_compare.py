@@ -17,7 +17,7 @@ from echo_torch.lab.figures import draw_comparison, draw_reach_by_horizon
 from echo_torch.lab.html import Html, paragraphs, table, tag
 from echo_torch.lab.page import Page, command, flag, name_of, program, wrong
 from echo_torch.lab.page_sweep import versions_table
-from echo_torch.lab.results import read_finished
+from echo_torch.lab.rows import found_in
 from echo_torch.lab.run_directory import RunDirectory
 
 _MAX_BYTES = 2**24
@@ -74,15 +74,9 @@ def _read(
     """The results by name, and of each run without one: its name, what it is, and why."""
     results, lost = {}, []
     for name, configuration in runs.items():
-        run = RunDirectory(folder / name)
-        try:
-            source = run.read_saved()[1] if run.config.exists() else None
-            result = read_finished(run, configuration, source)
-        except UserError as error:
-            lost.append((name, "damaged", error.message))
-            continue
+        result, status, reason = found_in(RunDirectory(folder / name), configuration)
         if result is None:
-            lost.append((name, "missing", "It is not finished."))
+            lost.append((name, status, str(reason)))
         else:
             results[name] = result
     return results, lost

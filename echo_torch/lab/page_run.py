@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from math import isnan
@@ -18,7 +17,6 @@ from echo_torch.experiments.configuration import (
     network_in_words,
 )
 from echo_torch.experiments.options import is_own_model
-from echo_torch.files import read_bytes
 from echo_torch.intervals import wilson_interval
 from echo_torch.lab.figures import chunks_in_words, draw_curve
 from echo_torch.lab.finished import check_data, configuration_of
@@ -28,10 +26,10 @@ from echo_torch.lab.page_parts import audit_parts, configuration_table, reach_pa
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.report import chance_in_words, conclusion_lines
 from echo_torch.lab.results import read_finished
+from echo_torch.lab.rows import MISSING, why_not
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.training.checkpoints import load_checkpoint
 
-_MAX_FAILURE_BYTES = 2**16
 _MAX_CHUNKS = 12  # that the table names one by one
 _EXAMPLE = "for example: "
 _Result = Mapping[str, Any]
@@ -79,13 +77,9 @@ def _add_asked(page: Page, run: RunDirectory, c: Configuration, result: _Result 
 
 def _why_unfinished(run: RunDirectory, configuration: Configuration) -> Html:
     made, total = run.last_update(), configuration.reading.num_updates
-    try:
-        reason = str(json.loads(read_bytes(run.failure, _MAX_FAILURE_BYTES))["reason"])
-    except FileNotFoundError:
-        reason = ""
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f"Why cannot be read in {run.failure.name} ({error})."
-    return wrong(f"The run is not finished: {made:,} of {total:,} updates have a row. {reason}".strip())
+    status, reason = why_not(run)
+    why = "" if status == MISSING else f" {reason}"
+    return wrong(f"The run is not finished: {made:,} of {total:,} updates have a row.{why}")
 
 
 def _reach_of(run: RunDirectory, configuration: Configuration) -> tuple[Plan | None, Reach | None, str]:

@@ -93,17 +93,25 @@ def rows_of(grid: Grid, runs: Mapping[str, Configuration], folder: Path) -> list
     return rows
 
 
-def _became(run: RunDirectory, configuration: Configuration) -> dict[str, Any]:
-    """What a run has left, or why there is nothing."""
-    result, status, reason = None, FINISHED, None
+def found_in(run: RunDirectory, configuration: Configuration) -> tuple[dict[str, Any] | None, str, str | None]:
+    """The result of one of many runs, None where there is none; what has become of the run; and why.
+
+    Args:
+        run: Its directory.
+        configuration: What it must be of.
+    """
     try:
         # Nothing that a folder names is run by itself, so it is not looked whether a model's source is another one now.
         is_own = is_own_model(configuration.model) and run.config.exists()
         result = read_finished(run, configuration, run.read_saved()[1] if is_own else None)
     except UserError as error:
-        status, reason = DAMAGED, error.message
-    if result is None and status == FINISHED:
-        status, reason = _why_not(run)
+        return None, DAMAGED, error.message
+    return (None, *why_not(run)) if result is None else (result, FINISHED, None)
+
+
+def _became(run: RunDirectory, configuration: Configuration) -> dict[str, Any]:
+    """What a run has left, or why there is nothing."""
+    result, status, reason = found_in(run, configuration)
     of_metrics: dict[str, Any] = {"symbols": None, "symbols_to_99": None}
     if result is not None:
         metrics = run.read_metrics()
@@ -118,7 +126,8 @@ def _became(run: RunDirectory, configuration: Configuration) -> dict[str, Any]:
     }
 
 
-def _why_not(run: RunDirectory) -> tuple[str, str]:
+def why_not(run: RunDirectory) -> tuple[str, str]:
+    """What has become of a run that is not finished, and why."""
     try:
         return FAILED, str(json.loads(read_bytes(run.failure, _MAX_FAILURE_BYTES))["reason"])
     except FileNotFoundError:

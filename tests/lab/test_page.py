@@ -309,10 +309,14 @@ def test_a_damaged_run_of_a_comparison_is_named(comparison_once, tmp_path, undra
     folder = Path(shutil.copytree(comparison_once, tmp_path / "it"))
     RunDirectory(folder / "lag-seed2").result.write_text("{")
     shutil.rmtree(folder / "stateful-seed1")
+    failed = RunDirectory(folder / "stateful-seed2")
+    failed.result.unlink()
+    failed.write_failure(2, 7, HOSTILE)
     text = parsed(folder).text
-    assert "2 of 4 runs are not finished; no table and no figure holds their arms." in text
+    assert "3 of 4 runs are not finished; no table and no figure holds their arms." in text
     assert "lag-seed2 damaged The finished run" in text
-    assert "stateful-seed1 missing It is not finished." in text
+    assert "stateful-seed1 missing It has not begun." in text
+    assert f"stateful-seed2 failed {HOSTILE}" in text
 
 
 @pytest.mark.parametrize("held", ["", "[]", '[{"arm": "no-such-arm", "seeds": 1}]', '[{"arm": "lag", "seeds": -1}]'])
