@@ -165,9 +165,8 @@ def run_comparison(
 
     from echo_torch.lab.figures import draw_comparison, draw_reach_by_horizon
 
-    by_arm = {arm: [RunDirectory(folder / f"{arm}-seed{seed}") for seed in range(1, num_seeds + 1)] for arm in arms}
     curves, squares = (picture(folder, name, figures) for name in ("curves", "reach_by_horizon"))
-    draw_comparison(rows, by_arm, curves)
+    draw_comparison(rows, directories_of(arms, num_seeds, folder), curves)
     draw_reach_by_horizon(rows, squares)
     for path in (curves, squares):
         remove_other_forms(path)
@@ -177,10 +176,20 @@ def run_comparison(
 def comparison_runs(arms: Sequence[str], num_seeds: int, **network: Any) -> dict[str, Configuration]:
     """The runs of a comparison by name: every arm with the seeds 1..num_seeds, and a network as of `Arm`."""
     return {
-        f"{arm}-seed{seed}": ARMS[arm].configuration(seed, **network)
+        name: ARMS[arm].configuration(seed, **network)
         for arm in arms
-        for seed in range(1, num_seeds + 1)
+        for seed, name in enumerate(names_of(arm, num_seeds), start=1)
     }
+
+
+def names_of(arm: str, num_seeds: int) -> list[str]:
+    """The names of an arm's runs, a seed each."""
+    return [f"{arm}-seed{seed}" for seed in range(1, num_seeds + 1)]
+
+
+def directories_of(arms: Sequence[str], num_seeds: int, folder: Path) -> dict[str, list[RunDirectory]]:
+    """The runs of each arm, where they are."""
+    return {arm: [RunDirectory(folder / name) for name in names_of(arm, num_seeds)] for arm in arms}
 
 
 def compare(
@@ -199,7 +208,7 @@ def compare(
 
 def _compare_arm(arm: Arm, num_seeds: int, results: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
     found = Plan(arm.configuration(1)).reach()
-    names = [f"{arm.name}-seed{seed}" for seed in range(1, num_seeds + 1)]
+    names = names_of(arm.name, num_seeds)
     runs = [results[name] for name in names]
     metrics = RunDirectory(folder / names[0]).read_metrics()
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -12,7 +13,15 @@ from echo_torch.errors import UserError
 from echo_torch.experiments.configuration import Configuration
 from echo_torch.experiments.options import is_own_model
 from echo_torch.files import read_bytes
-from echo_torch.lab.comparison import ARMS, COMPARISON, compare, comparison_lines, comparison_runs
+from echo_torch.lab.comparison import (
+    ARMS,
+    COMPARISON,
+    compare,
+    comparison_lines,
+    comparison_runs,
+    directories_of,
+    names_of,
+)
 from echo_torch.lab.figures import draw_comparison, draw_reach_by_horizon
 from echo_torch.lab.html import Html, paragraphs, table, tag
 from echo_torch.lab.page import Page, command, flag, name_of, program, wrong
@@ -31,10 +40,10 @@ def compare_page(folder: Path) -> Page:
         UserError: If what says which arms it has cannot be read.
     """
     arms, num_seeds = _arms_of(folder)
-    network = _network_of(folder, arms)
+    network = _network_of(directories_of(arms, num_seeds, folder))
     runs = comparison_runs(arms, num_seeds, **network)
     results, lost = _read(folder, runs)
-    whole = [arm for arm in arms if all(f"{arm}-seed{seed}" in results for seed in range(1, num_seeds + 1))]
+    whole = [arm for arm in arms if all(name in results for name in names_of(arm, num_seeds))]
     page = Page(f"Comparison {name_of(folder)}")
     page.add("What was asked", *_asked(arms, num_seeds, runs, lost))
     if whole:
@@ -58,14 +67,14 @@ def _arms_of(folder: Path) -> tuple[list[str], int]:
     raise UserError(f"{str(path)!r} was altered: it names no arms.", "Compare again, into the same directory.")
 
 
-def _network_of(folder: Path, arms: Sequence[str]) -> dict[str, Any]:
-    """The network that was given for all arms; nothing where each arm has its own."""
-    run = RunDirectory(folder / f"{arms[0]}-seed1")
-    saved = run.read_saved()[0] if run.config.exists() else None
-    if saved is None or saved.model == ARMS[arms[0]].configuration(1).model:
-        return {}
-    own = {"model_options": saved.model_options} if is_own_model(saved.model) else {}
-    return {"model": saved.model, **own}
+def _network_of(runs: Mapping[str, Sequence[RunDirectory]]) -> dict[str, Any]:
+    """The network that was given for all arms, by the first run that says it; nothing where each arm has its own."""
+    for arm, run in ((arm, run) for arm, directories in runs.items() for run in directories):
+        with contextlib.suppress(UserError):  # what is missing or damaged is named with the others
+            saved = run.read_saved()[0]
+            own = {"model_options": saved.model_options} if is_own_model(saved.model) else {}
+            return {} if saved.model == ARMS[arm].configuration(1).model else {"model": saved.model, **own}
+    return {}
 
 
 def _read(
@@ -100,7 +109,7 @@ def _found(page: Page, arms: Sequence[str], num_seeds: int, results: Any, folder
     text = "; ".join(f"{row['label']}: {row['accuracy']:.1%}, ceiling {row['ceiling']:.1%}" for row in rows)
     title = "Accuracy by reach and horizon: was the answer read, and does a gradient get there?"
     yield page.figures.add(partial(draw_reach_by_horizon, rows), title, text)
-    runs = {arm: [RunDirectory(folder / f"{arm}-seed{seed}") for seed in range(1, num_seeds + 1)] for arm in arms}
+    runs = directories_of(arms, num_seeds, folder)
     yield page.figures.add(partial(draw_comparison, rows, runs), "Accuracy in training, with ceiling and chance", text)
 
 

@@ -319,6 +319,20 @@ def test_a_damaged_run_of_a_comparison_is_named(comparison_once, tmp_path, undra
     assert f"stateful-seed2 failed {HOSTILE}" in text
 
 
+@pytest.mark.parametrize("config", [None, "{"])
+def test_the_network_of_a_comparison_is_known_without_its_first_run(comparison_once, tmp_path, undrawn, config):
+    comparison.run_comparison(["lag"], 2, tmp_path, model="gru")
+    first = RunDirectory(tmp_path / "lag-seed1")
+    shutil.rmtree(first.path)
+    if config is not None:
+        first.path.mkdir()
+        first.config.write_text(config)
+    text = parsed(tmp_path).text
+    assert "1 of 2 runs are not finished" in text
+    assert "lag-seed2 damaged" not in text
+    assert "compare --seeds 2 --model gru --arms lag" in text
+
+
 @pytest.mark.parametrize("held", ["", "[]", '[{"arm": "no-such-arm", "seeds": 1}]', '[{"arm": "lag", "seeds": -1}]'])
 def test_a_comparison_that_was_altered_is_refused(tmp_path, held):
     (tmp_path / "comparison.json").write_text(held)
