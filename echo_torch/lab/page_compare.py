@@ -25,7 +25,7 @@ from echo_torch.lab.comparison import (
 from echo_torch.lab.figures import draw_comparison, draw_reach_by_horizon
 from echo_torch.lab.html import Html, paragraphs, table, tag
 from echo_torch.lab.page import Page, command, flag, name_of, program, wrong
-from echo_torch.lab.page_sweep import versions_table
+from echo_torch.lab.page_parts import versions_table
 from echo_torch.lab.rows import found_in
 from echo_torch.lab.run_directory import RunDirectory
 
@@ -117,4 +117,4 @@ def _how(arms: Sequence[str], num_seeds: int, network: Mapping[str, Any], result
     words = [word for name, value in network.items() if value for word in (flag(name.replace("_", "-")), str(value))]
     yield paragraphs(["This trains all of it anew:"])
     yield command(program("compare", flag("seeds"), str(num_seeds), *words, flag("arms"), *arms))
-    yield versions_table([result.get("versions", {}) for result in results.values()])
+    yield versions_table([result["versions"] for result in results.values()])

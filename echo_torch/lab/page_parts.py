@@ -1,9 +1,10 @@
-"""What the pages of runs and of sweeps have in common: reach, audit, configuration."""
+"""What the pages of runs and of sweeps have in common: reach, audit, configuration, versions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from echo_torch.diagnosis.data_path.explaining import explain, gap_in_words, reach_lines
 from echo_torch.diagnosis.data_path.reaching import OTHER, Reach
@@ -12,6 +13,7 @@ from echo_torch.lab.html import Html, paragraphs, table, tag
 from echo_torch.lab.page import Page, wrong
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.reach_figure import draw_reach
+from echo_torch.lab.rows import VERSIONS
 
 _MAX_COLUMNS = 12  # of the picture of reach: on a page as wide as this one more could not be read
 
@@ -75,3 +77,14 @@ def _mark(name: str, value: object, defaults: Mapping[str, object]) -> str:
     if name not in defaults or defaults[name] == value:
         return ""
     return "-" if defaults[name] is None else str(defaults[name])
+
+
+def versions_table(rows: Sequence[Mapping[str, Any]]) -> Html:
+    """What runs were trained with, of each all versions.
+
+    Args:
+        rows: Each with versions by name, or with None.
+    """
+    found = {name: sorted({str(row[name]) for row in rows if row.get(name) is not None}) for name in VERSIONS}
+    lines = [[name, ", ".join(versions) or "-"] for name, versions in found.items()]
+    return table(["", "version"], lines, caption="What its runs were trained with")

@@ -119,10 +119,10 @@ def _result_table(result: _Result) -> Html:
         return "-" if result[name] is None else f"{result[name]:.2%}"
 
     def interval(name: str) -> str:
-        low, high = result.get(f"{name}_low"), result.get(f"{name}_high")
-        return "-" if low is None or high is None else f"{low:.2%} to {high:.2%}"
+        low, high = result[f"{name}_low"], result[f"{name}_high"]
+        return "-" if low is None else f"{low:.2%} to {high:.2%}"
 
-    loss = result.get("loss")
+    loss = result["loss"]
     rows = [
         ["accuracy on fresh symbols", share("accuracy"), interval("accuracy")],
         ["the same, state reset at every chunk", share("accuracy_reset"), interval("accuracy_reset")],
@@ -179,6 +179,6 @@ def _how(run: RunDirectory, c: Configuration, result: _Result | None) -> Iterato
         yield command(program("evaluate", *words, *model))
     yield configuration_table(c)
     if result is not None:
-        versions = [[name, value] for name, value in result.get("versions", {}).items()]
-        weights = [["SHA-256 of the weights", str(result.get("weights_sha256"))]]
+        versions = [[name, value] for name, value in result["versions"].items()]
+        weights = [["SHA-256 of the weights", result["weights_sha256"]]]
         yield table(["", "version"], [*versions, *weights], caption="What it was trained with")

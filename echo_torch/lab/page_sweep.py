@@ -16,7 +16,7 @@ from echo_torch.lab.grid_figures import draw_grid
 from echo_torch.lab.grids import Grid
 from echo_torch.lab.html import Html, paragraphs, table, tag
 from echo_torch.lab.page import Page, command, flag, name_of, program, wrong
-from echo_torch.lab.page_parts import audit_parts, configuration_table, reach_parts
+from echo_torch.lab.page_parts import audit_parts, configuration_table, reach_parts, versions_table
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.report import chance_in_words
 from echo_torch.lab.rows import FINISHED, missing_in_words, rows_of, saved_grid
@@ -25,7 +25,6 @@ from echo_torch.lab.sweep import cells_of, is_drawn, sweep_lines, title_of
 from echo_torch.lab.tables import FEW_SEEDS
 
 _MAX_PANELS = 12
-_VERSIONS = ("python", "torch", "pytorch_lightning", "numpy")
 _Rows = Sequence[Mapping[str, Any]]
 
 
@@ -83,7 +82,7 @@ def _found(
         yield page.figures.add(draw, f"Accuracy on fresh symbols: {title}", _best_in_words(grid, cells))
     else:
         yield paragraphs(["There is a figure of grids of one to three axes; all numbers are in the table."])
-    yield table(names or ["all runs"], lines, caption=f"Accuracy on fresh symbols, with 95 % intervals{few}")
+    yield table(names, lines, caption=f"Accuracy on fresh symbols, with 95 % intervals{few}")
     yield paragraphs([f"Chance is {', '.join(map(chance_in_words, sorted(chances)))}."])
 
 
@@ -145,17 +144,6 @@ def _how(grid: Grid, first: Configuration, rows: _Rows) -> Iterator[Html]:
     yield command(sweep_command(grid))
     yield configuration_table(first, "The configuration of the first run")
     yield versions_table(rows)
-
-
-def versions_table(rows: _Rows) -> Html:
-    """What runs were trained with, of each all versions.
-
-    Args:
-        rows: Each with versions by name, or with None.
-    """
-    found = {name: sorted({str(row[name]) for row in rows if row.get(name) is not None}) for name in _VERSIONS}
-    lines = [[name, ", ".join(versions) or "-"] for name, versions in found.items()]
-    return table(["", "version"], lines, caption="What its runs were trained with")
 
 
 def sweep_command(grid: Grid) -> str:

@@ -21,6 +21,7 @@ from echo_torch.lab.tables import symbols_to_skill
 
 GRID = "grid.yaml"  # beside the runs: which there must be
 FINISHED, FAILED, MISSING, DAMAGED = "finished", "failed", "missing", "damaged"
+VERSIONS = ("python", "torch", "pytorch_lightning", "numpy")
 _OF_RESULT = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_reset", "chance", "ceiling", "loss", "targets")
 _OF_TRAINING = ("updates", "seconds", "parameters", "weights_sha256")
 _OF_REACH = ("gap", "reachable_share", "in_horizon_share")
@@ -122,7 +123,7 @@ def _became(run: RunDirectory, configuration: Configuration) -> dict[str, Any]:
         "reason": reason,
         **{name: found.get(name) for name in (*_OF_RESULT, *_OF_TRAINING)},
         **of_metrics,
-        **{name: found.get("versions", {}).get(name) for name in ("python", "torch", "pytorch_lightning", "numpy")},
+        **{name: found.get("versions", {}).get(name) for name in VERSIONS},
     }
 
 
