@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from echo_torch.diagnosis.data_path.explaining import explain, gap_in_words, reach_lines
-from echo_torch.diagnosis.data_path.reaching import OTHER, Reach
+from echo_torch.diagnosis.data_path.reaching import OTHER
 from echo_torch.experiments.configuration import Configuration, configure, memory_length
 from echo_torch.lab.html import Html, paragraphs, table, tag
 from echo_torch.lab.page import Page, wrong
@@ -18,19 +18,14 @@ from echo_torch.lab.rows import VERSIONS
 _MAX_COLUMNS = 12  # of the picture of reach: on a page as wide as this one more could not be read
 
 
-def reach_parts(page: Page, plan: Plan | None, found: Reach | None, obstacle: str) -> Iterator[Html]:
+def reach_parts(page: Page, plan: Plan) -> Iterator[Html]:
     """What a data path allows, in words and as a picture.
 
     Args:
         page: Takes the picture.
-        plan: Of the run; None: there is none, like `found`.
-        found: Its reach.
-        obstacle: Why there is none.
+        plan: Of the run.
     """
-    if plan is None or found is None:
-        yield wrong(f"Nothing can be said of it any more: {obstacle}")
-        return
-    c = plan.configuration
+    c, found = plan.configuration, plan.reach()
     said = explain(found, memory_length=memory_length(c), is_carried=c.reading.carry == "keep")
     yield paragraphs([said])
     yield tag("ul", *(tag("li", line) for line in reach_lines(found)))

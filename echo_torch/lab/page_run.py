@@ -7,7 +7,6 @@ from functools import partial
 from math import isnan
 from typing import Any
 
-from echo_torch.diagnosis.data_path.reaching import Reach
 from echo_torch.errors import UserError
 from echo_torch.experiments.catalogue import EXPERIMENTS
 from echo_torch.experiments.configuration import (
@@ -44,12 +43,12 @@ def run_page(run: RunDirectory) -> Page:
     configuration, source = run.read_saved()
     result = read_finished(run, configuration, source, is_its_own=True)
     page = Page(f"Run {name_of(run.path)}")
-    plan, found, obstacle = _reach_of(run, configuration)
+    plan, obstacle = _plan_of(run, configuration)
     _add_asked(page, run, configuration, result)
     if result is not None:
-        lines = [] if found is None else conclusion_lines(configuration, found, result, run.read_metrics())
+        lines = [] if plan is None else conclusion_lines(configuration, plan.reach(), result, run.read_metrics())
         page.add("What came out", *map(_conclusion, lines), _result_table(result), _chunk_table(configuration, result))
-    page.add("What the data path allows", *reach_parts(page, plan, found, obstacle))
+    page.add("What the data path allows", *([obstacle] if plan is None else reach_parts(page, plan)))
     if run.last_update():
         page.add("The training", _curve(page, run, configuration, result))
     if result is not None:
@@ -82,17 +81,18 @@ def _why_unfinished(run: RunDirectory, configuration: Configuration) -> Html:
     return wrong(f"The run is not finished: {made:,} of {total:,} updates have a row.{why}")
 
 
-def _reach_of(run: RunDirectory, configuration: Configuration) -> tuple[Plan | None, Reach | None, str]:
-    """Its plan and its reach; where the user's own data cannot be read any more or are others, why."""
+def _plan_of(run: RunDirectory, configuration: Configuration) -> tuple[Plan | None, Html | None]:
+    """Its plan, with a reach; or why there is none: the user's own data cannot be read any more or are others."""
     try:
         plan = Plan(configuration)
         if configuration.data is not None and run.checkpoint.exists():
             checkpoint = load_checkpoint(run.checkpoint)
             configuration_of(checkpoint)
             check_data(plan, checkpoint)
-        return plan, plan.reach(), ""
+        plan.reach()  # for which the data are read
+        return plan, None
     except UserError as error:
-        return None, None, str(error)
+        return None, wrong(f"Nothing can be said of it any more: {error}")
 
 
 def _curve(page: Page, run: RunDirectory, c: Configuration, result: _Result | None) -> Html:

@@ -133,10 +133,9 @@ def _path(page: Page, grid: Grid, rows: _Rows, first: Configuration) -> Iterator
         lines.append([*map(_in_words, place.values()), gap, *shares])
     names = [*(name.replace("_", " ") for name in grid.axes), "gap", "answer read before", "within the same chunk"]
     yield table(names, lines, caption="What a row has read when it is asked, before any training")
-    plan = Plan(first)
     if len(lines) > 1:
         yield paragraphs(["Of the first combination:"])
-    yield from reach_parts(page, plan, plan.reach(), "")
+    yield from reach_parts(page, Plan(first))
 
 
 def _how(grid: Grid, first: Configuration, rows: _Rows) -> Iterator[Html]:
