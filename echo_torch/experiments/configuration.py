@@ -266,15 +266,13 @@ def command_line(configuration: Configuration) -> str:
         with contextlib.suppress(RuleError):
             if configure(configuration.mode, **{other: wanted[other] for other in fewer}).options() == wanted:
                 said = fewer
-    words = ["python", "-m", "echo_torch", "train", "--mode", configuration.mode]
-    for name in wanted:
-        option, value = OPTIONS[name], str(wanted[name])
-        if name not in said or value == "None":  # the other one of `sequences` and `updates`
-            continue
-        # A value that looks like a flag is read as one, unless it stands behind an equals sign.
-        joined = [f"{option.flag}={value}"] if value.startswith("-") else [option.flag, value]
-        words += [option.flag] if option.kind is bool else joined
-    return shlex.join(words)
+    words = [word for name, value in wanted.items() if name in said for word in OPTIONS[name].words(value)]
+    return program("train", "--mode", configuration.mode, *words)
+
+
+def program(*words: str) -> str:
+    """A command of this program as it is typed."""
+    return shlex.join(["python", "-m", "echo_torch", *words])
 
 
 def count_parameters(configuration: Configuration) -> int | None:

@@ -55,6 +55,16 @@ class Option:
         """The flag, as typed."""
         return "--" + self.name.replace("_", "-")
 
+    def words(self, value: Value) -> list[str]:
+        """What is typed for a value; nothing where the flag is left out.
+
+        >>> OPTIONS["lag"].words(3), OPTIONS["stagger"].words(True), OPTIONS["data"].words("-x.txt")
+        (['--lag', '3'], ['--stagger'], ['--data=-x.txt'])
+        """
+        if self.kind is bool:
+            return [self.flag] if value else []
+        return [] if value is None else words_of(self.flag, value)
+
     def check(self, value: object) -> Value:
         """A value in this option's type.
 
@@ -217,6 +227,13 @@ OPTIONS = {
         Option("tensorboard", bool, False, "output", "write TensorBoard's files too"),
     )
 }  # fmt: skip
+
+
+def words_of(flag: str, value: object) -> list[str]:
+    """A flag and its value as they are typed."""
+    text = str(value)
+    # One that looks like a flag is read as one, unless it stands behind an equals sign.
+    return [f"{flag}={text}"] if text.startswith("-") else [flag, text]
 
 
 def is_own_model(model: str) -> bool:

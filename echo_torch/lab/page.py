@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shlex
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -48,11 +47,6 @@ class Page:
             f"{tag('h1', self.title)}\n{join(self.parts, chr(10))}\n</main>\n{tag('footer', tag('p', version))}\n"
             "</body>\n</html>\n"
         )
-
-
-def program(*words: str) -> str:
-    """A command of this program as it is typed."""
-    return shlex.join(["python", "-m", "echo_torch", *words])
 
 
 def flag(name: str) -> str:

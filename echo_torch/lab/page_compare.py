@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from echo_torch.errors import UserError
-from echo_torch.experiments.configuration import Configuration
-from echo_torch.experiments.options import is_own_model
+from echo_torch.experiments.configuration import Configuration, program
+from echo_torch.experiments.options import OPTIONS, is_own_model
 from echo_torch.files import read_bytes
 from echo_torch.lab.comparison import (
     ARMS,
@@ -24,7 +24,7 @@ from echo_torch.lab.comparison import (
 )
 from echo_torch.lab.figures import draw_comparison, draw_reach_by_horizon
 from echo_torch.lab.html import Html, paragraphs, table, tag
-from echo_torch.lab.page import Page, command, flag, name_of, program, wrong
+from echo_torch.lab.page import Page, command, flag, name_of, wrong
 from echo_torch.lab.page_parts import versions_table
 from echo_torch.lab.rows import found_in
 from echo_torch.lab.run_directory import RunDirectory
@@ -114,7 +114,7 @@ def _found(page: Page, arms: Sequence[str], num_seeds: int, results: Any, folder
 
 
 def _how(arms: Sequence[str], num_seeds: int, network: Mapping[str, Any], results: _Results) -> Iterator[Html]:
-    words = [word for name, value in network.items() if value for word in (flag(name.replace("_", "-")), str(value))]
+    words = [word for name, value in network.items() for word in OPTIONS[name].words(value)]
     yield paragraphs(["This trains all of it anew:"])
     yield command(program("compare", flag("seeds"), str(num_seeds), *words, flag("arms"), *arms))
     yield versions_table([result["versions"] for result in results.values()])

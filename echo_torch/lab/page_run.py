@@ -14,13 +14,14 @@ from echo_torch.experiments.configuration import (
     command_line,
     describe,
     network_in_words,
+    program,
 )
-from echo_torch.experiments.options import is_own_model
+from echo_torch.experiments.options import OPTIONS, is_own_model, words_of
 from echo_torch.intervals import wilson_interval
 from echo_torch.lab.figures import chunks_in_words, draw_curve
 from echo_torch.lab.finished import check_data, configuration_of
 from echo_torch.lab.html import Html, paragraphs, table, tag
-from echo_torch.lab.page import Page, command, flag, name_of, program, wrong
+from echo_torch.lab.page import Page, command, flag, name_of, wrong
 from echo_torch.lab.page_parts import audit_parts, configuration_table, reach_parts
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.report import chance_in_words, conclusion_lines
@@ -172,11 +173,8 @@ def _how(run: RunDirectory, c: Configuration, result: _Result | None) -> Iterato
     yield command(command_line(c))
     if result is not None:
         yield paragraphs(["This repeats the evaluation, from the directory that this page is about:"])
-        model = [flag("model"), c.model] if is_own_model(c.model) else []
-        # A name that looks like a flag is read as one, unless it stands behind an equals sign.
-        place = str(run.path)
-        words = [f"{flag('run')}={place}"] if place.startswith("-") else [flag("run"), place]
-        yield command(program("evaluate", *words, *model))
+        model = OPTIONS["model"].words(c.model) if is_own_model(c.model) else []
+        yield command(program("evaluate", *words_of(flag("run"), run.path), *model))
     yield configuration_table(c)
     if result is not None:
         versions = [[name, value] for name, value in result["versions"].items()]

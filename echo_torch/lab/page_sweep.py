@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from echo_torch.experiments.catalogue import EXPERIMENTS
-from echo_torch.experiments.configuration import Configuration, describe
+from echo_torch.experiments.configuration import Configuration, describe, program
 from echo_torch.experiments.options import OPTIONS
 from echo_torch.lab.figures import draw_comparison
 from echo_torch.lab.grid_figures import draw_grid
 from echo_torch.lab.grids import Grid
 from echo_torch.lab.html import Html, paragraphs, table, tag
-from echo_torch.lab.page import Page, command, flag, name_of, program, wrong
+from echo_torch.lab.page import Page, command, flag, name_of, wrong
 from echo_torch.lab.page_parts import audit_parts, configuration_table, reach_parts, versions_table
 from echo_torch.lab.plan import Plan
 from echo_torch.lab.report import chance_in_words
@@ -157,14 +157,7 @@ def sweep_command(grid: Grid) -> str:
     for name, values in grid.axes.items():
         words.append(f"{name}={(';' if OPTIONS[name].canonical else ',').join(map(_as_word, values))}")
     words += [flag("seeds"), str(grid.num_seeds)]
-    for name, value in grid.options.items():
-        if OPTIONS[name].kind is bool:
-            words += [OPTIONS[name].flag] if value else []
-        elif value is not None:
-            # A value that looks like a flag is read as one, unless it stands behind an equals sign.
-            words += (
-                [f"{OPTIONS[name].flag}={value}"] if str(value).startswith("-") else [OPTIONS[name].flag, str(value)]
-            )
+    words += [word for name, value in grid.options.items() for word in OPTIONS[name].words(value)]
     return program(*words)
 
 
