@@ -20,6 +20,7 @@ from echo_torch.lab.drawing import (
     set_title,
     style_of,
 )
+from echo_torch.lab.grids import value_in_words
 from echo_torch.lab.html import visible
 from echo_torch.lab.tables import FEW_SEEDS, size_axis
 
@@ -80,8 +81,8 @@ def axis_label(name: str) -> str:
 
 
 def _as_label(value: object) -> str:
-    """The value, of a long text the end, by which paths and classes differ; of no value what a flag's absence is."""
-    text = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    """The value, of a long text the end, by which paths and classes differ."""
+    text = value_in_words(value)
     return visible(text if len(text) <= 20 else "…" + text[-19:])
 
 

@@ -212,6 +212,11 @@ def write_grid(grid: Grid, path: Path) -> None:
     write_text(path, yaml.safe_dump({"format": FORMAT, **grid.to_dict()}, sort_keys=False, default_flow_style=None))
 
 
+def value_in_words(value: object) -> str:
+    """A value of an axis for people; where there is none, the word that a flag's absence has in a grid."""
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _as_file_name(value: object) -> str:
     """A value as part of a directory's name; by its digest a text that could be none, or seem to hold another axis."""
     text = str(value)

@@ -13,7 +13,7 @@ from echo_torch.experiments.configuration import Configuration, describe, progra
 from echo_torch.experiments.options import OPTIONS
 from echo_torch.lab.figures import draw_comparison
 from echo_torch.lab.grid_figures import draw_grid
-from echo_torch.lab.grids import Grid
+from echo_torch.lab.grids import Grid, value_in_words
 from echo_torch.lab.html import Html, paragraphs, table, tag
 from echo_torch.lab.page import Page, command, flag, name_of, wrong
 from echo_torch.lab.page_parts import audit_parts, configuration_table, reach_parts, versions_table
@@ -58,7 +58,7 @@ def _asked(grid: Grid, first: Configuration, rows: _Rows) -> Iterator[Html]:
         f"The first one is asked: {describe(first)}.",
     ])  # fmt: skip
     if grid.axes:
-        axes = [[name.replace("_", " "), ", ".join(map(_in_words, values))] for name, values in grid.axes.items()]
+        axes = [[name.replace("_", " "), ", ".join(map(value_in_words, values))] for name, values in grid.axes.items()]
         yield table(["option", "values"], axes, caption="The grid")
     if missing := missing_in_words(rows):
         yield wrong(missing)
@@ -91,7 +91,7 @@ def _best_in_words(grid: Grid, cells: Sequence[Mapping[str, Any]]) -> str:
     if not known:
         return "Nothing was asked."
     best = max(known, key=lambda cell: float(cell["accuracy"]))
-    where = ", ".join(f"{name.replace('_', ' ')} {_in_words(best[name])}" for name in grid.axes)
+    where = ", ".join(f"{name.replace('_', ' ')} {value_in_words(best[name])}" for name in grid.axes)
     return f"The best mean accuracy, {best['accuracy']:.1%}, is that of {where}."
 
 
@@ -103,7 +103,7 @@ def _curves(page: Page, grid: Grid, cells: Sequence[dict[str, Any]], rows: _Rows
     for place, cell in zip(grid.places(), cells, strict=True):
         names = [name for name in grid.names(place) if name in finished]
         if names and len(panels) < _MAX_PANELS:
-            label = "\n".join(f"{name.replace('_', ' ')} {_in_words(value)}" for name, value in place.items())
+            label = "\n".join(f"{name.replace('_', ' ')} {value_in_words(value)}" for name, value in place.items())
             panels.append({"arm": names[0], "label": label, "ceiling": cell["ceiling"], "chance": cell["chance"]})
             runs[names[0]] = [RunDirectory(folder / name) for name in names]
     number = sum(1 for cell in cells if cell["seeds"])
@@ -130,7 +130,7 @@ def _path(page: Page, grid: Grid, rows: _Rows, first: Configuration) -> Iterator
         row = by_run[grid.names(place)[0]]
         gap = "several" if row["gap"] is None else str(row["gap"])
         shares = ("-" if row[name] is None else f"{row[name]:.1%}" for name in ("reachable_share", "in_horizon_share"))
-        lines.append([*map(_in_words, place.values()), gap, *shares])
+        lines.append([*map(value_in_words, place.values()), gap, *shares])
     names = [*(name.replace("_", " ") for name in grid.axes), "gap", "answer read before", "within the same chunk"]
     yield table(names, lines, caption="What a row has read when it is asked, before any training")
     if len(lines) > 1:
@@ -163,7 +163,3 @@ def sweep_command(grid: Grid) -> str:
 
 def _as_word(value: object) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _in_words(value: object) -> str:
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
