@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import shutil
-from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
@@ -17,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import runs
 from support.browser import CHROMIUM, browser
-from support.runs import StopError, copied, everything, stop_at
+from support.runs import Here, StopError, copied, everything, stop_at
 
 from echo_torch import RunDirectory, grid_of, run_sweep, train
 from echo_torch.cli import main
@@ -37,15 +36,6 @@ HOSTILE = "\"><script>alert('x')</script>&amp;<!--]]>"
 OPTIONS = {"updates": 8, "hidden_size": 4, "vocabulary_size": 10, "lanes": 2}
 GRID = {"lag": [0, 1], "chunk": [1, 2]}
 VOID = {"meta", "!doctype"}
-
-
-class Here:
-    """Has everything done at once, in this process."""
-
-    def submit(self, function, /, *arguments):
-        done = Future()
-        done.set_result(function(*arguments))
-        return done
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -399,7 +389,7 @@ def test_what_is_neither_is_refused(tmp_path, capsys, what):
         write_report(path)
 
 
-def test_a_directory_in_which_a_training_works_is_refused(finished, sweep):
+def test_a_directory_in_which_a_training_works_is_refused(finished):
     with finished.lock(), pytest.raises(UserError, match="A training works in"):
         write_report(finished.path)
     assert not finished.page.exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from support import own_sources
-from support.runs import short
+from support.runs import Here, short
 
 from echo_torch import configure
 from echo_torch.cli import main
@@ -24,24 +24,6 @@ from echo_torch.lab.sweep import cells_of, status_of, title_of
 from echo_torch.lab.tables import with_interval
 
 SMALL = {"updates": 6, "vocabulary_size": 5, "hidden_size": 4, "lanes": 2, "log_every": 2}
-
-
-class Here:
-    """An executor that does the work at once, in this process."""
-
-    def submit(self, function, argument):
-        return Done(function(argument))
-
-
-class Done:
-    def __init__(self, value):
-        self._value = value
-
-    def done(self):
-        return True
-
-    def result(self):
-        return self._value
 
 
 @pytest.fixture(scope="module")
