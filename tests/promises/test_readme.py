@@ -49,7 +49,7 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_bytes()) <= 7000
 
 
-@pytest.mark.parametrize("page", sorted([*PAGES, *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]))
+@pytest.mark.parametrize("page", sorted({*PAGES, *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))}))
 def test_links_lead_somewhere(page):
     """To a file, and to a heading in it."""
     text = (ROOT / page).read_text()

@@ -89,19 +89,6 @@ def test_prose_holds_no_number_that_its_section_does_not_compute():
         assert not numbers(said) - numbers(known), said
 
 
-def test_every_link_leads_somewhere():
-    text = (DOCS / "tutorial.md").read_text()
-    links = set(re.findall(r"\]\(([^)#]*)(#[^)]+)?\)", text))
-    assert len(links) >= 35
-    for name, anchor in links:
-        path = DOCS / (name or "tutorial.md")
-        assert path.exists(), name
-        if anchor:
-            headings = re.findall(r"^#+ (.*)$", path.read_text(), flags=re.MULTILINE)
-            slugs = {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
-            assert anchor[1:] in slugs, anchor
-
-
 def typed_loop(symbols):
     """`train_by_hand`, as it stands on the page."""
     (source,) = (MAKER.text(cell) for cell in CELLS if "def train_by_hand" in MAKER.text(cell))
