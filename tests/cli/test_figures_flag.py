@@ -60,7 +60,7 @@ SWEEPS = {
 
 
 @pytest.mark.parametrize(
-    "command", ["sweep", *(pytest.param(name, marks=pytest.mark.slow) for name in ("map", "lags"))]
+    "command", ["sweep", *(pytest.param(name, marks=pytest.mark.slow) for name in ("map", "lags", "compare"))]
 )
 def test_a_sweep_draws_in_one_form_and_leaves_none_in_the_other(command):
     words, names = SWEEPS[command]
@@ -68,11 +68,6 @@ def test_a_sweep_draws_in_one_form_and_leaves_none_in_the_other(command):
         assert main([command, *words, "--run-dir", "it", "--jobs", "1", "--figures", form]) == 0
         assert pictures("it") == [f"{name}.{form}" for name in names]
         assert all(is_svg(f"it/{name}.{form}") == (form == "svg") for name in names)
-
-
-@pytest.mark.slow
-def test_so_does_compare():
-    test_a_sweep_draws_in_one_form_and_leaves_none_in_the_other("compare")
 
 
 @pytest.mark.parametrize("command", ["train", *SWEEPS])
