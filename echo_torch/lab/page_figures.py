@@ -9,14 +9,14 @@ from typing import IO
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from echo_torch.lab.drawing import AMBER, BLUE, GREEN, KEPT, ORANGE, PURPLE, SKY
+from echo_torch.lab.drawing import BLUE, GREEN, KEPT, ORANGE
 from echo_torch.lab.html import Html, box, tag, visible
 
 Draw = Callable[[IO[bytes]], None]
 
 _DARK_PAPER, _DARK_INK = (0x16, 0x19, 0x1D), (0xE6, 0xE6, 0xE6)  # as in page.css
-# Lighter, to be seen as well on dark ground as on light one.
-_ON_DARK = {BLUE: "#5cb3ea", ORANGE: "#ff9047", GREEN: "#3ed1a4", PURPLE: PURPLE, SKY: SKY, AMBER: AMBER}
+# Lighter, to be seen as well on dark ground as on light one; other colours are light enough.
+_ON_DARK = {BLUE: "#5cb3ea", ORANGE: "#ff9047", GREEN: "#3ed1a4"}
 _COLOR = re.compile(r"#[0-9a-f]{6}")
 _REFERENCE = re.compile(r"#([\w-]+)")
 _WIDE, _LONG = 700, 1600  # pixels; beyond, a small screen scrolls the figure, or any screen
@@ -122,11 +122,11 @@ def _name(root: Element, prefix: str, title: str, text: str) -> None:
     root.attrib.pop("version", None)
     root.set("width", str(width))
     root.set("role", "img")
-    root.set("aria-labelledby", f"{prefix}-title {prefix}-text")
+    root.set("aria-labelledby", f"{prefix}-title {prefix}-desc")
     if width > _WIDE:
         root.set("class", "long" if width > _LONG else "wide")
     for number, (name, words) in enumerate((("title", title), ("desc", text))):
-        element = Element(name, {"id": f"{prefix}-{'text' if number else 'title'}"})
+        element = Element(name, {"id": f"{prefix}-{name}"})
         element.text = visible(words)
         root.insert(number, element)
 
