@@ -66,9 +66,14 @@ def one_round(pool: ProcessPoolExecutor, mode: str, number: int) -> tuple[float,
     return rate, rate / statistics.mean([before, after])
 
 
-def rates(rounds: int, members: list[int]) -> None:
+def processes() -> ProcessPoolExecutor:
+    """As many as train, of one thread each, as those have."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(NUM_PROCESSES, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    return ProcessPoolExecutor(NUM_PROCESSES, context, initializer=torch.set_num_threads, initargs=(1,))
+
+
+def rates(rounds: int, members: list[int]) -> None:
+    with processes() as pool:
         for mode in ("lag", "aligned"):
             for number in members:
                 found = [one_round(pool, mode, number) for _ in range(rounds)]
@@ -96,8 +101,7 @@ def many(folder: Path) -> None:
     found = train_many(runs, folder, num_jobs=NUM_PROCESSES)
     seconds = time.perf_counter() - begin
     updates = sum(result["seconds"] for result in found.values())
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(NUM_PROCESSES, context) as pool:
+    with processes() as pool:
         each = list(pool.map(evaluation_seconds, [next(iter(runs.values()))] * NUM_PROCESSES))
     evaluations = len(runs) * statistics.mean(each)
     files = [path for path in folder.rglob("*") if path.is_file()]
