@@ -132,7 +132,7 @@ def _output(output: Any, pictures: dict[str, bytes]) -> str:
         return f"```text\n{_joined(output['text']).strip()}\n```"
     data = output["data"]
     if "image/png" in data:
-        about = output["metadata"]["image/png"] if "image/png" in output["metadata"] else output["metadata"]
+        about = output["metadata"]["image/png"]
         pictures[about["name"]] = base64.b64decode(_joined(data["image/png"]))
         return f"![{about['alt']}]({PICTURES.name}/{about['name']})"
     if "text/markdown" in data:
