@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from echo_torch.files import whole_file
@@ -53,6 +54,30 @@ def set_title(figure: Figure, title: str) -> None:
 def style_of(number: int) -> dict[str, Any]:
     """Colour and marker of the n-th of several things that are told apart."""
     return {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)]}
+
+
+def some_columns(number: int, most: int, first: int, last: int) -> list[int | None]:
+    """The columns that are drawn: all, or the first and the last ones of many, and None between them."""
+    return [*range(number)] if number <= most else [*range(first), None, *range(number - last, number)]
+
+
+def finish_rows(axes: Axes, num_rows: int, num_left_out: int, what: str, same: str) -> None:
+    """Say below the rows of a batch how many more there are, and leave out the frame.
+
+    Args:
+        axes: Where they are drawn.
+        num_rows: How many.
+        num_left_out: How many are not drawn.
+        what: What a row is called.
+        same: What is said of those that are not drawn.
+    """
+    if num_left_out:
+        axes.set_ylim(bottom=num_rows - 0.1)
+        words = f"... and {num_left_out:,} more {what}{'s' * (num_left_out > 1)}{same}"
+        axes.text(-0.45, num_rows - 0.36, words, ha="left", va="center", fontsize=9, color="0.3", style="italic")
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
 
 
 def save_figure(figure: Figure, path: str | Path | IO[bytes]) -> None:

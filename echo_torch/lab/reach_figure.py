@@ -13,7 +13,19 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.textpath import TextPath
 
 from echo_torch.data.chunk import Chunk
-from echo_torch.lab.drawing import BLUE, GREEN, INK, MISSING, PURPLE, READ, new_figure, own_settings, save_figure
+from echo_torch.lab.drawing import (
+    BLUE,
+    GREEN,
+    INK,
+    MISSING,
+    PURPLE,
+    READ,
+    finish_rows,
+    new_figure,
+    own_settings,
+    save_figure,
+    some_columns,
+)
 from echo_torch.lab.reach_boxes import Box, boxes_of, look_alike
 
 _MAX_LANES, _MAX_ALIKE, _MAX_CHUNKS = 8, 3, 5
@@ -67,14 +79,17 @@ def draw_reach(
     places = _places_of(chunks, max_columns)
     chunks = chunks[: len(places.columns)]
     lanes = boxes_of(chunks, lag)
-    shown = lanes[: _MAX_ALIKE if look_alike(lanes) else _MAX_LANES]
+    is_alike = look_alike(lanes)
+    shown = lanes[: _MAX_ALIKE if is_alike else _MAX_LANES]
     figure = new_figure(max(7.0, 0.62 * places.width + 1.6), 0.85 * len(shown) + 2.1)
     axes = figure.subplots()
     for lane, of_chunks in enumerate(shown):
         for number, boxes in enumerate(of_chunks):
             _draw_boxes(axes, lane, boxes, places, number)
     example = _draw_example(axes, shown, places)
-    _label(axes, chunks, places, len(shown), _rest_in_words(lanes, len(shown)))
+    _label(axes, chunks, places, len(shown))
+    same = ", which read the same steps, each of its own sequence" * is_alike
+    finish_rows(axes, len(shown), len(lanes) - len(shown), "lane", same)
     axes.set_title(title)
     keys = [*_keys([box for lane in shown for boxes in lane for box in boxes]), *example]
     figure.legend(handles=keys, loc="outside lower center", ncols=2, fontsize="small", frameon=False)
@@ -87,22 +102,15 @@ def _places_of(chunks: Sequence[Chunk], max_columns: int) -> _Places:
     begins: list[float] = []
     x = 0.0
     for chunk in chunks[:_MAX_CHUNKS]:
-        used = _columns_of(
-            max([1, *((chunk.step >= 0).any(dim=0).nonzero().flatten() + 1).tolist()]), max_columns + _MORE
-        )
+        number = max([1, *((chunk.step >= 0).any(dim=0).nonzero().flatten() + 1).tolist()])
+        most = max_columns + _MORE
+        used = some_columns(number, most, most - _LAST - 1, _LAST)
         if columns and sum(map(len, columns)) + len(used) > max_columns:
             break
         columns.append(used)
         begins.append(x)
         x += len(used) + _SPACE
     return _Places(columns, begins)
-
-
-def _columns_of(number: int, most: int) -> list[int | None]:
-    """The columns that are drawn: all, or the first and the last ones of many, and None between them."""
-    if number <= most:
-        return list(range(number))
-    return [*range(most - _LAST - 1), None, *range(number - _LAST, number)]
 
 
 def _draw_boxes(axes: Axes, lane: int, boxes: Sequence[Box], places: _Places, number: int) -> None:
@@ -183,27 +191,13 @@ def _example(lanes: _Lanes, places: _Places) -> tuple[tuple[float, int], tuple[f
     return None
 
 
-def _label(axes: Axes, chunks: Sequence[Chunk], places: _Places, num_lanes: int, rest: str) -> None:
-    """Name chunks and rows, and say how many rows are left out."""
+def _label(axes: Axes, chunks: Sequence[Chunk], places: _Places, num_lanes: int) -> None:
+    """Name chunks and rows."""
     ends = zip(places.begins, places.columns, strict=True)
     axes.set_xticks([begin + (len(columns) - 1) / 2 for begin, columns in ends], [f"chunk {c.index}" for c in chunks])
     axes.set_yticks(range(num_lanes), [f"lane {lane}" for lane in range(num_lanes)])
-    axes.set(xlim=(-1.4, places.width - 0.2), ylim=(num_lanes - (0.1 if rest else 0.3), -0.75))
+    axes.set(xlim=(-1.4, places.width - 0.2), ylim=(num_lanes - 0.3, -0.75))
     axes.set(xlabel="chunk, in order of training", ylabel="row of the batch")
-    if rest:
-        axes.text(-0.45, num_lanes - 0.36, rest, ha="left", va="center", fontsize=9, color="0.3", style="italic")
-    axes.tick_params(length=0)
-    for side in axes.spines.values():
-        side.set_visible(False)
-
-
-def _rest_in_words(lanes: _Lanes, num_shown: int) -> str:
-    """How many rows are not drawn; "" where all are."""
-    number = len(lanes) - num_shown
-    if not number:
-        return ""
-    same = ", which read the same steps, each of its own sequence" if look_alike(lanes) else ""
-    return f"... and {number:,} more lane{'s' * (number > 1)}{same}"
 
 
 def _keys(boxes: Sequence[Box]) -> list[Artist]:

@@ -14,7 +14,18 @@ from matplotlib.patches import Patch, Rectangle
 from echo_torch.diagnosis.watching.tracks import EMPTY, KNOWN, MADE, STRANGE, SeenCall, Track
 from echo_torch.diagnosis.watching.watcher import Watch
 from echo_torch.errors import RuleError
-from echo_torch.lab.drawing import BLUE, INK, MISSING, ORANGE, READ, new_figure, own_settings, save_figure
+from echo_torch.lab.drawing import (
+    BLUE,
+    INK,
+    MISSING,
+    ORANGE,
+    READ,
+    finish_rows,
+    new_figure,
+    own_settings,
+    save_figure,
+    some_columns,
+)
 
 _MAX_ROWS, _MAX_ALIKE, _MAX_COLUMNS, _MAX_STEPS, _MAX_ROOTS, _LONG = 8, 3, 25, 8, 5, 4
 _BARS: dict[str, dict[str, Any]] = {  # where a state begins
@@ -44,7 +55,8 @@ def draw_watch(seen: Watch, path: str | Path, *, layer: str | None = None) -> No
     """
     name, calls = _layer_of(seen, layer)
     calls = _first_of(calls)
-    num_rows, rest = _rows_of(calls)
+    number, is_alike = max(len(call.tracks) for call in calls), _look_alike(calls)
+    num_rows = min(number, _MAX_ALIKE if is_alike else _MAX_ROWS)
     places, width = _places_of(calls)
     figure = new_figure(max(7.0, 0.62 * width + 1.6), 0.85 * num_rows + 2.1)
     axes = figure.subplots()
@@ -54,9 +66,7 @@ def draw_watch(seen: Watch, path: str | Path, *, layer: str | None = None) -> No
             _draw_beginning(axes, x, row, track, ends)
             ends[call.number, row] = _draw_boxes(axes, x, row, track), row
     _label(axes, calls, places, num_rows, width)
-    if rest:
-        axes.set_ylim(bottom=num_rows - 0.1)
-        axes.text(-0.45, num_rows - 0.36, rest, ha="left", va="center", fontsize=9, color="0.3", style="italic")
+    finish_rows(axes, num_rows, number - num_rows, "row", ", which look the same" * is_alike)
     axes.set_title(f"{name}: what each row reads, and where its state comes from")
     figure.legend(handles=_keys(calls), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     save_figure(figure, path)
@@ -89,16 +99,11 @@ def _first_of(calls: Sequence[SeenCall]) -> list[SeenCall]:
     return kept
 
 
-def _rows_of(calls: Sequence[SeenCall]) -> tuple[int, str]:
-    """How many rows are drawn, of rows that look alike a few; and a word about the others, "" where all are."""
-    number = max(len(call.tracks) for call in calls)
-    alike = all(
+def _look_alike(calls: Sequence[SeenCall]) -> bool:
+    """Whether all rows look the same."""
+    return all(
         _looks(track, row) == _looks(call.tracks[0], 0) for call in calls for row, track in enumerate(call.tracks)
     )
-    drawn = min(number, _MAX_ALIKE if alike else _MAX_ROWS)
-    others = number - drawn
-    rest = f"... and {others:,} more row{'s' * (others > 1)}{', which look the same' * alike}"
-    return drawn, rest if others else ""
 
 
 def _looks(track: Track, row: int) -> tuple[object, ...]:
@@ -141,10 +146,7 @@ def _draw_boxes(axes: Axes, x: float, row: int, track: Track) -> float:
 
 
 def _columns_of(num_steps: int) -> list[int | None]:
-    """The columns that are drawn: all, or the first and the last ones of many, and None between them."""
-    if num_steps <= _MAX_STEPS:
-        return list(range(num_steps))
-    return [0, 1, None, num_steps - 2, num_steps - 1]
+    return some_columns(num_steps, _MAX_STEPS, 2, 2)
 
 
 def _draw_beginning(axes: Axes, x: float, row: int, track: Track, ends: _Ends) -> None:
@@ -176,9 +178,6 @@ def _label(axes: Axes, calls: Sequence[SeenCall], places: Sequence[float], num_r
     axes.set_yticks(range(num_rows), [f"row {row}" for row in range(num_rows)])
     axes.set(xlim=(-1.4, width - 0.2), ylim=(num_rows - 0.5, -0.75))
     axes.set(xlabel="call of the whole model in training, from the first", ylabel="row of the batch")
-    axes.tick_params(length=0)
-    for side in axes.spines.values():
-        side.set_visible(False)
 
 
 def _keys(calls: Sequence[SeenCall]) -> list[Artist]:
