@@ -26,6 +26,7 @@ from echo_torch.lab.figures import draw_comparison, draw_reach_by_horizon
 from echo_torch.lab.html import Html, paragraphs, table, tag
 from echo_torch.lab.page import Page, command, flag, name_of, wrong
 from echo_torch.lab.page_parts import versions_table
+from echo_torch.lab.report import counted
 from echo_torch.lab.rows import found_in
 from echo_torch.lab.run_directory import RunDirectory
 
@@ -95,8 +96,8 @@ def _asked(
     arms: Sequence[str], num_seeds: int, runs: Mapping[str, Configuration], lost: Sequence[tuple[str, str, str]]
 ) -> Iterator[Html]:
     yield tag("p", "Which of reach, horizon and carry does a training lack?", class_="lead")
-    seeds = f"{num_seeds} seed{'s' * (num_seeds != 1)}"
-    yield paragraphs([f"{len(arms)} arm{'s' * (len(arms) != 1)}, {seeds} each: {len(runs):,} runs."])
+    seeds = counted(num_seeds, "seeds")
+    yield paragraphs([f"{counted(len(arms), 'arms')}, {seeds} each: {counted(len(runs), 'runs')}."])
     if lost:
         yield wrong(f"{len(lost)} of {len(runs)} runs are not finished; no table and no figure holds their arms.")
         yield table(["run", "what it is", "why"], lost, caption="Runs without a result")

@@ -18,7 +18,7 @@ from echo_torch.lab.html import Html, paragraphs, table, tag
 from echo_torch.lab.page import Page, command, flag, name_of, wrong
 from echo_torch.lab.page_parts import audit_parts, configuration_table, reach_parts, versions_table
 from echo_torch.lab.plan import Plan
-from echo_torch.lab.report import chance_in_words
+from echo_torch.lab.report import chance_in_words, counted
 from echo_torch.lab.rows import FINISHED, missing_in_words, rows_of, saved_grid
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.lab.sweep import cells_of, is_drawn, sweep_lines, title_of
@@ -52,9 +52,9 @@ def sweep_page(folder: Path) -> Page:
 
 def _asked(grid: Grid, first: Configuration, rows: _Rows) -> Iterator[Html]:
     yield tag("p", f"{grid.mode}: {EXPERIMENTS[grid.mode].summary}.", class_="lead")
-    number = len(grid.places())
+    combinations, runs = counted(len(grid.places()), "combinations"), counted(len(rows), "runs")
     yield paragraphs([
-        f"{number:,} combination{'s' * (number != 1)} of options, {grid.seeds_in_words} each: {len(rows):,} runs.",
+        f"{combinations} of options, {grid.seeds_in_words} each: {runs}.",
         f"The first one is asked: {describe(first)}.",
     ])  # fmt: skip
     if grid.axes:

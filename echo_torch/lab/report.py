@@ -47,11 +47,12 @@ def opening_lines(plan: Plan, found: Reach) -> list[str]:
         f"asked: {describe(c)}",
         f"chance: {chance_in_words(chance)}; {_ceiling_in_words(found.ceiling, chance)}",
         f"network: {network}",
-        f"training: {_counted(plan.num_updates, 'updates')}, {_counted(drawn[column], column)}",
+        f"training: {counted(plan.num_updates, 'updates')}, {counted(drawn[column], column)}",
     ]
 
 
-def _counted(number: int, units: str) -> str:
+def counted(number: int, units: str) -> str:
+    """'1 run', '2,000 runs'."""
     return f"{number:,} {units.removesuffix('s') if number == 1 else units}"
 
 
