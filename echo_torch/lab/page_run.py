@@ -20,18 +20,17 @@ from echo_torch.experiments.options import OPTIONS, is_own_model, words_of
 from echo_torch.intervals import wilson_interval
 from echo_torch.lab.figures import chunks_in_words, draw_curve
 from echo_torch.lab.finished import check_data, configuration_of
-from echo_torch.lab.html import Html, paragraphs, table, tag
+from echo_torch.lab.html import Html, join, paragraphs, table, tag
 from echo_torch.lab.page import Page, command, flag, name_of, wrong
 from echo_torch.lab.page_parts import audit_parts, configuration_table, reach_parts
 from echo_torch.lab.plan import Plan
-from echo_torch.lab.report import chance_in_words, conclusion_lines
+from echo_torch.lab.report import EXAMPLE, chance_in_words, conclusion_lines
 from echo_torch.lab.results import read_finished
 from echo_torch.lab.rows import MISSING, why_not
 from echo_torch.lab.run_directory import RunDirectory
 from echo_torch.training.checkpoints import load_checkpoint
 
 _MAX_CHUNKS = 12  # that the table names one by one
-_EXAMPLE = "for example: "
 _Result = Mapping[str, Any]
 
 
@@ -60,8 +59,9 @@ def run_page(run: RunDirectory) -> Page:
 
 def _conclusion(line: str) -> Html:
     """A line of the conclusion; a command in it can be typed."""
-    said, example, words = line.partition(_EXAMPLE)
-    return paragraphs([line]) if said or not example else Html(f"{tag('p', 'For example:')}\n{command(words)}")
+    if not line.startswith(EXAMPLE):
+        return paragraphs([line])
+    return join([tag("p", "For example:"), command(line.removeprefix(EXAMPLE))], "\n")
 
 
 def _add_asked(page: Page, run: RunDirectory, c: Configuration, result: _Result | None) -> None:

@@ -23,6 +23,7 @@ from echo_torch.intervals import wilson_interval
 from echo_torch.lab.finished import count_weights
 from echo_torch.lab.plan import Plan
 
+EXAMPLE = "for example: "  # begins the line that holds a command
 _AT_THE_CEILING = 0.01
 _FEW_CHUNKS = 10  # that are shown one by one
 _SIGMAS = 4  # beyond so many standard deviations a difference is not laid to sampling
@@ -181,7 +182,7 @@ def conclusion_lines(
     trend = [] if (line := trend_line(metrics)) is None else [line]
     if interferes(result):
         cures = cures_of(configuration, found)
-        example = [f"for example: {cures[0].command}"] if cures else []
+        example = [f"{EXAMPLE}{cures[0].command}"] if cures else []
         return [_interference(result, cures), *([] if _is_most_of_it(result) else trend), *example]
     if ceiling is None:
         return ["How far these numbers can be guessed is not known, so there is no ceiling to compare with.", *trend]
