@@ -153,8 +153,8 @@ def draw_comparison(
     """Draw the learning curve of every arm, all seeds, with ceiling and chance.
 
     Args:
-        rows: As `comparison.compare` makes them.
-        runs: The runs of each arm.
+        rows: For each arm `arm`, `label`, `ceiling` and `chance`.
+        runs: The runs of each arm, by `arm`.
         path: As of `draw_reach`.
     """
     num_columns = min(4, len(rows))
