@@ -13,7 +13,6 @@ from echo_torch.experiments.configuration import (
     Configuration,
     command_line,
     describe,
-    network_in_words,
     program,
 )
 from echo_torch.experiments.options import OPTIONS, is_own_model, words_of
@@ -24,7 +23,7 @@ from echo_torch.lab.html import Html, join, paragraphs, table, tag
 from echo_torch.lab.page import Page, command, flag, name_of, wrong
 from echo_torch.lab.page_parts import audit_parts, configuration_table, reach_parts
 from echo_torch.lab.plan import Plan
-from echo_torch.lab.report import EXAMPLE, chance_in_words, conclusion_lines
+from echo_torch.lab.report import EXAMPLE, chance_in_words, conclusion_lines, whole_network_in_words
 from echo_torch.lab.results import read_finished
 from echo_torch.lab.rows import MISSING, why_not
 from echo_torch.lab.run_directory import RunDirectory
@@ -66,10 +65,10 @@ def _conclusion(line: str) -> Html:
 
 def _add_asked(page: Page, run: RunDirectory, c: Configuration, result: _Result | None) -> None:
     lead = tag("p", f"{c.mode}: {EXPERIMENTS[c.mode].summary}.", class_="lead")
-    size = "" if result is None else f", {result['parameters']:,} parameters"
+    network = whole_network_in_words(c, None if result is None else result["parameters"])
     lines = [
         f"Asked: {describe(c)}.",
-        f"Network: {c.model}, {network_in_words(c)}{size}. Seed {c.seed}.",
+        f"Network: {network}. Seed {c.seed}.",
         f"Chance is {chance_in_words(1 / c.vocabulary_size)}, 1 of {c.vocabulary_size:,} symbols.",
     ]
     page.add("What was asked", lead, paragraphs(lines), None if result is not None else _why_unfinished(run, c))
@@ -172,7 +171,7 @@ def _how(run: RunDirectory, c: Configuration, result: _Result | None) -> Iterato
     yield paragraphs(["This trains it anew:"])
     yield command(command_line(c))
     if result is not None:
-        yield paragraphs(["This repeats the evaluation, from the directory that this page is about:"])
+        yield paragraphs(["Where this page was made, this repeats the evaluation:"])
         model = OPTIONS["model"].words(c.model) if is_own_model(c.model) else []
         yield command(program("evaluate", *words_of(flag("run"), run.path), *model))
     yield configuration_table(c)

@@ -18,7 +18,7 @@ from echo_torch.experiments.configuration import (
     network_in_words,
     replace,
 )
-from echo_torch.experiments.options import OPTIONS
+from echo_torch.experiments.options import OPTIONS, is_own_model
 from echo_torch.intervals import wilson_interval
 from echo_torch.lab.finished import count_weights
 from echo_torch.lab.plan import Plan
@@ -39,17 +39,22 @@ def opening_lines(plan: Plan, found: Reach) -> list[str]:
     """
     c, chance = plan.configuration, 1 / plan.configuration.vocabulary_size
     number = count_parameters(c) or count_weights(plan.model())
-    kind = [] if plan.has_own_model else [c.model]
-    depth = [f"{c.layers} layers"] if c.layers > 1 else []
-    network = ", ".join([*kind, network_in_words(c), *depth, f"{number:,} parameters"])
     column, _ = plan.reading.progress
     drawn = dict(zip(("sequences", "symbols"), plan.layout.drawn(plan.num_updates), strict=True))
     return [
         f"asked: {describe(c)}",
         f"chance: {chance_in_words(chance)}; {_ceiling_in_words(found.ceiling, chance)}",
-        f"network: {network}",
+        f"network: {whole_network_in_words(c, number)}",
         f"training: {counted(plan.num_updates, 'updates')}, {counted(drawn[column], column)}",
     ]
+
+
+def whole_network_in_words(configuration: Configuration, number: int | None) -> str:
+    """The network with its kind, its depth and, where it is known, how many parameters it has."""
+    kind = [] if is_own_model(configuration.model) else [configuration.model]
+    depth = [f"{configuration.layers} layers"] if configuration.layers > 1 else []
+    size = [] if number is None else [f"{number:,} parameters"]
+    return ", ".join([*kind, network_in_words(configuration), *depth, *size])
 
 
 def counted(number: int, units: str) -> str:

@@ -195,6 +195,15 @@ def test_a_chance_of_many_symbols_is_not_told_as_nothing(tmp_path, undrawn):
     assert "Chance is 0.001%, 1 of 100,000 symbols." in parsed(tmp_path).text
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"layers": 2}, "lstm, hidden size 25, 2 layers"), ({"model": "some_models:Net"}, "some_models:Net")],
+)
+def test_of_a_network_it_is_told_what_the_training_told(tmp_path, undrawn, options, words):
+    (tmp_path / "config.yaml").write_text(to_yaml(short("lag", **options)))
+    assert f"Network: {words}. Seed 1." in parsed(tmp_path).text
+
+
 def test_an_unfinished_run_is_told_to_be_one(finished, undrawn):
     finished.result.unlink()
     assert "The run is not finished: 18 of 18 updates have a row." in parsed(finished.path).text
