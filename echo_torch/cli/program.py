@@ -94,7 +94,9 @@ def _check_command(words: Sequence[str]) -> None:
     first = words[0]
     if first.startswith("-"):
         raise UserError(f"A command must stand before its flags. Got {first!r} first; write train {first} ...")
-    guess = did_you_mean(f"train --mode {first}") if first in EXPERIMENTS else suggest_choice("command", first, commands)
+    guess = (
+        did_you_mean(f"train --mode {first}") if first in EXPERIMENTS else suggest_choice("command", first, commands)
+    )
     raise UserError(f"There is no command {first!r}{guess}; the commands are {', '.join(commands)}.")
 
 

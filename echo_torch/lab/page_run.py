@@ -106,7 +106,9 @@ def _curve(page: Page, run: RunDirectory, c: Configuration, result: _Result | No
         ceiling = "unknown" if result["ceiling"] is None else f"{result['ceiling']:.1%}"
         text += f" On fresh sequences accuracy is {result['accuracy']:.1%}; the ceiling is {ceiling}."
     right = "" if result is None else "; right: accuracy by chunk on fresh sequences, with 95 % intervals"
-    return page.figures.add(partial(draw_curve, run, c, result), f"Accuracy and loss in training, with chance{right}", text)
+    return page.figures.add(
+        partial(draw_curve, run, c, result), f"Accuracy and loss in training, with chance{right}", text
+    )
 
 
 def _known(number: float, form: str) -> str:

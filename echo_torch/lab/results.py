@@ -27,8 +27,8 @@ def read_finished(
         run: Its directory.
         configuration: What it must be of.
         model_source: The digest of its own model; None for the networks here.
-        is_its_own: Whether the configuration is what its config.yaml says. Then a result of another one was changed, and
-            one of a shorter training is none: the run went on.
+        is_its_own: Whether the configuration is what its config.yaml says. Then a result of another one was changed,
+            and one of a shorter training is none: the run went on.
 
     Raises:
         UserError: If the result cannot be read or belongs to another configuration or another source of its model.
