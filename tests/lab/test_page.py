@@ -197,7 +197,7 @@ def test_a_chance_of_many_symbols_is_not_told_as_nothing(tmp_path, undrawn):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"layers": 2}, "lstm, hidden size 25, 2 layers"), ({"model": "some_models:Net"}, "some_models:Net")],
+    [({"layers": 2}, "lstm, hidden size 50, 2 layers"), ({"model": "some_models:Net"}, "some_models:Net")],
 )
 def test_of_a_network_it_is_told_what_the_training_told(tmp_path, undrawn, options, words):
     (tmp_path / "config.yaml").write_text(to_yaml(short("lag", **options)))
