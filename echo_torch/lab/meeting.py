@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
 import math
@@ -19,6 +18,7 @@ from typing import Any
 
 from echo_torch.errors import Interrupted, RuleError, UserError
 from echo_torch.lab.bonds import Bonds
+from echo_torch.lab.processes import part_at_exit
 from echo_torch.ranks import Launch, check_launcher, launch
 
 RENDEZVOUS_TIMEOUT = 60.0
@@ -88,7 +88,7 @@ def meet(backend: str, seconds: float, say: Callable[[str], None] = lambda line:
         raise MeetingInterrupted(number, sentence) from None
     except RuntimeError as error:
         raise _lost(own, error) from None
-    atexit.register(_part)
+    part_at_exit()
     _bonds.append(bonds)
 
 
@@ -293,10 +293,3 @@ def _lost(own: Launch, error: Exception) -> MeetingError:
     line = " ".join(str(error).split("\n")[0].split())[:200]
     what = f"The {own.num_ranks} processes that were to meet at {_place(own)} have lost each other"
     return MeetingError(f"{what} ({type(error).__name__}: {line}); nothing was begun.", "Start them all again.")
-
-
-def _part() -> None:
-    import torch
-
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()

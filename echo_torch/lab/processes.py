@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 import traceback
@@ -134,6 +136,7 @@ def _run_rank(
 ) -> None:
     raise_at_endings()
     end_with_parent(parent)
+    part_at_exit()
     os.environ.update(environment)
     try:
         function(*arguments)
@@ -147,6 +150,20 @@ def _send(report: Connection, failure: BaseException) -> NoReturn:
     with contextlib.suppress(OSError):  # the parent may be gone
         report.send(failure)
     raise SystemExit(1)
+
+
+def part_at_exit() -> None:
+    """Leave the other processes before the interpreter ends, where this one was told to meet them and did not part.
+
+    A thread of gloo that lets go of its last tensor later than that aborts the process (PyTorch's issue 190489).
+    """
+
+    def part() -> None:
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    atexit.register(part)
 
 
 def end_with_parent(parent: int) -> None:

@@ -85,6 +85,21 @@ def test_when_one_fails_all_end(monkeypatch, what, error, message):
     assert time.monotonic() - begin < 45, "it waited for the others"  # they would take 60 seconds
 
 
+def meet_and_go(num_ranks):
+    """As a training of one's own that does not leave its group."""
+    torch.distributed.init_process_group("gloo")
+    gathered = [torch.empty(1) for _ in range(num_ranks)]
+    torch.distributed.all_gather(gathered, torch.ones(1), async_op=True)
+
+
+@pytest.mark.slow
+def test_what_does_not_leave_its_group_ends_well(capfd):
+    """Without their parting, a process is aborted in two calls of three."""
+    for _ in range(3):
+        run_ranks(meet_and_go, (4,), 4)
+    assert "terminate" not in capfd.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.3, 4])
 def test_an_interrupt_is_handed_on(seconds, capfd):
