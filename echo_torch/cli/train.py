@@ -20,7 +20,7 @@ from echo_torch.experiments.configuration import (
 )
 from echo_torch.lab import memory, output
 from echo_torch.lab.meeting import RENDEZVOUS_TIMEOUT, check_timeout
-from echo_torch.lab.pictures import check_figures
+from echo_torch.lab.pictures import check_figures, form_of
 from echo_torch.lab.run_directory import RunDirectory, check_new_file
 from echo_torch.lab.yaml_files import to_yaml
 from echo_torch.ranks import check_launcher, is_first_rank
@@ -58,7 +58,7 @@ def add_reach(parser: argparse.ArgumentParser) -> None:
     output = add_options(parser)["output"]
     output.add_argument("--json", action="store_true", help="print the numbers as JSON")
     output.add_argument(
-        "--plot", metavar="FILE", help="draw which step each row reads, and what it is asked: PNG, or SVG for .svg"
+        "--plot", metavar="FILE", help="draw which step each row reads, and what it is asked: a .png or .svg file"
     )
     output.add_argument("--no-progress", action="store_true", help="no progress bar")
     parser.set_defaults(command=_reach)
@@ -156,6 +156,7 @@ def _reach(parsed: argparse.Namespace) -> None:
     configuration, numbers = configure_with_data(mode, options)
     if parsed.plot is not None:
         check_new_file(parsed.plot, "plot")
+        form_of(parsed.plot)
 
     # Not the runner: it would bring Lightning, which this need not wait for.
     with heavy_imports():

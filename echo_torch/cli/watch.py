@@ -34,7 +34,7 @@ def add_watch(parser: argparse.ArgumentParser) -> None:
         f"{_UPDATES.default})",
     )
     parser.add_argument("--json", metavar="FILE", help="write the findings there too")
-    parser.add_argument("--plot", metavar="FILE", help="draw there what the rows of a layer read: PNG, or SVG for .svg")
+    parser.add_argument("--plot", metavar="FILE", help="draw there what the rows of a layer read: a .png or .svg file")
     parser.add_argument(
         "--intended", metavar="KIND", action="append", default=[], help="findings of this kind are meant; repeatable"
     )

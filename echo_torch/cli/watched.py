@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from echo_torch.cli.imports import AfterImport
 from echo_torch.errors import RuleError, UserError
 from echo_torch.files import write_text
+from echo_torch.lab.pictures import form_of
 from echo_torch.ranks import launch
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Watched:
         self._plot = None if asked.plot is None else self._free("plot", asked.plot)
         if self._json is not None and self._json == self._plot:
             raise RuleError("plot", "$plot must name another file than $json", repr(asked.plot))
+        if asked.plot is not None:
+            form_of(asked.plot)
         self._seen: Watch | None = None
         self._process, self._children, self._is_starting_one = os.getpid(), 0, False
         self._has_failed = self._has_ended = False

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from echo_torch.files import whole_file
+from echo_torch.lab.pictures import form_of
 
 # The colours of Okabe and Ito that stand out on white: people who see few colours tell them apart. Where lines cross,
 # markers or dashes tell them apart too.
@@ -81,17 +82,21 @@ def finish_rows(axes: Axes, num_rows: int, num_left_out: int, what: str, same: s
 
 
 def save_figure(figure: Figure, path: str | Path | IO[bytes]) -> None:
-    """Write a picture, whole or not at all: as SVG where the name ends in .svg, else as PNG.
+    """Write a picture, whole or not at all, in the form that its name ends in.
 
     Args:
         figure: The picture.
         path: The file; or an open one, which takes SVG.
+
+    Raises:
+        RuleError: If the name ends in another way than .png and .svg.
     """
     if not isinstance(path, (str, Path)):
         _save(figure, path, "svg")
         return
+    form = form_of(path)
     with whole_file(path) as file:
-        _save(figure, file, "svg" if Path(path).suffix.lower() == ".svg" else "png")
+        _save(figure, file, form)
 
 
 def _save(figure: Figure, file: IO[bytes], form: str) -> None:

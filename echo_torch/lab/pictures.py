@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from echo_torch.errors import RuleError
 from echo_torch.experiments.options import Option
 
 FORMS = ("png", "svg")
@@ -17,6 +18,18 @@ def check_figures(figures: object) -> str:
         RuleError: If there is no such form.
     """
     return str(FIGURES.check(figures))
+
+
+def form_of(path: str | Path) -> str:
+    """The form that the ending of a picture's name asks for.
+
+    Raises:
+        RuleError: If it asks for none of them.
+    """
+    form = Path(path).suffix.lower().removeprefix(".")
+    if form not in FORMS:
+        raise RuleError("plot", "$plot must name a file that ends in .png or .svg", repr(str(path)))
+    return form
 
 
 def forms_of(path: Path) -> list[Path]:

@@ -72,7 +72,7 @@ def draw_reach(
     Args:
         chunks: The first chunks of a stream; as many are drawn as there is room for.
         lag: How many steps back the answers lie.
-        path: The file, PNG, or SVG where its name ends in .svg; or an open one, which takes SVG.
+        path: The .png or .svg file; or an open one, which takes SVG.
         title: Stands above it.
         max_columns: Room for so many columns of all chunks.
     """

@@ -47,7 +47,7 @@ def draw_watch(seen: Watch, path: str | Path, *, layer: str | None = None) -> No
 
     Args:
         seen: What was watched.
-        path: The file, PNG, or SVG where its name ends in .svg.
+        path: The .png or .svg file.
         layer: Its dotted name, as the findings have it; None: the first that was called in training.
 
     Raises:

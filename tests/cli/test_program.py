@@ -248,12 +248,21 @@ def test_a_terminal_without_lines_shows_no_bar(monkeypatch, lines, is_watched):
 
 @pytest.mark.parametrize(
     "arguments",
-    ["--plot full", "--plot none/x.png", "--mode aligned --chunk 0", "--mode aligned --lanes 0", "--run-dir x"],
+    [
+        "--plot full",
+        "--plot none/x.png",
+        "--plot x.pdf",
+        "--plot x",
+        "--mode aligned --chunk 0",
+        "--mode aligned --lanes 0",
+        "--run-dir x",
+    ],
 )
 def test_bad_input_of_reach(capfd, arguments):
     Path("full").mkdir()
     assert main(["reach", *arguments.split()]) == 2
     assert capfd.readouterr().err.count("\n") == 1
+    assert os.listdir() == ["full"]
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,7 @@ def test_a_file_that_the_script_has_made_meanwhile_stays(tmp_path):
         ("--json= script.py", ["--json must name a file", "Got ''"]),
         ("--json same --plot ./same script.py", ["--plot must name another file than --json", "'./same'"]),
         ("--plot binary script.py", ["--plot must name a file that is not there yet", "--force"]),
+        ("--plot picture.pdf script.py", ["--plot must name a file that ends in .png or .svg", "'picture.pdf'"]),
         ("--plot nowhere/picture.png script.py", ["--plot", "directory", "'nowhere/picture.png'"]),
         ("--updates -3 script.py", ["--updates must be a whole number between 1", "Got -3"]),
         ("nothing.py", ["a file of Python source", "'nothing.py'", "No such file"]),
