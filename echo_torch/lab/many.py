@@ -203,16 +203,14 @@ def _check_models(runs: Mapping[str, Configuration]) -> dict[str, str | None]:
 
 
 def _check_machine_and_data(configurations: Iterable[Configuration]) -> None:
-    """Refuse what a run alone would refuse before it begins, or, of a user's own data, where it evaluates.
+    """Refuse what a run alone would refuse before it begins.
 
     Raises:
         UserError: If there is such a run.
     """
     for c in {dataclasses.replace(c, seed=0): None for c in configurations}:
         plan = Plan(c)
-        if c.data is not None:
-            plan.training()
-            plan.evaluation()
+        plan.check_data()
         check_machine(plan)
 
 

@@ -143,6 +143,16 @@ class Plan:
         """
         return source_digest(own_model_class(self.configuration.model)) if self.has_own_model else None
 
+    def check_data(self) -> None:
+        """Refuse a user's own data that cannot be trained on or, at the end, evaluated on, before anything is made.
+
+        Raises:
+            UserError: If they cannot be read, do not fit the configuration or are too few.
+        """
+        if self.configuration.data is not None:
+            self.training()
+            self.evaluation()
+
     @plain_torch()
     def check_model(self) -> None:
         """Refuse a user's own model that cannot be trained, before anything is made. The networks here can.

@@ -174,6 +174,7 @@ def train(
             start = find_start(plan, run, resume, allow_changed_model=allow_changed_model)
             found = begun_plan(plan, callbacks) if resume is None else resumed_plan(plan, run, start, callbacks)
             check_callbacks(found, callbacks)
+            found.check_data()
             found.check_model()
             return place, start, found
 

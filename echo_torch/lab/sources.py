@@ -138,9 +138,14 @@ class Own(Symbols):
             )
         source = OwnSymbols(self._numbers, split, self._piece_length(split))
         if source.longest < (needed := c.reading.shortest):
+            lanes = int(c.options().get("lanes") or 1)
+            is_shared = lanes > 1 and source.longest == source.piece_length  # a lane reads a part of a longer series
+            short = f"too short for {lanes:,} lanes" if is_shared else "too short"
+            least = "each of them reads" if is_shared else "its longest series leaves"
             raise UserError(
-                f"{path!r} is too short: for {split} its longest series leaves {source.longest} "
-                f"numbers, and {needed} are needed to ask one question (the last tenth of the file is for evaluation)."
+                f"{path!r} is {short}: for {split} {least} {source.longest} number{'s' * (source.longest != 1)}, and "
+                f"{needed} are needed to ask one question (the last tenth of the file is for evaluation).",
+                "Take fewer $lanes." if is_shared else "",
             )
         return source
 

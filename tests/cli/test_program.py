@@ -89,7 +89,12 @@ def test_the_opening_is_made_from_the_numbers(words, lines, monkeypatch, capsys)
     [
         ("--data words.txt --vocabulary-size 9", "'words.txt' line 1: every entry must be a whole number"),
         ("--data words.txt", "'words.txt' line 1: every entry must be a whole number"),
-        ("--data short.txt", "is too short"),
+        ("--data short.txt", "'short.txt' is too short: for training its longest series"),
+        ("--mode aligned --data short.txt --lanes 1", "'short.txt' is too short: for evaluation its longest series"),
+        (
+            "--mode aligned --data long.txt --lanes 400",
+            "'long.txt' is too short for 400 lanes: for training each of them",
+        ),
         ("--devices 9", "--devices must be at most the number of lanes, 5"),
         ("--model nowhere.at_all:Net", "nowhere"),
         ("--resume none.ckpt --run-dir new", "none.ckpt"),
@@ -105,6 +110,7 @@ def test_the_opening_is_made_from_the_numbers(words, lines, monkeypatch, capsys)
 def test_what_is_refused_is_refused_before_anything_is_printed(capsys, words, said):
     Path("words.txt").write_text("a b c\n")
     Path("short.txt").write_text("1 2 3\n")
+    Path("long.txt").write_text("0 1 2 3 4 " * 20)
     RunDirectory(Path("other")).create()
     Path("other/config.yaml").write_text("mode: lag\nlag: 3\n")
     before = sorted(Path().rglob("*"))
