@@ -507,9 +507,8 @@ class Lanes(Reading):
 
     def sentence(self) -> str:
         """As of `Reading`."""
-        return (
-            f"{self.lanes} lanes, {steps_in_words(self.chunk)} of each at a time, {_state_at_every_batch(self.carry)}"
-        )
+        lanes = f"{self.lanes} lane{'s' * (self.lanes != 1)}"
+        return f"{lanes}, {steps_in_words(self.chunk)} of each at a time, {_state_at_every_batch(self.carry)}"
 
     def state_words(self) -> tuple[str, str]:
         """As of `Reading`."""
