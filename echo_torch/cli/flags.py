@@ -72,7 +72,7 @@ def given(parsed: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """The flags of a command that puts a finished run to work."""
-    parser.add_argument("--run", metavar="DIR", required=True, help="the run directory")
+    parser.add_argument("--run", metavar="DIR", required=True, help="the directory of a finished run")
     parser.add_argument(
         "--model", metavar="MODULE:CLASS", help="the run's model again, where it is a class of your own: it is run then"
     )

@@ -17,6 +17,8 @@ _SHORT_NAMES = {"window_length": "window", "num_layers": "layers", "num_lanes": 
 DEFAULT_MODE = "lag"
 _LONG_WORD = re.compile(r"\S{300,}")  # longer than any path; nobody reads the rest
 
+_NO_VALUE = re.compile(r"argument (\S+): expected .*argument.*")
+_MISSING = re.compile(r"the following arguments are required: (.*)")
 _VALUE_OF_A_SWITCH = re.compile(r"argument (\S+): ignored explicit argument (.*)", re.DOTALL)
 
 
@@ -27,7 +29,21 @@ class Parser(argparse.ArgumentParser):
         """Raise what argparse has to say as an error of the user."""
         if found := _VALUE_OF_A_SWITCH.fullmatch(message):
             raise UserError(f"{found[1]} takes no value. Got {found[2]}.")
+        if (found := _NO_VALUE.fullmatch(message)) and (action := self._action_of(found[1])) is not None:
+            value = action.metavar or action.dest.upper()
+            raise UserError(f"{found[1]} needs a value. Got none; write {found[1]} {value}.")
+        if found := _MISSING.fullmatch(message):
+            told = [
+                f"{name} is missing: {action.help}"
+                for name in found[1].split(", ")
+                if (action := self._action_of(name))
+            ]
+            raise UserError(f"{'; '.join(told)}.")
         raise UserError(message[0].upper() + message[1:].rstrip(".") + ".")
+
+    def _action_of(self, name: str) -> argparse.Action | None:
+        """What argparse calls by its flag, or by the word for its value."""
+        return next((one for one in self._actions if name in (*one.option_strings, one.metavar)), None)
 
     # What changes the help to that of the words that were given, which are those of the command.
     fit_help: Callable[[Sequence[str]], None] | None = None

@@ -149,7 +149,7 @@ def test_a_saved_configuration_can_be_given_back(capsys):
     [
         ("--mode lagg", ["--mode", "'lagg'", "did you mean 'lag'"]),
         ("--modee lag", ["'--modee'", "did you mean '--mode'"]),
-        ("--lag", ["--lag", "expected one argument"]),
+        ("--lag", ["--lag needs a value. Got none; write --lag N."]),
         ("--lag 5", ["--lag must be smaller than --window", "Got lag 5"]),
         ("--lag -1", ["--lag must be a whole number between 0", "Got -1"]),
         ("--mode echo --window 3", ["--window is always 1 in mode echo", "Got 3"]),
@@ -274,6 +274,9 @@ def test_bad_input_of_reach(capfd, arguments):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ("report", "DIR is missing: the directory of a run, finished or not, of a sweep, "),
+        ("evaluate", "--run is missing: the directory of a finished run."),
+        ("sweep --grid", "--grid needs a value. Got none; write --grid NAME=VALUE,VALUE."),
         ("trian", "There is no command 'trian' (did you mean 'train'?); the commands are train, show, "),
         ("fit", "There is no command 'fit' (did you mean 'train'?)"),
         ("lag", "There is no command 'lag' (did you mean 'train --mode lag'?)"),

@@ -218,7 +218,7 @@ def test_a_file_that_the_script_has_made_meanwhile_stays(tmp_path):
         ("--jsn x script.py", ["'--jsn'", "did you mean '--json'?"]),
         ("--updates 0 script.py", ["--updates must be a whole number", "Got 0"]),
         ("--updates x script.py", ["--updates", "Got 'x'"]),
-        ("--json", ["--json", "expected one argument"]),
+        ("--json", ["--json needs a value. Got none; write --json FILE."]),
         ("--intended rows-skp script.py", ["--intended", "did you mean 'rows-skip'?"]),
         ("--intended any script.py", ["--intended", "'any'"]),
         ("--fail-on all script.py", ["--fail-on", "'all'", "any"]),
