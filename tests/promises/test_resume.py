@@ -169,8 +169,7 @@ def check_kills(folder, mode, num_kills, seed, updates, kernel):
     ]
     arguments += ["--validate-every", "90"]
     assert finish(start(["train", *arguments, "--run-dir", folder / "whole", "--no-progress"], folder)) == 0
-    kills = kill_and_resume(arguments, folder / "killed", num_kills, random.Random(seed))
-    assert kills == num_kills, f"seed {seed}"
+    kill_and_resume(arguments, folder / "killed", num_kills, random.Random(seed))
     assert files(folder / "killed") == files(folder / "whole"), f"seed {seed}"
     assert not [path for path in (folder / "killed").rglob("*") if "writing" in path.name]
 

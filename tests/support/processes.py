@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
@@ -60,30 +61,33 @@ def files(run):
 
 
 def kill_and_resume(arguments, run, num_kills, moments):
-    """Train with SIGKILLs at random moments, resumed with `--resume auto` each time; return how many there were.
+    """Train with SIGKILLs at random moments, resumed with `--resume auto` each time, and to the end after the last.
 
-    The first comes before the first checkpoint or shortly after it, the others shortly after another was written.
+    The first comes before the first checkpoint or shortly after it, the others shortly after another was written. Where
+    the training was quicker than a kill, all is begun anew, with earlier ones.
     """
     command = ["train", *arguments, "--run-dir", run, "--resume", "auto", "--no-progress"]
-    checkpoint, kills = Path(run, "checkpoints", "last.ckpt"), 0
-    for number in range(num_kills):
+    checkpoint, latest, kills = Path(run, "checkpoints", "last.ckpt"), 0.25, 0
+    while kills < num_kills:
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         process = start(command, Path(run).parent)
 
-        def is_time(number=number, before=before):
-            if number == 0:
+        def is_time(is_first=kills == 0, before=before):
+            if is_first:
                 return Path(run, "config.yaml").exists()
             return checkpoint.exists() and checkpoint.stat().st_mtime_ns > before
 
-        is_running = wait_until(is_time, process)
-        if is_running:
-            time.sleep(moments.uniform(0, 0.25))
-        if process.is_alive():
-            process.kill()
-            kills += 1
+        if wait_until(is_time, process):
+            time.sleep(moments.uniform(0, latest))
+        is_killed = process.is_alive()
+        process.kill()
         process.join()
+        kills += 1
+        if not is_killed:
+            kills, latest = 0, latest / 2
+            assert latest > 0.01, Path(run).parent.joinpath("err").read_text()
+            shutil.rmtree(run)
     assert finish(start(command, Path(run).parent)) == 0, Path(run).parent.joinpath("err").read_text()
-    return kills
 
 
 def children(process):
