@@ -319,7 +319,7 @@ def describe(configuration: Configuration) -> str:
     asked = "the symbol just read" if lag == 0 else f"the symbol {steps_in_words(lag)} ago"
     reading = configuration.reading.sentence() + (f", from {configuration.data}" if configuration.data else "")
     lost = f"; {missing:.0%} of the symbols are missing" if missing else ""
-    return f"say {asked} (1 of {configuration.vocabulary_size:,}), reading {reading}{lost}"
+    return f"say {asked} (one of {configuration.vocabulary_size:,} symbols), reading {reading}{lost}"
 
 
 def guess_option(name: str, experiment: Experiment) -> str:

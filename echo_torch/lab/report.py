@@ -77,7 +77,7 @@ def _ceiling_in_words(ceiling: float | None, chance: float) -> str:
     if ceiling == chance:
         never = "no row has read since its reset what it is asked for, so no training can learn it"
         return f"the ceiling is chance too: {never}"
-    return f"ceiling: {ceiling:.1%}, the best accuracy that any model could have on these batches"
+    return f"ceiling: {ceiling:.1%}, the best accuracy that any model could have on the training's batches"
 
 
 def bounds_in_words(plan: Plan) -> str:

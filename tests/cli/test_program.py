@@ -26,7 +26,7 @@ def test_train_shows_what_it_does_and_evaluate_repeats_it(capsys):
     assert main(["train", "--mode", "lag", *QUICK]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[1:4] == [
-        "chance: 10.00%; ceiling: 100.0%, the best accuracy that any model could have on these batches",
+        "chance: 10.00%; ceiling: 100.0%, the best accuracy that any model could have on the training's batches",
         "network: lstm, hidden size 50, 12,910 parameters",
         "training: 40 updates, 10 sequences",
     ]

@@ -163,7 +163,7 @@ def test_many_rows_and_long_sequences_are_cut(capsys):
 
 def test_a_million_symbols_are_digits(capsys):
     lines = shown(capsys, "--vocabulary-size 1000000 --seed 3")
-    assert lines[0].startswith("asked: say the symbol 1 step ago (1 of 1,000,000)")
+    assert lines[0].startswith("asked: say the symbol 1 step ago (one of 1,000,000 symbols)")
     sequence = generate_sequence(25, 10**6, seed=3)
     assert lines[2] == "encoded, as 6 digits of base 10, each one-hot: 60 numbers for each symbol:"
     assert lines[3].split()[0] == str(sequence[0])

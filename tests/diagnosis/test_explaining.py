@@ -129,7 +129,9 @@ def test_what_is_wrong_with_the_path_comes_first(batches, faults, first):
 def test_what_lies_between_two_passes_comes_last():
     found = reach(IN_ORDER, 2, stamps=lambda batch: Stamps(batch))
     assert found.faults == ()
-    assert explain(found).endswith(" Between two passes the state must be reset: there a row reads 200 steps again.")
+    assert explain(found).endswith(
+        " Between two passes over the data the state must be reset: there a row reads 200 steps again."
+    )
     assert reach_lines(found)[1] == "gap to a second pass, if no state is reset there: -200 (2 times)"
     reset_there = [Stamps(batch, starts=[number == 0] * 2) for number, batch in enumerate(IN_ORDER)]
     assert "two passes" not in explain(reach(reset_there, 2, stamps=lambda batch: batch))

@@ -164,7 +164,9 @@ def test_a_command_says_nothing_that_follows_from_the_rest():
 
 
 def test_large_numbers_are_read_easily():
-    assert describe(configure("lag", vocabulary_size=10**6)).startswith("say the symbol 1 step ago (1 of 1,000,000), ")
+    assert describe(configure("lag", vocabulary_size=10**6)).startswith(
+        "say the symbol 1 step ago (one of 1,000,000 symbols), "
+    )
 
 
 def without_format(values):

@@ -22,7 +22,7 @@ def explain(found: Reach, *, memory_length: int | None = None, is_carried: bool 
     ...     print(sentence)
     A row skips 1 step at every hand-over from chunk to chunk
     A row that is asked for the symbol 9 steps ago has never read it
-    Between two passes the state must be reset: there a row reads 5 steps again.
+    Between two passes over the data the state must be reset: there a row reads 5 steps again.
 
     Of a gradient nothing is known here: whoever trains may detach the state wherever they like.
 
@@ -182,7 +182,8 @@ def _seam_sentences(found: Reach) -> list[str]:
     jumps = {gap: number for gap, number in (found.seam or {}).items() if gap != 0}
     if not jumps or "shuffled" in found.faults:
         return []
-    return [f"Between two passes the state must be reset: there {_jump(max(jumps, key=lambda gap: jumps[gap]))}."]
+    usual = max(jumps, key=lambda gap: jumps[gap])
+    return [f"Between two passes over the data the state must be reset: there {_jump(usual)}."]
 
 
 def _jump_sentence(found: Reach, gaps: list[int]) -> str:
