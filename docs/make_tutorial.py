@@ -42,7 +42,7 @@ def read_source() -> Any:
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
         if FOLDED.keys() & tags_of(cell):
-            cell.metadata["jupyter"] = {"source_hidden": cell.cell_type == "code"}
+            cell.metadata["jupyter"] = {"source_hidden": True}
             if "answer" in tags_of(cell):
                 cell.metadata["jupyter"]["outputs_hidden"] = True
     return notebook
