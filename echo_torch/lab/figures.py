@@ -78,7 +78,7 @@ def _loss_limits(losses: Sequence[float]) -> tuple[float, float]:
 def chunks_in_words(reading: Reading) -> str:
     """What an evaluation counts its chunks from, and where the last place holds all later ones."""
     most = reading.max_chunks_told_apart
-    return "chunk of the sequence" if most is None else f"chunk since the reset ({most}: and all later)"
+    return "chunk of the sequence" if most is None else f"chunk since the reset ({most - 1}: and all later)"
 
 
 def draw_by_chunk(axes: Axes, result: Mapping[str, Any]) -> None:
@@ -99,7 +99,7 @@ def draw_by_chunk(axes: Axes, result: Mapping[str, Any]) -> None:
         ),
     )
     for name, label, shift, style in styles:
-        known = [(n, share, of) for n, (share, of) in enumerate(zip(result[name], asked, strict=True), 1) if of]
+        known = [(n, share, of) for n, (share, of) in enumerate(zip(result[name], asked, strict=True)) if of]
         bounds = [wilson_interval(round(share * of), of) for _, share, of in known]
         errors = [
             [max(0.0, share - low) for (_, share, _), (low, _) in zip(known, bounds, strict=True)],
@@ -110,7 +110,7 @@ def draw_by_chunk(axes: Axes, result: Mapping[str, Any]) -> None:
     axes.axhline(result["chance"], color=FAINT, linestyle="--", label="chance")
     if result["ceiling"] is not None:
         axes.axhline(result["ceiling"], color=INK, linewidth=1.2, label="ceiling, all chunks")
-    axes.set(ylim=(-0.03, 1.06), xlim=(0.5, len(asked) + 0.5), ylabel="accuracy on fresh sequences (95 % interval)")
+    axes.set(ylim=(-0.03, 1.06), xlim=(-0.5, len(asked) - 0.5), ylabel="accuracy on fresh sequences (95 % interval)")
     axes.set_xlabel("chunk of the sequence")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)

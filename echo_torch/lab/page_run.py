@@ -148,7 +148,7 @@ def _chunk_table(c: Configuration, result: _Result) -> Html | None:
         places = [*places[: _MAX_CHUNKS - 1], places[-1]]
     rows = [
         [
-            f"{place + 1}",
+            f"{place}",
             f"{asked[place]:,}",
             *(_share(result[name][place], asked[place]) for name in ("accuracy_by_chunk", "accuracy_reset_by_chunk")),
         ]
