@@ -264,7 +264,7 @@ def test_what_a_run_alone_would_refuse_is_refused_before_anything_is_made(tmp_pa
     for axes, sentence in (
         ({"accelerator": "cpu,cuda"}, "needs a CUDA device"),
         ({"devices": "1,3"}, "`devices` must be at most the number of lanes, 2"),
-        ({"data": "short.txt"}, "is too short: for evaluation"),
+        ({"data": "short.txt"}, "is too short for 2 lanes: for evaluation"),
         ({"data": "none,nothing.txt"}, "Cannot read 'nothing.txt'"),
     ):
         options = {name: value for name, value in SMALL.items() if name != "vocabulary_size"}
