@@ -42,8 +42,8 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message[0].upper() + message[1:].rstrip(".") + ".")
 
     def _action_of(self, name: str) -> argparse.Action | None:
-        """What argparse calls by its flag, or by the word for its value."""
-        return next((one for one in self._actions if name in (*one.option_strings, one.metavar)), None)
+        """What argparse calls by its flag, the word for its value, or its name."""
+        return next((one for one in self._actions if name in (*one.option_strings, one.metavar, one.dest)), None)
 
     # What changes the help to that of the words that were given, which are those of the command.
     fit_help: Callable[[Sequence[str]], None] | None = None
