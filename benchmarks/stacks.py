@@ -17,14 +17,16 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from kernels import bare_loop
 
 from echo_torch.experiments.configuration import Configuration, configure
-from echo_torch.lab.finished import evaluation_result
+from echo_torch.lab import members
 from echo_torch.lab.grids import grid_of
 from echo_torch.lab.many import train_many
 from echo_torch.lab.plan import Plan
@@ -66,10 +68,10 @@ def one_round(pool: ProcessPoolExecutor, mode: str, number: int) -> tuple[float,
     return rate, rate / statistics.mean([before, after])
 
 
-def processes() -> ProcessPoolExecutor:
+def processes(begin: Callable[..., None] = torch.set_num_threads, *given: object) -> ProcessPoolExecutor:
     """As many as train, of one thread each, as those have."""
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(NUM_PROCESSES, context, initializer=torch.set_num_threads, initargs=(1,))
+    return ProcessPoolExecutor(NUM_PROCESSES, context, initializer=begin, initargs=given or (1,))
 
 
 def rates(rounds: int, members: list[int]) -> None:
@@ -97,30 +99,35 @@ def many(folder: Path) -> None:
     axes = {"lag": list(range(10)), "learning_rate": [n / 1000 for n in range(1, 11)]}
     small = {"updates": 20, "vocabulary_size": 10, "hidden_size": 10, "lanes": 4}
     runs = grid_of("aligned", axes, 10, small).runs()
-    begin = time.perf_counter()
-    found = train_many(runs, folder, num_jobs=NUM_PROCESSES)
-    seconds = time.perf_counter() - begin
+    with tempfile.TemporaryDirectory() as times, processes(note_evaluations, times) as pool:
+        begin = time.perf_counter()
+        found = train_many(runs, folder, executor=pool)
+        pool.shutdown()  # the end of the processes counts, as their start does
+        seconds = time.perf_counter() - begin
+        evaluations = sum(float(path.read_text()) for path in Path(times).iterdir())
     updates = sum(result["seconds"] for result in found.values())
-    with processes() as pool:
-        each = list(pool.map(evaluation_seconds, [next(iter(runs.values()))] * NUM_PROCESSES))
-    evaluations = len(runs) * statistics.mean(each)
     files = [path for path in folder.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     beyond = (NUM_PROCESSES * seconds - updates - evaluations) / len(runs)
     print(f"1,000 runs: {seconds:.1f} s in {NUM_PROCESSES} processes, updates {updates:.1f} s, evaluations", end=" ")
-    print(f"{evaluations:.1f} s of one; beyond that {1000 * beyond:.1f} ms a run and process", end="; ")
+    print(f"{evaluations:.1f} s; beyond that {1000 * beyond:.1f} ms a run and process", end="; ")
     print(f"{len(files):,} files, {size / 1e6:.0f} MB")
 
 
-def evaluation_seconds(configuration: Configuration, number: int = 20) -> float:
-    """What the evaluation of a run costs in this process, its ceiling included."""
-    plan = Plan(configuration)
-    model = plan.model().eval()
-    evaluation_result(plan, model)
-    begin = time.perf_counter()
-    for _ in range(number):
-        evaluation_result(plan, model)
-    return (time.perf_counter() - begin) / number
+def note_evaluations(folder: str) -> None:
+    """Have this process keep in a file of its own how many seconds its evaluations took, the ceiling included."""
+    torch.set_num_threads(1)
+    evaluate, spent = members.evaluation_result, 0.0
+
+    def timed(*given: Any, **named: Any) -> Any:
+        nonlocal spent
+        begin = time.perf_counter()
+        result = evaluate(*given, **named)
+        spent += time.perf_counter() - begin
+        Path(folder, str(os.getpid())).write_text(str(spent))
+        return result
+
+    members.evaluation_result = timed
 
 
 def memory(folder: Path) -> None:
