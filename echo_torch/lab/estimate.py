@@ -8,16 +8,15 @@ import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from echo_torch.experiments.configuration import Configuration, count_parameters
 from echo_torch.lab.kernels import adam_options
+from echo_torch.lab.members import member_of
 from echo_torch.lab.memory import size_in_words
 from echo_torch.lab.plan import EVALUATION_SEQUENCES, Plan
 from echo_torch.lab.stacks import BYTES_OF_PARAMETER, Work, shape_of, works_of
-from echo_torch.models.networks import EchoLSTM
 from echo_torch.training.evaluation import evaluate
-from echo_torch.training.stacks import Member, Stack
+from echo_torch.training.stacks import Stack
 from echo_torch.waiting import Progress, Waiting, in_words
 
 _FEW_UPDATES = 4
@@ -97,9 +96,7 @@ def estimate(
 def _seconds(work: Work) -> float:
     """How long a stack takes, by a few of its updates and a part of one evaluation."""
     plans = [Plan(configuration) for _, configuration in work.runs]
-    members = [
-        Member(cast(EchoLSTM, plan.model()), plan.training(), plan.configuration.learning_rate) for plan in plans
-    ]
+    members = [member_of(plan) for plan in plans]
     c, plan = plans[0].configuration, plans[0]
     epsilon = adam_options(c)["epsilon"]
     stack = Stack(members, num_answered=plan.num_answered, epsilon=epsilon, clip_norm=c.clip_norm)
@@ -108,7 +105,7 @@ def _seconds(work: Work) -> float:
     list(stack.make(2 * _FEW_UPDATES))
     of_update = (time.perf_counter() - began) / _FEW_UPDATES
     began = time.perf_counter()
-    evaluate(members[0].model.eval(), plan.evaluation(_FEW_SEQUENCES))
+    evaluate(stack.network(0).eval(), plan.evaluation(_FEW_SEQUENCES))
     of_evaluation = (time.perf_counter() - began) * EVALUATION_SEQUENCES / _FEW_SEQUENCES
     num_evaluations = 2.0 if c.validate_every is None else 2 + plan.num_updates / c.validate_every
     return of_update * plan.num_updates + of_evaluation * num_evaluations * len(members)

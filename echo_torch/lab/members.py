@@ -64,11 +64,7 @@ class MemberRun:
             self.audit.load_state_dict(checkpoint["callbacks"]["StateAudit"])
         self.audit.are_resets_told = True
         self.audit.begin()
-        learning_rate = adam_options(self.plan.configuration)["learning_rate"]
-        model = cast(EchoLSTM, self.plan.model())
-        if is_on_cuda(self.plan.configuration):
-            model.cuda()
-        return Member(model, self.plan.training(start=self.made), learning_rate), checkpoint
+        return member_of(self.plan, start=self.made), checkpoint
 
     @cached_property
     def metrics(self) -> MetricsTable:
@@ -128,6 +124,14 @@ class MemberRun:
         sentence = f"{error} Seed {seed}; {what_is_kept(self.run)}."
         self.run.write_failure(seed, update, sentence)
         return sentence
+
+
+def member_of(plan: Plan, start: int = 0) -> Member:
+    """The training that a plan is, on the device where it trains, from an update on."""
+    model = cast(EchoLSTM, plan.model())
+    if is_on_cuda(plan.configuration):
+        model.cuda()
+    return Member(model, plan.training(start=start), adam_options(plan.configuration)["learning_rate"])
 
 
 @contextlib.contextmanager
@@ -202,7 +206,7 @@ class _Group:
             self._save()
         with ThreadPoolExecutor(FILES_AT_A_TIME) as threads:
             written = [
-                threads.submit(run.finish, run.result(self._stack.members[number].model, self._stack.num_made))
+                threads.submit(run.finish, run.result(self._stack.network(number), self._stack.num_made))
                 for number, run in self._going()
             ]
         for future in written:
@@ -243,7 +247,7 @@ class _Group:
     def _validate(self) -> None:
         if self._is_due(self._configuration.validate_every, at_end=False):
             for number, run in self._going():
-                run.validate(self._stack.num_made, self._stack.members[number].model)
+                run.validate(self._stack.num_made, self._stack.network(number))
 
     def _save(self) -> None:
         is_end = self._stack.num_made == self._total

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from echo_torch.data.stream import Block
 from echo_torch.models.encoding import check_symbols
+from echo_torch.models.kernels.flat_weights import give_back
 from echo_torch.models.networks import EchoLSTM
 from echo_torch.models.state import LSTMState
 from echo_torch.training.direct import Counts, DirectUpdate
@@ -121,6 +122,12 @@ class BlockModule(EchoModule):
         self._log_if_due(made)
         self._wants_validation(after=made)
         self.ends.took(len(symbols), time.perf_counter() - began)
+
+    def on_validation_start(self) -> None:
+        """The network answers with weights of its own, which cuDNN needs; the next update takes them over anew."""
+        super().on_validation_start()
+        give_back(self.model)
+        self._update = None
 
     def _make_update(self, num_lanes: int, num_steps: int) -> DirectUpdate:
         """The update of this network, which goes on with what the optimiser remembers."""

@@ -130,8 +130,9 @@ def counts_of(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> Tensor:
     """
     counts, num_digits = torch.zeros(3, dtype=torch.float64), num_digits_of(model)
     for chunk, logits in read(model, chunks):
-        counts = counts + count_all(logits, chunk.targets, loss_sum(logits, chunk.targets, num_digits), num_digits)
-    return counts
+        counted = count_all(logits, chunk.targets, loss_sum(logits, chunk.targets, num_digits), num_digits)
+        counts = counts.to(counted.device) + counted
+    return counts.cpu()
 
 
 def _placed(model: RecurrentModel[Any], chunks: Iterable[Chunk]) -> Iterator[Placed]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from echo_torch.data.stream import Block, EchoStream
 from echo_torch.models.encoding import check_symbols
+from echo_torch.models.kernels.flat_weights import give_back
 from echo_torch.models.networks import EchoLSTM
 from echo_torch.models.state import LSTMState, pack_state
 from echo_torch.randomness import random_state
@@ -21,6 +23,7 @@ from echo_torch.training.checkpoints import CHECKPOINT_KEY
 from echo_torch.training.direct import Counts, DirectUpdate
 
 _SYMBOLS_AT_A_TIME = 2**16  # of all members: what they read stays in the caches
+_SYMBOLS_AT_A_TIME_ON_CUDA = 2**22  # a GPU is handed many updates at once, or it waits for what makes them
 
 
 @dataclass
@@ -120,12 +123,13 @@ class Stack:
         """
         layout = self.members[0].stream.layout
         per_chunk = len(self.members) * layout.num_lanes * layout.num_steps
-        length = max(1, _SYMBOLS_AT_A_TIME // per_chunk)
+        device = self._update.weights.values.device
+        length = max(1, (_SYMBOLS_AT_A_TIME_ON_CUDA if device.type == "cuda" else _SYMBOLS_AT_A_TIME) // per_chunk)
         while self.num_made < end:
             index = np.arange(self.num_made, min(end, self.num_made + length))
             blocks = [member.stream.block(index) for member in self.members]
             fields = (torch.from_numpy(np.stack(field, axis=1)) for field in list(zip(*blocks, strict=True))[:3])
-            symbols, targets, starts = (field.to(self._update.weights.values.device) for field in fields)
+            symbols, targets, starts = (field.to(device) for field in fields)
             check_symbols(symbols, self.members[0].model.vocabulary_size)
             self._pool(self._update.make(symbols, targets, starts), blocks)
             self.num_made += len(index)
@@ -144,6 +148,14 @@ class Stack:
                     break
                 pooled = [one + other for one, other in zip(pooled, values, strict=True)]
             member.pooled = torch.tensor(pooled, dtype=torch.float64)
+
+    def network(self, number: int) -> EchoLSTM:
+        """The network of one member as it is now, to be asked: on a GPU a copy, for cuDNN reads no views."""
+        model = self.members[number].model
+        if self._update.weights.values.is_cuda:
+            model = copy.deepcopy(model)
+            give_back(model)
+        return model
 
     def is_finite(self, number: int) -> bool:
         """Whether all weights of one member are finite."""

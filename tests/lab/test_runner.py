@@ -154,9 +154,11 @@ def test_a_damaged_checkpoint(tmp_path, damage):
 @pytest.mark.gpu
 @pytest.mark.parametrize("mode", EXPERIMENTS)
 def test_every_mode_on_cuda(tmp_path, mode):
-    c = short(mode, accelerator="cuda")
-    result = train(c, RunDirectory(tmp_path), audit="count")
+    c = short(mode, accelerator="cuda", validate_every=5)
+    run = RunDirectory(tmp_path)
+    result = train(c, run, audit="count")
     assert result["targets"] > 0
+    assert run.read_validation()["update"][0] == 5
     # Each step is many small calls, which a GPU takes longer over than cuDNN over one large one.
     assert result["config"]["kernel"] == ("direct" if c.reading.chunk_shape[1] <= 8 else "autograd")
 

@@ -298,7 +298,8 @@ def test_shards_work_in_one_folder_at_the_same_time(tmp_path, monkeypatch):
 
 @pytest.mark.gpu
 def test_members_on_a_gpu_are_as_alone_within_rounding(tmp_path):
-    runs = {name: replace(c, accelerator="cuda") for name, c in differing("lag", sequences=12).items()}
+    options = {"sequences": 12, "validate_every": 24, "accelerator": "cuda"}
+    runs = differing("lag", **options)
     assert train_stack(runs, tmp_path / "stack") == {}
     train(runs["run3"], RunDirectory(tmp_path / "alone"), audit="count")
     found, expected = (
@@ -307,3 +308,8 @@ def test_members_on_a_gpu_are_as_alone_within_rounding(tmp_path):
     )
     for name, values in expected.items():
         torch.testing.assert_close(found[name], values, atol=1e-4, rtol=1e-3)
+    validated, validated_alone = (
+        RunDirectory(path).read_validation()["loss"] for path in (tmp_path / "stack/run3", tmp_path / "alone")
+    )
+    assert len(validated) == 2
+    assert validated == pytest.approx(validated_alone, abs=1e-3)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from echo_torch.models import EchoLSTM, LSTMState
-from echo_torch.models.kernels.flat_weights import FlatWeights
+from echo_torch.models.kernels.flat_weights import FlatWeights, give_back
 from echo_torch.models.kernels.lstm import LSTMKernel
 
 
@@ -117,6 +117,19 @@ def test_weights_are_views_of_one_array():
     assert not any(parameter.any() for model in models for parameter in model.parameters())
     padding = weights.values.numel() - sum(parameter.numel() for model in models for parameter in model.parameters())
     assert 3 * 16 <= padding < 3 * (16 + 9 * 16 + 32)  # a row of zeros each, and less than a register a part
+
+
+def test_a_network_gets_weights_of_its_own_again():
+    """cuDNN reads no view that stands the other way round in memory."""
+    models = make_models(2, hidden_size=4, vocabulary_size=6)
+    weights = FlatWeights(models)
+    weights.take_over(models)
+    before = {name: value.clone() for name, value in models[0].state_dict().items()}
+    give_back(models[0])
+    weights.values.zero_()
+    assert all(torch.equal(models[0].state_dict()[name], value) for name, value in before.items())
+    assert all(parameter.is_contiguous() for parameter in models[0].parameters())
+    assert not any(parameter.any() for parameter in models[1].parameters())
 
 
 @pytest.mark.parametrize("place", [0, 3])

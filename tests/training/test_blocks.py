@@ -81,6 +81,16 @@ def dicts(table):
     return [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
 
 
+def test_a_validation_changes_no_update(tmp_path):
+    """It lets go of the weights that the updates share."""
+    with_it, without = (
+        train(configure("lag", **{**OPTIONS, "validate_every": number}), RunDirectory(tmp_path / str(number)))
+        for number in (12, None)
+    )
+    assert with_it["config"]["kernel"] == "direct"
+    assert with_it["weights_sha256"] == without["weights_sha256"]
+
+
 @pytest.mark.parametrize("ended_at", [10, 20, 24, 30, 36, 50])
 def test_a_run_that_ended_inside_what_was_a_block_goes_on_exactly(tmp_path, monkeypatch, ended_at):
     """Validations stay at multiples of `validate_every`, though Lightning counts batches."""

@@ -111,4 +111,11 @@ class FlatWeights:
                     parameter.data = view
 
 
+def give_back(model: EchoLSTM) -> None:
+    """Give each parameter that is a view memory of its own again, as cuDNN must have them; the values stay."""
+    for parameter in model.parameters():
+        parameter.data = parameter.detach().clone(memory_format=torch.contiguous_format)
+    model.lstm.flatten_parameters()
+
+
 _INPUT_ROWS = "lstm.weight_ih_l0"  # the first parameter of an EchoLSTM
