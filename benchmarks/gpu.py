@@ -60,7 +60,7 @@ def whole(number: int, num_updates: int = 1000, num_alone: int = 3) -> None:
         begin = time.perf_counter()
         found = train_many(runs, Path(folder, "beside"), num_jobs=1)
         seconds = time.perf_counter() - begin
-        alone = dict(list(runs.items())[:: max(1, number // num_alone)])
+        alone = dict(list(runs.items())[:num_alone])
         for name, run in alone.items():  # one at a time: a stack of one
             train_many({name: run}, Path(folder, "alone"), num_jobs=1)
         apart = max(_apart(*(Path(folder, way, name) for way in ("beside", "alone"))) for name in alone)

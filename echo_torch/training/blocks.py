@@ -123,9 +123,9 @@ class BlockModule(EchoModule):
         self._wants_validation(after=made)
         self.ends.took(len(symbols), time.perf_counter() - began)
 
-    def on_validation_start(self) -> None:
+    def _begin_aside(self) -> None:
         """The network answers with weights of its own, which cuDNN needs; the next update takes them over anew."""
-        super().on_validation_start()
+        super()._begin_aside()
         give_back(self.model)
         self._update = None
 

@@ -123,13 +123,13 @@ class Stack:
         """
         layout = self.members[0].stream.layout
         per_chunk = len(self.members) * layout.num_lanes * layout.num_steps
-        device = self._update.weights.values.device
-        length = max(1, (_SYMBOLS_AT_A_TIME_ON_CUDA if device.type == "cuda" else _SYMBOLS_AT_A_TIME) // per_chunk)
+        weights = self._update.weights.values
+        length = max(1, (_SYMBOLS_AT_A_TIME_ON_CUDA if weights.is_cuda else _SYMBOLS_AT_A_TIME) // per_chunk)
         while self.num_made < end:
             index = np.arange(self.num_made, min(end, self.num_made + length))
             blocks = [member.stream.block(index) for member in self.members]
             fields = (torch.from_numpy(np.stack(field, axis=1)) for field in list(zip(*blocks, strict=True))[:3])
-            symbols, targets, starts = (field.to(device) for field in fields)
+            symbols, targets, starts = (field.to(weights.device) for field in fields)
             check_symbols(symbols, self.members[0].model.vocabulary_size)
             self._pool(self._update.make(symbols, targets, starts), blocks)
             self.num_made += len(index)
