@@ -97,7 +97,7 @@ def test_an_error_is_shown_without_frames_of_the_watch(tmp_path):
 def test_stop_ends_after_the_updates(tmp_path):
     ended = run([TRAINS, "--epochs", "1000000"], tmp_path, options=["--stop", "--updates", "7"])
     assert (ended.code, ended.out) == (0, "")
-    assert "lstm begins 7 times" in ended.report
+    assert "lstm is called 7 times" in ended.report
     failing = run([TRAINS, "--fault", "swap"], tmp_path, options=["--stop", "--updates", "7", "--fail-on", "any"])
     assert (failing.code, failing.out) == (1, "")
 
@@ -179,7 +179,7 @@ def test_lightning_starts_the_script_again(tmp_path):
         assert ended.code == 0, ended.err
         weights.append([(tmp_path / f"weights{rank}").read_text() for rank in (0, 1)])
     assert weights[0] == weights[1]
-    assert ended.report.count("lstm begins 2 times") == 1
+    assert ended.report.count("lstm is called 2 times") == 1
 
 
 @pytest.mark.slow

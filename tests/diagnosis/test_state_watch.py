@@ -95,7 +95,7 @@ def test_a_healthy_fit(package, capsys):
     report = capsys.readouterr().err.splitlines()
     assert report == ["StateWatch:", *(f"  {line}" for line in seen.lines())]
     assert report[1:] == [
-        "  core begins 20 times in training: 19 with what an earlier call left, 1 without a state.",
+        "  core is called 20 times in training: 19 with what an earlier call left, 1 without a state.",
         f"  core: gap: 0, each row goes on where it stopped ({ROWS * 79} hand-overs); reachable lags: "
         f"0 to 24; horizon: {STEPS} steps.",
         "  No fault was seen.",
@@ -186,7 +186,7 @@ def test_several_fits_are_watched_one_by_one(package, capsys):
 
 def test_no_more_updates_than_asked_for_are_watched():
     seen = fit("pytorch_lightning", module_of(pl)(), batches(), seen=echo_torch.StateWatch(updates=6))
-    assert seen.lines()[0].startswith("core begins 7 times")  # and the last of the pass, behind which another may begin
+    assert seen.lines()[0].startswith("core is called 7 times")  # and the last of the pass, behind which another may begin
     assert (seen.reach().chunks, seen.reach().is_whole) == (6, False)
 
 

@@ -101,12 +101,33 @@ def test_it_says_what_each_layer_begins_with():
         train(model, chunks(1), torch.Tensor.detach, state=torch.zeros(1, 2, 5))
     assert state is not None
     assert seen.lines() == [
-        "core begins 6 times in training: 3 with what an earlier call left, 2 without a state, 1 with one that no call "
+        "core is called 6 times in training: 3 with what an earlier call left, 2 without a state, 1 with one that no call "
         "has left.",
         "No fault was seen.",
         "unknown: core: at 1 of 6 beginnings the state is none that a call has left.",
     ]
     assert seen.findings == {"findings": [], "unknown": seen.unknown}
+
+
+def test_a_cell_that_is_stepped_begins_once_a_chunk():
+    cell = nn.GRUCell(2, 5)
+
+    class Stepped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = cell
+
+        def forward(self, chunk, state):
+            for values in chunk:
+                state = self.cell(values, state)
+            return state
+
+    model, state = Stepped(), None
+    with watch(model) as seen:
+        for chunk in torch.randn(3, 4, 2, 2):
+            state = model(chunk, state).detach()
+    said = "cell begins 3 times in training: 2 with what an earlier call left, 1 without a state."
+    assert (len(seen._calls.calls), seen.lines()[0]) == (12, said)
 
 
 def test_names_and_layers_that_are_not_asked_about():
@@ -127,7 +148,7 @@ def test_of_a_layer_whose_calls_came_too_late_nothing_is_said():
     with watch(updates=2) as seen:
         train(model, chunks(3))
         copy.deepcopy(model).eval()(chunks()[0])
-    assert [line.split(" begins ")[0] for line in seen.lines() if " begins " in line] == ["core"]
+    assert [line.split(" is called ")[0] for line in seen.lines() if " is called " in line] == ["core"]
 
 
 def test_where_nothing_is_followed_nothing_is_said_of_places():

@@ -28,7 +28,7 @@ def test_layers_of_two_models_are_told_apart():
     ):
         seen = read(*models)
         assert seen.layers == names
-        assert [line.split(" begins ")[0] for line in seen.lines()[:2]] == names
+        assert [line.split(" is called ")[0] for line in seen.lines()[:2]] == names
         assert [(finding.kind, finding.module) for finding in seen.faults] == [("rows-skip", names[1])]
         assert [seen.reach(name).gap for name in names] == [0, 3]
 

@@ -23,7 +23,7 @@ PROGRAMS = {
     "sweep_on_dask": ["12 runs are finished"],
     "sweep_on_ray": ["12 runs are finished"],
     "watch_a_loop": [
-        "as_it_should_be: lstm begins 20 times in training: 19 with what an earlier call left, 1 without a state.",
+        "as_it_should_be: lstm is called 20 times in training: 19 with what an earlier call left, 1 without a state.",
         "fields-swapped in lstm: In 19 of 19 calls",
         "not-detached in lstm: In 1 of 1 updates",
     ],

@@ -227,11 +227,15 @@ class Seen:
         """In which names are looked for: that which is asked about, or whatever was called from outside."""
         return [self._model] if self._model is not None else self._calls.roots
 
-    def _first_calls(self, layer: int) -> list[Call]:
-        """Of each training call of the whole model, the first call of a layer; without any, of each evaluating one."""
+    def _judged_calls(self, layer: int) -> list[Call]:
+        """The training calls of a layer; without any, those that evaluate."""
         own = [call for call in self._calls_of(layer) if not call.is_remembered]
+        return [call for call in own if call.trains] or own
+
+    def _first_calls(self, layer: int) -> list[Call]:
+        """Of each call of the whole model, the first call of a layer."""
         first: dict[int, Call] = {}
-        for call in [call for call in own if call.trains] or own:
+        for call in self._judged_calls(layer):
             first.setdefault(call.root, call)
         return list(first.values())
 
@@ -239,9 +243,11 @@ class Seen:
         first = self._first_calls(layer)
         kinds = [_kind_of(call) for call in first]
         words = [f"{kinds.count(kind):,} {said}" for kind, said in _BEGINNINGS.items() if kind in kinds]
+        # A cell that is stepped is called much more often, and begins once a chunk.
+        verb = "is called" if len(first) == len(self._judged_calls(layer)) else "begins"
         when = "training" if any(call.trains for call in first) else "evaluation"
         times = "once" if len(first) == 1 else f"{len(first):,} times"
-        return f"{name} begins {times} in {when}{': ' if words else ''}{', '.join(words)}."
+        return f"{name} {verb} {times} in {when}{': ' if words else ''}{', '.join(words)}."
 
 
 _BEGINNINGS = {

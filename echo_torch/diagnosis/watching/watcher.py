@@ -230,7 +230,7 @@ def watch(model: nn.Module | None = None, *, updates: int = DEFAULT_UPDATES, int
     >>> [finding.kind for finding in seen.faults]
     ['fields-swapped']
     >>> print(seen.lines()[0])
-    LSTM begins 4 times in training: 3 with what an earlier call left, 1 without a state.
+    LSTM is called 4 times in training: 3 with what an earlier call left, 1 without a state.
 
     Any loop may run inside, as long as it calls layers of torch.nn: nn.RNN, nn.LSTM, nn.GRU or their cells. Whatever
     state enters a layer is looked up among what the calls before it left, row by row. Whatever is read is followed back
