@@ -23,8 +23,10 @@ def random_state() -> dict[str, Any]:
     import torch
 
     name, keys, position, has_gauss, gauss = cast("tuple[str, Any, int, int, float]", np.random.get_state(legacy=True))
+    version, words, normal = random.getstate()
     state = {
-        "python": random.getstate(),
+        # As a tensor: a checkpoint is several times as soon written as with 625 numbers one by one.
+        "python": [version, torch.tensor(words), normal],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
         "torch": torch.get_rng_state(),
     }
@@ -38,7 +40,9 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     import numpy as np
     import torch
 
-    random.setstate(state["python"])
+    version, words, normal = state["python"]
+    # Checkpoints of earlier versions hold the numbers themselves.
+    random.setstate((version, tuple(words.tolist() if isinstance(words, torch.Tensor) else words), normal))
     name, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     torch.set_rng_state(state["torch"])

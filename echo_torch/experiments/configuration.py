@@ -86,11 +86,12 @@ class Configuration:
 
     def options(self) -> dict[str, Value]:
         """The options alone, those of the reading among them."""
-        holders = (self, self.reading)
+        holder_of = {name: holder for holder in (self.reading, self) for name in option_names(type(holder))}
+        without_effect = _without_effect(self.model)
         return {
-            name: next(getattr(holder, name) for holder in holders if name in option_names(type(holder)))
+            name: getattr(holder_of[name], name)
             for name in EXPERIMENTS[self.mode].options
-            if name not in _without_effect(self.model)
+            if name not in without_effect
         }
 
 

@@ -233,5 +233,7 @@ def to_yaml(configuration: Configuration, model_source: str | None = None) -> st
     import yaml
 
     source = {} if model_source is None else {SOURCE_KEY: model_source}
-    text: str = yaml.safe_dump({"format": FORMAT, **configuration.to_dict(), **source}, sort_keys=False)
+    # The C writer takes a sixth of the time, where PyYAML was built with it.
+    writer = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump({"format": FORMAT, **configuration.to_dict(), **source}, Dumper=writer, sort_keys=False)
     return text

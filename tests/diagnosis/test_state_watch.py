@@ -186,7 +186,9 @@ def test_several_fits_are_watched_one_by_one(package, capsys):
 
 def test_no_more_updates_than_asked_for_are_watched():
     seen = fit("pytorch_lightning", module_of(pl)(), batches(), seen=echo_torch.StateWatch(updates=6))
-    assert seen.lines()[0].startswith("core is called 7 times")  # and the last of the pass, behind which another may begin
+    assert seen.lines()[0].startswith(
+        "core is called 7 times"
+    )  # and the last of the pass, behind which another may begin
     assert (seen.reach().chunks, seen.reach().is_whole) == (6, False)
 
 

@@ -9,6 +9,7 @@ from support.loops import Reader, detached, train
 from support.watched_models import Model, Stepped, chunks, kinds, train_by_hand
 from torch import nn
 from torch._C import _len_torch_function_stack
+from torch.utils.data import DataLoader, TensorDataset
 
 from echo_torch import watch
 from echo_torch.diagnosis.watching import calls as calls_module
@@ -110,24 +111,29 @@ def test_it_says_what_each_layer_begins_with():
 
 
 def test_a_cell_that_is_stepped_begins_once_a_chunk():
-    cell = nn.GRUCell(2, 5)
+    with watch() as seen:
+        train(Stepped(), chunks(3), state=detached((torch.ones(2, 5), torch.ones(2, 5))))
+    assert len(seen._calls.calls) == 3 * 4
+    assert seen.lines()[0].startswith("cell begins 3 times in training: 2 with what an earlier call left, 1 with one")
 
-    class Stepped(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.cell = cell
 
-        def forward(self, chunk, state):
-            for values in chunk:
-                state = self.cell(values, state)
-            return state
-
-    model, state = Stepped(), None
-    with watch(model) as seen:
-        for chunk in torch.randn(3, 4, 2, 2):
-            state = model(chunk, state).detach()
-    said = "cell begins 3 times in training: 2 with what an earlier call left, 1 without a state."
-    assert (len(seen._calls.calls), seen.lines()[0]) == (12, said)
+@pytest.mark.parametrize("write", [False, True])
+def test_a_copy_is_known_again_after_a_rest(write):
+    """Its rows stand where those stood of which it was made; written to meanwhile, they stand nobody knows where."""
+    rows, steps = 3, 4
+    series = torch.randn(rows * 10 * steps, 3)
+    model, state = Reader(batch_first=True), None
+    with watch(updates=12) as seen:
+        data = series.view(rows, 10, steps, 3).transpose(0, 1).reshape(-1, steps, 3)
+        loader = DataLoader(TensorDataset(data), batch_size=rows)
+        for epoch in range(4):
+            for number, (batch,) in enumerate(loader):
+                state = train(model, [batch], state=state if number else None)
+                if write and (epoch, number) == (1, 5):  # nobody looks then
+                    data.add_(0.1)
+    assert kinds(seen) == []
+    known = [call.standing is not None for call in seen._calls.calls if not call.is_remembered]
+    assert known == [True] * 12 + [not write] * 7
 
 
 def test_names_and_layers_that_are_not_asked_about():

@@ -14,6 +14,7 @@ from torch import nn
 
 from echo_torch import Carry
 from echo_torch.lab.console import quiet_lightning
+from echo_torch.randomness import random_state, restore_random_state
 from echo_torch.training import CarryWarning
 from echo_torch.training.carry import STAGES
 
@@ -163,6 +164,15 @@ def test_a_checkpoint_brings_state_cursor_and_random_state_back():
     assert draws() == expected
     assert state["a"].tolist() == [[0, 1], [2, 3], [4, 5]]
     assert state["b"] == (None, 5)
+
+
+def test_a_random_state_of_an_earlier_version_is_read():
+    """Its checkpoints hold the 625 numbers of Python's generator one by one."""
+    version, words, normal = random_state()["python"]
+    saved = {**random_state(), "python": (version, tuple(words.tolist()), normal)}
+    expected = draws()
+    restore_random_state(saved)
+    assert draws() == expected
 
 
 def test_a_checkpoint_of_a_checkpoint():

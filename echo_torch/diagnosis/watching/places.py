@@ -26,6 +26,8 @@ from echo_torch.diagnosis.watching.mode import RestingMode
 from echo_torch.diagnosis.watching.regular import Later, written_out
 from echo_torch.diagnosis.watching.selections import Selections
 
+_FOUND = (None, False)  # what is said of a tensor of which nothing is kept
+
 
 class Places(RestingMode):
     """Follows where values stand, while it is the mode of torch's functions.
@@ -48,10 +50,12 @@ class Places(RestingMode):
         self.selections = Selections()
         self.use: Callable[[Iterable[Any]], None] = lambda given: None
         self._layer: nn.Module | None = None  # at work, and nothing is followed inside
-        self._places: dict[int, tuple[weakref.ref[Tensor], Tensor | Later]] = {}  # by the ids of tensors
+        # By the ids of tensors; None where it is known that nobody knows.
+        self._places: dict[int, tuple[weakref.ref[Tensor], Tensor | Later | None]] = {}
         self.arrays = Arrays()
         self.on_lookup: Callable[[Tensor, Tensor, int | None], None] | None = None
         self._made: set[int] = set()  # the ids of tensors that the model has made of what it read
+        self._versions: dict[int, int | None] = {}  # of the tensors that are remembered after the end, by their ids
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function, and follow what it does to places."""
@@ -96,9 +100,21 @@ class Places(RestingMode):
             self._follow_vectors(tensors[:1], features)
 
     def end(self, *, is_forced: bool = True) -> None:
-        """Follow no more, and know of no tensor."""
+        """Follow no more. Of the tensors that are there it is remembered where they stand, unless the end is forced."""
         super().end(is_forced=is_forced)
-        self._places.clear()
+        if is_forced:
+            self._places.clear()
+        self._versions = {key: _version_of(found()) for key, (found, _) in self._places.items()}
+
+    def begin_again(self) -> bool:
+        """As of `RestingMode`. What was written to meanwhile stands nobody knows where."""
+        was_open, is_open = self._is_open, super().begin_again()
+        if is_open and not was_open:
+            for key, (found, _) in list(self._places.items()):
+                version = _version_of(found())
+                if version is None or version != self._versions.get(key):
+                    self._places[key] = found, None
+        return is_open
 
     def of(self, tensor: Tensor) -> Tensor | None:
         """The place of each value, int64 of the tensor's shape; None where they are unknown."""
@@ -150,7 +166,7 @@ class Places(RestingMode):
         elif isinstance(result, Tensor) and places.shape == result.shape:
             self._keep(result, places)
 
-    def _keep(self, result: Tensor, places: Tensor | Later) -> None:
+    def _keep(self, result: Tensor, places: Tensor | Later | None) -> None:
         if result.numel() <= MOST_VALUES:
             key = id(result)
             self._places[key] = weakref.ref(result, functools.partial(self._places.pop, key)), places
@@ -163,7 +179,10 @@ class Places(RestingMode):
         self.strangers.draw(name, args, result)
         if name in of_torch.MOVES:
             self.selections.move(args, result)
-            if isinstance(result, (Tensor, tuple, list)):
+            if args and self._places.get(id(args[0]), _FOUND)[1] is None:
+                for one in of_torch.tensors_in([result]):
+                    self._keep(one, None)
+            elif isinstance(result, (Tensor, tuple, list)):
                 self.layouts.move(name, args, result)
                 if self._is_told_by_storage(args, result) or (
                     name in of_torch.JOINS and of_torch.is_one_text(args, result)
@@ -302,3 +321,8 @@ class Places(RestingMode):
         if places is None:
             raise LookupError
         return places
+
+
+def _version_of(tensor: Tensor | None) -> int | None:
+    """How often somebody has written to a tensor; None where it is gone, or torch does not count."""
+    return None if tensor is None or tensor.is_inference() else tensor._version
