@@ -16,6 +16,7 @@ from structures import (
 )
 from support.loops import detached, train
 from support.watched_models import Model, Stepped, chunks, kinds, train_by_hand
+from torch import nn
 
 from echo_torch import watch
 from echo_torch.diagnosis.watching.findings import KINDS
@@ -128,6 +129,34 @@ def test_a_truncation_by_plan_inside_a_call_is_none():
     with watch(model) as seen:
         train(model, chunks(), state=(torch.zeros(2, 5), torch.zeros(2, 5)))
     assert seen.faults == []
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.GRUCell])
+@pytest.mark.parametrize(
+    ("hand_on", "backwards", "horizon", "expected"),
+    [
+        (lambda state: state, 4, 4, []),
+        (torch.Tensor.detach, 4, 1, [("cut-inside", "core", 18, 18)]),
+        (torch.Tensor.detach, 1, 1, []),  # of chunks of one step each the state is detached between two of them
+    ],
+)
+def test_what_stands_between_two_steps_of_a_loop(kind, hand_on, backwards, horizon, expected):
+    """Outside of any module; those belong together that one backward pass reaches."""
+    core, state, losses = kind(3, 5), torch.zeros(*([1] if kind is nn.GRU else []), 2, 5), []
+    model = nn.ModuleDict({"core": core})
+    optimizer = torch.optim.SGD(core.parameters(), lr=0.1)
+    with watch(model) as seen:
+        for number, step in enumerate(chunks().flatten(0, 1), 1):
+            output = core(step if kind is nn.GRUCell else step[None], state)
+            state = hand_on(output if kind is nn.GRUCell else output[1])
+            losses.append((output if kind is nn.GRUCell else output[0]).square().mean())
+            if number % backwards == 0:
+                optimizer.zero_grad()
+                sum(losses).backward()
+                optimizer.step()
+                state, losses = state.detach(), []
+    assert kinds(seen) == expected
+    assert seen.lines()[1].endswith(f"horizon: {horizon} step{'s' if horizon > 1 else ''}.")
 
 
 def test_another_number_of_rows():

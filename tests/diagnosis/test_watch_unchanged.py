@@ -51,7 +51,7 @@ def test_nothing_is_left_behind_by_an_exception():
         train(model, chunks(), hand_on=stop)
     assert hooks_of_torch() == before
     assert len(seen._calls.gradients) == 0
-    assert seen.lines()[0] == "core begins once in training: 1 without a state."
+    assert seen.lines()[0] == "core is called once in training: 1 without a state."
 
 
 def test_a_model_can_be_copied_and_saved_meanwhile():

@@ -21,6 +21,7 @@ from echo_torch.diagnosis.watching.layers import (
     lane_axis,
     num_rows_of,
     read_and_given,
+    reads_one_step,
     state_of,
 )
 from echo_torch.diagnosis.watching.padding import Padding
@@ -160,6 +161,7 @@ class Calls:
             before = self._record(module, layer, skipped.given, skipped.fields, skipped.num_rows, skipped.is_training)
             before.is_remembered = True
         call = self._record(module, layer, given, fields, num_rows, module.training)
+        call.is_step = reads_one_step(module, read)
         is_followed = isinstance(read, (Tensor, PackedSequence)) and not self.places.is_paused
         even = even_of(module, read, self.places) if is_followed else None
         steps = steps_of(module, read, self.places) if is_followed and even is None else None

@@ -13,7 +13,7 @@ from echo_torch.diagnosis.watching.foreign import WORDS, foreign_in
 from echo_torch.diagnosis.watching.hand_overs import OTHER, HandOvers, is_lost
 from echo_torch.diagnosis.watching.leaks import Leaks, leaks_in
 from echo_torch.diagnosis.watching.padding import padding_read
-from echo_torch.diagnosis.watching.recorded import Call
+from echo_torch.diagnosis.watching.recorded import Call, are_of_one_pass
 
 _NEARLY_ALL = 0.9  # of the steps inside a chunk: a truncation by plan cuts fewer; of rows: some begin anew
 _MANY = 20  # jumps, of as many sizes, that are no accident beside rows that go on as they should
@@ -196,7 +196,7 @@ def _not_detached(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]
 
 
 def _cut_inside(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
-    """Of the steps that one call of the whole model makes, and one backward pass reaches."""
+    """Of the steps that one backward pass reaches: inside a call of the whole model, or single ones outside of any."""
     cuts = [not call.entering.has_graph for call in _steps_inside(own, calls)]
     is_fault = sum(cuts) > 1 and sum(cuts) >= _NEARLY_ALL * len(cuts)
     return sum(cuts) if is_fault else 0, len(cuts)
@@ -207,8 +207,15 @@ def _steps_inside(own: Sequence[Call], calls: Sequence[Call]) -> Iterator[Call]:
         before = [calls[origin.call] for origin in call.entering.known()]
         if call.trains and call.reached is not None and before:
             last = max(before, key=lambda one: one.number)
-            if (last.layer, last.root, last.trains, last.reached) == (call.layer, call.root, True, call.reached):
+            if last.layer == call.layer and last.trains and _are_of_one_chunk(last, call):
                 yield call
+
+
+def _are_of_one_chunk(last: Call, call: Call) -> bool:
+    """Whether a call goes on with a chunk; chunks of several steps are each a call of the whole model, if not more."""
+    if last.root == call.root:
+        return last.reached == call.reached
+    return last.is_step and call.is_step and are_of_one_pass(last, call)
 
 
 def _padding_read(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:

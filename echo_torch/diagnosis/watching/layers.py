@@ -40,3 +40,14 @@ def num_rows_of(layer: nn.Module, read: Any) -> int:
     if isinstance(layer, nn.RNNCellBase):
         return read.shape[0] if read.ndim == 2 else 0
     return read.shape[0 if getattr(layer, "batch_first", False) else 1] if read.ndim == 3 else 0
+
+
+def reads_one_step(layer: nn.Module, read: Any) -> bool:
+    """Whether a layer reads a single step of each row."""
+    if isinstance(layer, nn.RNNCellBase):
+        return True
+    return isinstance(read, Tensor) and read.ndim > 1 and read.shape[_step_axis(layer, read)] == 1
+
+
+def _step_axis(layer: nn.Module, read: Tensor) -> int:
+    return 1 if read.ndim == 3 and getattr(layer, "batch_first", False) else 0

@@ -11,7 +11,7 @@ from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach, reac
 from echo_torch.diagnosis.watching.calls import Calls
 from echo_torch.diagnosis.watching.hand_overs import origins_of
 from echo_torch.diagnosis.watching.observed import Observed, UnknownError
-from echo_torch.diagnosis.watching.recorded import Call
+from echo_torch.diagnosis.watching.recorded import Call, are_of_one_pass
 from echo_torch.errors import RuleError, suggest
 
 
@@ -39,7 +39,7 @@ def steps_of_a_gradient(own: Sequence[Call], seen: Calls) -> int | None:
     """How many steps a gradient goes back at most: those of the calls through which the state's graph leads.
 
     Returns:
-        None where it is unknown, or where the graph leads into an earlier call of the whole model.
+        None where it is unknown, or where the graph leads into a call that another backward pass has reached.
     """
     steps: dict[int, int] = {}  # of each call, back to where its graph begins
     for call in own:
@@ -50,7 +50,7 @@ def steps_of_a_gradient(own: Sequence[Call], seen: Calls) -> int | None:
         steps[call.number] = call.standing.num_steps
         before = [seen.calls[origin.call] for _, origin in origins_of(call)] if call.entering.has_graph else []
         for one in before:
-            if one.layer == call.layer and one.root != call.root:
+            if one.layer == call.layer and one.root != call.root and not are_of_one_pass(one, call):
                 return None
         steps[call.number] += max((steps.get(one.number, 0) for one in before), default=0)
     return max(steps.values(), default=None)

@@ -57,6 +57,7 @@ class Call:
         is_remembered: Whether it was not watched itself, but the call before one that is: only its state is known.
         told: What somebody has said last of where rows stand; None: nobody has.
         num_steps: Steps of its input; 0 where its places are unknown.
+        is_step: Whether its input is a single step.
         padded: The padding that it reads, while it trains; None: none is known.
         reached: How many optimiser steps had been made when a gradient first came back to it; None: none has yet.
         reached_before: The number that the next call had then.
@@ -78,6 +79,7 @@ class Call:
     _standing: Standing | Even | None = None
     told: CheckedStamps | None = None
     num_steps: int = 0
+    is_step: bool = False
     padded: Padded | None = None
     reached: int | None = None
     reached_before: int | None = None
@@ -95,3 +97,8 @@ class Call:
     def stand(self, standing: Standing | Even | None, num_steps: int) -> None:
         """It is known where its rows stand."""
         self._standing, self.num_steps = standing, num_steps
+
+
+def are_of_one_pass(one: Call, other: Call) -> bool:
+    """Whether the first gradients of two calls came in one backward pass, made when both had been made."""
+    return one.reached is not None and (one.reached, one.reached_before) == (other.reached, other.reached_before)
