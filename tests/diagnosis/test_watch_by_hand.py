@@ -274,7 +274,7 @@ def attention_beside_a_layer():
                 hidden = self.cell(torch.cat([step, self.attend(hidden, memory)], dim=1), hidden)
             return hidden
 
-    learn(Decoder(), CHUNKS)
+    learn(Decoder(), CHUNKS[::-1])  # none goes on where the one before stopped
 
 
 HEALTHY = [

@@ -78,7 +78,7 @@ def test_when_all_is_watched_nothing_is_followed(is_nested):
             assert places.is_paused
             assert _len_torch_function_stack() == before - (not is_nested)
             torch.stack([chunks()[0]])
-            assert not places._places
+            assert not places._kept
     assert _len_torch_function_stack() == 0
 
 

@@ -216,7 +216,7 @@ def test_pieces_of_a_stack_are_noted_without_its_places():
         stacked = torch.stack(series.unbind(0)[3:5])
         outputs = nn.functional.linear(torch.relu(stacked), torch.randn(3, 2))
         pieces = seen._calls.places.layouts.pieces
-        assert isinstance(seen._calls.places._places[id(outputs)][1], Later)
+        assert isinstance(seen._calls.places._kept[id(outputs)][1], Later)
         with DisableTorchFunction():
             told = seen._calls.places.of(outputs)[:, :, 2] % ARRAY
     assert told.tolist() == [[30, 32, 34, 36, 38], [40, 42, 44, 46, 48]]

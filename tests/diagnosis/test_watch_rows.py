@@ -147,7 +147,7 @@ def test_places_are_followed():
         made = nn.Linear(6, 2)(series.float())
         assert places.of(made) is None
     assert stand == {name: tensor.long().tolist() for name, tensor in found.items()}
-    assert len(places._places) == 0
+    assert len(places._kept) == 0
 
 
 def test_nothing_is_kept_alive():
@@ -156,9 +156,9 @@ def test_nothing_is_kept_alive():
         for _ in range(20):
             batch = torch.stack([torch.randn(5), torch.randn(5)]) / 2
         assert batch is not None
-        assert len(places._places) <= 2
+        assert len(places._kept) <= 2
         del batch
-        assert len(places._places) == 0
+        assert len(places._kept) == 0
 
 
 def test_a_buffer_that_is_filled_anew_stands_nowhere():

@@ -19,6 +19,7 @@ from echo_torch.diagnosis.watching.regular import regular, written_out
 ARRAY = 2**40  # a place is the number of its array times this, and the position in it
 FILLED = 0  # the place of what a function has filled in: it stands in no array
 BLANK = 1  # the place of what is left of a constant into which a script has written rows
+NOWHERE = 2  # the place of a feature of which it is unknown, beside others of which it is known
 MOST_VALUES = 2**20  # of a tensor whose places are followed
 
 

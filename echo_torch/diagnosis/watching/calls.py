@@ -163,6 +163,7 @@ class Calls:
         call = self._record(module, layer, given, fields, num_rows, module.training)
         call.is_step = reads_one_step(module, read)
         is_followed = isinstance(read, (Tensor, PackedSequence)) and not self.places.is_paused
+        is_followed &= not self.places.is_fed_back(module, read)
         even = even_of(module, read, self.places) if is_followed else None
         steps = steps_of(module, read, self.places) if is_followed and even is None else None
         if even is not None and even.num_steps:

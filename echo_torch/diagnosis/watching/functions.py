@@ -93,6 +93,15 @@ def is_one_text(args: Any, result: Any) -> bool:
     return is_apart and all(2 * part.nbytes >= s.nbytes() for part, s in zip(parts, storages, strict=True))
 
 
+def joins_features(name: str, args: Any, kwargs: Any) -> bool:
+    """Whether a function joins parts along their last axis, each vector of the result one of each part."""
+    if name not in JOINS or not args or not isinstance(args[0], (tuple, list)):
+        return False
+    axis = 1 if name == "hstack" else args[1] if len(args) > 1 else kwargs.get("dim", 0)
+    num_axes = getattr(args[0][0], "ndim", 0)
+    return num_axes > 1 and axis in (-1, num_axes - 1)
+
+
 def tensors_in(given: Iterable[Any]) -> Iterator[Tensor]:
     """All tensors in lists and tuples of any depth."""
     for part in given:

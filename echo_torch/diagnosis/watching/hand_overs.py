@@ -72,7 +72,9 @@ class HandOvers:
         is_of_layer = left.layer == call.layer and left.root != call.root
         if not is_of_layer or _are_steps(left, call):
             return
-        if left.standing is not None and origin.lane < len(left.standing.last):
+        if left.standing is None:
+            self.unknown += not left.is_remembered
+        elif origin.lane < len(left.standing.last):
             gap = self.gap(left.standing.last[origin.lane], standing.first[lane], standing.width)
             if gap != 0 and self._has_moved(left.standing, standing, lane):
                 self._of_moved.append(gap)

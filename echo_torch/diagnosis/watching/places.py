@@ -18,7 +18,7 @@ from torch._C import DisableTorchFunction
 
 from echo_torch.data.random_symbols import Integers
 from echo_torch.diagnosis.watching import functions as of_torch
-from echo_torch.diagnosis.watching.arrays import ARRAY, FILLED, MOST_VALUES, Arrays
+from echo_torch.diagnosis.watching.arrays import ARRAY, FILLED, MOST_VALUES, NOWHERE, Arrays
 from echo_torch.diagnosis.watching.compiled import is_recorded
 from echo_torch.diagnosis.watching.foreign import Strangers
 from echo_torch.diagnosis.watching.layouts import Layouts
@@ -26,7 +26,10 @@ from echo_torch.diagnosis.watching.mode import RestingMode
 from echo_torch.diagnosis.watching.regular import Later, written_out
 from echo_torch.diagnosis.watching.selections import Selections
 
-_FOUND = (None, False)  # what is said of a tensor of which nothing is kept
+# Of a tensor: itself; where it stands (None: it is known that nobody knows); and the ids of the layers that it has come
+# through, if the model has made it (None: it has not).
+_Kept = tuple[weakref.ref[Tensor], Tensor | Later | None, frozenset[int] | None]
+_NOTHING = (None, False, None)  # what is said of a tensor of which nothing is kept
 
 
 class Places(RestingMode):
@@ -50,8 +53,7 @@ class Places(RestingMode):
         self.selections = Selections()
         self.use: Callable[[Iterable[Any]], None] = lambda given: None
         self._layer: nn.Module | None = None  # at work, and nothing is followed inside
-        # By the ids of tensors; None where it is known that nobody knows.
-        self._places: dict[int, tuple[weakref.ref[Tensor], Tensor | Later | None]] = {}
+        self._kept: dict[int, _Kept] = {}  # by the ids of tensors
         self.arrays = Arrays()
         self.on_lookup: Callable[[Tensor, Tensor, int | None], None] | None = None
         self._made: set[int] = set()  # the ids of tensors that the model has made of what it read
@@ -81,7 +83,7 @@ class Places(RestingMode):
         if num_axes is None or self.is_paused or not inputs or layer._forward_pre_hooks or "forward" in vars(layer):
             return
         read = inputs[0]
-        is_known = isinstance(read, Tensor) and (id(read) in self._places or not read.requires_grad)
+        is_known = isinstance(read, Tensor) and (id(read) in self._kept or not read.requires_grad)
         if is_known and read.ndim == num_axes and read.numel() <= MOST_VALUES:
             self._layer = layer
             self.rest()
@@ -97,23 +99,33 @@ class Places(RestingMode):
         if isinstance(features, Tensor):
             self.use(tensors)
             self.layouts.treat(tensors, features)
-            self._follow_vectors(tensors[:1], features)
+            self._follow_layer(layer, tensors[0], features)
+
+    def is_fed_back(self, layer: nn.Module, read: Any) -> bool:
+        """Whether a layer reads what was made of its own output: where that stands says nothing of where it reads."""
+        return id(layer) in (self._kept.get(id(read), _NOTHING)[2] or ())
+
+    def _follow_layer(self, layer: nn.Module, read: Tensor, features: Tensor) -> None:
+        if not self.is_fed_back(layer, read):
+            self._follow_vectors([read], features)
+        places = self._where(features)
+        self._keep(features, places, (self._kept.get(id(read), _NOTHING)[2] or frozenset()) | {id(layer)})
 
     def end(self, *, is_forced: bool = True) -> None:
         """Follow no more. Of the tensors that are there it is remembered where they stand, unless the end is forced."""
         super().end(is_forced=is_forced)
         if is_forced:
-            self._places.clear()
-        self._versions = {key: _version_of(found()) for key, (found, _) in self._places.items()}
+            self._kept.clear()
+        self._versions = {key: _version_of(found()) for key, (found, _, _) in self._kept.items()}
 
     def begin_again(self) -> bool:
         """As of `RestingMode`. What was written to meanwhile stands nobody knows where."""
         was_open, is_open = self._is_open, super().begin_again()
         if is_open and not was_open:
-            for key, (found, _) in list(self._places.items()):
+            for key, (found, _, lineage) in list(self._kept.items()):
                 version = _version_of(found())
                 if version is None or version != self._versions.get(key):
-                    self._places[key] = found, None
+                    self._kept[key] = found, None, lineage
         return is_open
 
     def of(self, tensor: Tensor) -> Tensor | None:
@@ -129,7 +141,7 @@ class Places(RestingMode):
     def _where(self, tensor: Tensor) -> Tensor | Later | None:
         if self._is_resting:
             return None
-        found = self._places.get(id(tensor))
+        found = self._kept.get(id(tensor))
         if found is not None and found[0]() is tensor:
             return found[1]
         return None if tensor.requires_grad or tensor.numel() > MOST_VALUES else self.arrays.places_of(tensor)
@@ -137,7 +149,8 @@ class Places(RestingMode):
     def forget_what_was_made(self) -> None:
         """The model has returned: what it gives is read by it again as something new."""
         for key in self._made:
-            self._places.pop(key, None)
+            if self._kept.get(key, _NOTHING)[2] is not None:  # else another tensor has its id now
+                del self._kept[key]
         self._made.clear()
 
     def stand(self, tensor: Tensor, sequence: Integers, step: Integers) -> set[int]:
@@ -166,10 +179,14 @@ class Places(RestingMode):
         elif isinstance(result, Tensor) and places.shape == result.shape:
             self._keep(result, places)
 
-    def _keep(self, result: Tensor, places: Tensor | Later | None) -> None:
+    def _keep(
+        self, result: Tensor, places: Tensor | Later | None, lineage: frozenset[int] | None = None
+    ) -> None:  # fmt: skip
         if result.numel() <= MOST_VALUES:
             key = id(result)
-            self._places[key] = weakref.ref(result, functools.partial(self._places.pop, key)), places
+            self._kept[key] = weakref.ref(result, functools.partial(self._kept.pop, key)), places, lineage
+            if lineage is not None:
+                self._made.add(key)
 
     def _follow(self, name: str, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         if "out" in kwargs:  # what a function writes into is its result: its places are found anew
@@ -179,7 +196,7 @@ class Places(RestingMode):
         self.strangers.draw(name, args, result)
         if name in of_torch.MOVES:
             self.selections.move(args, result)
-            if args and self._places.get(id(args[0]), _FOUND)[1] is None:
+            if args and self._kept.get(id(args[0]), _NOTHING)[1] is None:
                 for one in of_torch.tensors_in([result]):
                     self._keep(one, None)
             elif isinstance(result, (Tensor, tuple, list)):
@@ -190,14 +207,15 @@ class Places(RestingMode):
                     return
                 if name == "stack" and isinstance(result, Tensor) and self._stack(func, args, kwargs, result):
                     return
-                places = self._moved(name, func, args, kwargs)
+                joins_features = of_torch.joins_features(name, args, kwargs)
+                places = self._moved(name, func, args, kwargs, joins_features)
                 if name == "_pack_padded_sequence":  # the other result counts rows
                     result, places = result[0], places[0]
                 self.keep(result, places)
                 if (axis := self.selections.axis(name, args, kwargs)) is not None:
                     self.selections.note(places, axis)
                 self.layouts.stack(name, args, kwargs, result, places)
-                self._note_made([*args, *kwargs.values()], result)
+                self._note_made(self._telling(args[0]) if joins_features else [*args, *kwargs.values()], result)
         elif name in of_torch.LOOKUPS:
             read = args[0] if args else kwargs["input"]
             places = self._needed(read)
@@ -237,8 +255,8 @@ class Places(RestingMode):
             if (places := self._where(tensor)) is not None:
                 if tensor.shape[:-1] == result.shape[:-1]:
                     at_first = functools.partial(of_torch.at_first, places, result.shape)
-                    self._keep(result, Later(at_first) if isinstance(places, Later) else at_first())
-                    self._made.add(id(result))
+                    found = Later(at_first) if isinstance(places, Later) else at_first()
+                    self._keep(result, found, self._lineage(tensors) or frozenset())
                 return
 
     def _follow_values(self, tensors: Sequence[Tensor], result: Tensor, is_comparison: bool = False) -> None:
@@ -254,14 +272,13 @@ class Places(RestingMode):
                     self.keep(result, self._needed(tensor).expand(shape))
                 else:
                     return
-                if id(tensor) in self._made:
-                    self._made.add(id(result))
+                self._note_made([tensor], result)
                 return
 
     def _set(self, whole: Tensor, index: Any, value: Any) -> None:
         if type(index) is int and whole.ndim == 1 and type(value) in (int, float):  # many are set one by one
             if not whole.requires_grad:
-                self._places.pop(id(whole), None)
+                self._kept.pop(id(whole), None)
                 self.arrays.fill_one(whole, index % len(whole))
         else:
             self._write(whole[index], whole, value)
@@ -269,9 +286,11 @@ class Places(RestingMode):
     def _write(self, view: Tensor, whole: Tensor, value: Any, *, is_constant: bool = False) -> None:
         """A view alone is where the whole is; other indices make a copy, and then it is unknown what was written."""
         is_view = view.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
-        is_data = isinstance(value, Tensor) and not value.requires_grad and id(value) not in self._made
+        is_data = (
+            isinstance(value, Tensor) and not value.requires_grad and self._kept.get(id(value), _NOTHING)[2] is None
+        )
         if is_view and not whole.requires_grad:
-            self._places.pop(id(whole), None)
+            self._kept.pop(id(whole), None)
             self.arrays.write(view, self._lasting(value) if is_data else None, is_constant=is_constant)
 
     def _lasting(self, value: Tensor) -> Tensor | None:
@@ -285,21 +304,39 @@ class Places(RestingMode):
         """Whether a view of a tensor nobody has copied tells itself where it stands."""
         if not args or not isinstance(args[0], Tensor) or not isinstance(result, Tensor):
             return False
-        is_plain = id(args[0]) not in self._places and not args[0].requires_grad
+        is_plain = id(args[0]) not in self._kept and not args[0].requires_grad
         return is_plain and result.untyped_storage().data_ptr() == args[0].untyped_storage().data_ptr()
 
-    def _moved(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    def _moved(self, name: str, func: Any, args: Any, kwargs: Any, joins_features: bool) -> Any:
         """What a function that moves values about does to the places of its first argument."""
         if name in of_torch.VIEWS and args and isinstance(args[0], Tensor):
             found = of_torch.views(func, self._needed(args[0]), args[1:], kwargs)
             if found is not None:
                 return found
-        swapped, swapped_by_name = of_torch.swapped(args, kwargs, lambda one: written_out(self._needed(one)))
+        places_of = functools.partial(self._some_places, args[0]) if joins_features else self._written_out
+        swapped, swapped_by_name = of_torch.swapped(args, kwargs, places_of)
         if name == "pad_sequence":
             swapped[2:3] = [float(FILLED)]  # the value of the padding
         elif name == "pad":
             swapped_by_name["value"] = float(FILLED)
         return func(*swapped, **swapped_by_name)
+
+    def _written_out(self, tensor: Tensor) -> Tensor:
+        return written_out(self._needed(tensor))
+
+    def _some_places(self, parts: Sequence[Tensor], part: Tensor) -> Tensor:
+        """The places of one of several parts that are features side by side: those that are data say where all are."""
+        telling = self._telling(parts)
+        return (
+            self._written_out(part)
+            if not telling or any(part is one for one in telling)
+            else torch.full(part.shape, NOWHERE)
+        )
+
+    def _telling(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Those of several parts that say where all stand: data rather than what a layer has made of such."""
+        known = [part for part in parts if self._where(part) is not None]
+        return [part for part in known if not self._kept.get(id(part), _NOTHING)[2]] or known
 
     def _stack(self, func: Any, args: Any, kwargs: Any, result: Tensor) -> bool:
         """Parts are stacked that are all regular, as the outputs of many steps: mostly nobody asks where they stand."""
@@ -313,8 +350,17 @@ class Places(RestingMode):
         return True
 
     def _note_made(self, given: Iterable[Any], result: Any) -> None:
-        if self._made and any(id(tensor) in self._made for tensor in of_torch.tensors_in(given)):
-            self._made.update(map(id, of_torch.tensors_in([result])))
+        """What was made of something that the model has made, it has made too."""
+        if self._made and (lineage := self._lineage(of_torch.tensors_in(given))) is not None:
+            for tensor in of_torch.tensors_in([result]):
+                found = self._kept.get(id(tensor))
+                if found is not None:
+                    self._kept[id(tensor)] = *found[:2], lineage
+                    self._made.add(id(tensor))
+
+    def _lineage(self, tensors: Iterable[Tensor]) -> frozenset[int] | None:
+        found = [lineage for tensor in tensors if (lineage := self._kept.get(id(tensor), _NOTHING)[2]) is not None]
+        return frozenset().union(*found) if found else None
 
     def _needed(self, tensor: Tensor) -> Tensor:
         places = self.where(tensor)
