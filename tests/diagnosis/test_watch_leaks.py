@@ -91,6 +91,22 @@ def test_a_leak_comes_from_elsewhere_in_the_same_data():
     assert leaks(seen) == [(2, 2)]
 
 
+def test_a_leak_is_not_told_again_as_rows_that_read_elsewhere():
+    """The evaluation begins by itself, later in the data: its state has read nothing of what the training reads."""
+    model, state = Reader(batch_first=True), None
+    with watch() as seen:
+        for number in range(6):
+            output, state = model(in_order(number), state)
+            output.square().mean().backward()
+            state = detached(state)
+            if number % 2:
+                model.eval()
+                _, state = model(in_order(9 + number // 2), None)
+                state = detached(state)
+                model.train()
+    assert [(finding.kind, finding.count, finding.of) for finding in seen.faults] == [("validation-leak", 2, 2)]
+
+
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_where_nothing_is_known_of_places_a_warm_up_is_unknown(mode):
     """An evaluation that began with the state of the training is none."""

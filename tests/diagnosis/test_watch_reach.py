@@ -298,6 +298,28 @@ def test_answers_that_are_given_are_counted():
     assert expected.targets == 5
 
 
+def test_a_closure_that_is_asked_again_is_followed():
+    """Each time with the state that the time before has left, from the same data."""
+    model, state = lstm(), None
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=3, max_eval=10)
+
+    def closure():
+        nonlocal state
+        optimizer.zero_grad()
+        output, state = model(WHOLE[:, :6], state)
+        loss = (output - 1).square().mean()
+        loss.backward()
+        state = detached(state)
+        return loss
+
+    with watch() as seen:
+        optimizer.step(closure)
+    times = len(seen._calls.calls)
+    assert times >= 3
+    assert (seen.reach().borders, seen.unknown) == ({-6: (times - 1) * ROWS}, [])
+    assert [finding.kind for finding in seen.faults] == ["rows-reread"]
+
+
 def test_what_a_closure_reads_is_followed():
     model, state = lstm(), None
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

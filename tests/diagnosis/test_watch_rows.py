@@ -293,3 +293,30 @@ def test_samples_that_are_stepped_one_by_one_begin_with_zeros():
                 loss = loss + output.mean()
             loss.backward()
     assert seen.faults == []
+
+
+def locked_dropout(batch):
+    """One mask for all steps of a row."""
+    mask = torch.autograd.Variable(batch.data.new(1, *batch.shape[1:]).bernoulli_(0.7)) / 0.7
+    return mask.expand_as(batch) * batch
+
+
+def with_noise(batch):
+    return batch + 0.1 * torch.randn_like(batch)
+
+
+@pytest.mark.parametrize("prepare", [locked_dropout, with_noise])
+@pytest.mark.parametrize(("order", "expected"), [(by_row(40), []), (SHUFFLED, [("shuffled", "core", 36, 38)])])
+def test_masks_and_noise_hide_no_data(prepare, order, expected):
+    model = Model()
+    with watch(model) as seen:
+        train(model, map(prepare, windows(SERIES, order)))
+    assert (kinds(seen), seen.unknown) == (expected, [])
+
+
+def test_of_two_tensors_of_data_neither_says_where_the_sum_stands():
+    model = Model()
+    with watch(model) as seen:
+        pairs = zip(windows(SERIES, by_row(40)), windows(SERIES.flip(0), by_row(40)), strict=True)
+        train(model, (batch + other for batch, other in pairs))
+    assert any("it is not known" in said for said in seen.unknown)

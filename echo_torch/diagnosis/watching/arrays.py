@@ -39,6 +39,7 @@ class Arrays:
         self._sequences: dict[int, int] = {}  # the numbers of arrays that stand for sequences, by the sequences
         self._starts: list[int] = []  # the same addresses, sorted
         self._constants: set[int] = set()
+        self._companions: set[int] = set()
         self._written: dict[int, Integers] = {}  # the place of each value of an array
         self._overwritten: dict[int, NDArray[np.bool_]] = {}  # whether a place was written to, and whether twice
         self._filled: dict[int, NDArray[np.bool_]] = {}  # whether something that is known of nowhere was written there
@@ -84,6 +85,14 @@ class Arrays:
         """A function has made a tensor that holds one value everywhere."""
         if 1 < tensor.numel() <= MOST_VALUES and tensor.ndim > 1:
             self._constants.add(self._number(tensor)[0])
+
+    def note_companion(self, tensor: Tensor) -> None:
+        """A function has drawn random numbers that go with other values, and are no data."""
+        self._companions.add(self._number(tensor)[0])
+
+    def is_companion(self, array: int) -> bool:
+        """Whether an array goes with other values, as a dropout mask does."""
+        return array in self._companions
 
     def note_numpy(self, array: np.ndarray[Any, Any]) -> None:
         """Whatever torch makes of parts of this array, without a copy, stands in it."""
@@ -185,6 +194,7 @@ class Arrays:
         if not self.is_alive(number):
             if number:
                 self._constants.discard(number)
+                self._companions.discard(number)
                 self._written.pop(number, None)
                 self._overwritten.pop(number, None)
                 self._filled.pop(number, None)

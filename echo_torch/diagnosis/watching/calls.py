@@ -109,6 +109,8 @@ class Calls:
     def enter(self, module: nn.Module, inputs: Any = ()) -> None:
         """A module is called. A loss that is one is no call of the model."""
         if self._depth == 0:
+            if self.places.is_in_step and self.places.is_open:  # a closure is asked again
+                self.places.is_paused = False
             if not self.places.is_paused:
                 self.padding.note_batch(inputs)
             self._root += not isinstance(module, _Loss)

@@ -41,6 +41,8 @@ WRITES = {"__setitem__", "copy_"}
 FOLLOWED = WRITES | {"sort"}  # whatever they return
 CONSTANT_FILLS = {"fill_", "zero_"}
 FILLS = CONSTANT_FILLS | {"bernoulli_", "exponential_", "normal_", "random_", "uniform_"}
+# Random numbers that go with other values, and are no data: dropout masks, and noise in the likeness of data.
+COMPANIONS = {"bernoulli", "bernoulli_", "rand_like", "randn_like"}
 CONSTANTS = {"full", "full_like", "new_full", "new_ones", "new_zeros", "ones", "ones_like", "zeros", "zeros_like"}
 OF_NUMPY = {"as_tensor", "asarray", "tensor"}
 # Those that give indices by what an array holds; `where` where it is given a condition alone.

@@ -76,6 +76,8 @@ class HandOvers:
             self.unknown += not left.is_remembered
         elif origin.lane < len(left.standing.last):
             gap = self.gap(left.standing.last[origin.lane], standing.first[lane], standing.width)
+            if gap not in (0, None) and call.trains and not left.is_training:
+                return  # a state of an evaluation goes into the training: `leaks_in` tells of that
             if gap != 0 and self._has_moved(left.standing, standing, lane):
                 self._of_moved.append(gap)
             elif gap is None:

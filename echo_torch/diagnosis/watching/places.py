@@ -194,6 +194,10 @@ class Places(RestingMode):
                 self._write(out, out, None)
             kwargs = {key: value for key, value in kwargs.items() if key != "out"}
         self.strangers.draw(name, args, result)
+        if name in of_torch.COMPANIONS:
+            self.arrays.note_companion(result)
+            if name not in of_torch.FILLS:  # of what it was given it has the form alone
+                return
         if name in of_torch.MOVES:
             self.selections.move(args, result)
             if args and self._kept.get(id(args[0]), _NOTHING)[1] is None:
@@ -263,7 +267,9 @@ class Places(RestingMode):
         """Of two that are read, neither says where the result stands."""
         shape = result.shape
         if len(tensors) > 1 and len({id(one) for one in tensors if one.shape == shape}) > 1:
-            return
+            tensors = [one for one in tensors if one.shape == shape and not self._is_companion(one)]
+            if len({id(one) for one in tensors}) > 1:
+                return
         for tensor in tensors:
             if (places := self._where(tensor)) is not None:
                 if tensor.shape == shape:
@@ -274,6 +280,13 @@ class Places(RestingMode):
                     return
                 self._note_made([tensor], result)
                 return
+
+    def _is_companion(self, tensor: Tensor) -> bool:
+        places = self.where(tensor)
+        if places is None or not places.numel():
+            return False
+        first = int(places.storage_offset()) if places.is_meta else int(places[(0,) * places.ndim])
+        return self.arrays.is_companion(first // ARRAY)
 
     def _set(self, whole: Tensor, index: Any, value: Any) -> None:
         if type(index) is int and whole.ndim == 1 and type(value) in (int, float):  # many are set one by one
