@@ -85,7 +85,7 @@ class Calls:
         self.first_skipped: int | None = None
         self.is_idle = False
         self.new_passes = 0
-        self._is_at_border = False
+        self._is_at_border = self._has_closure = False
         self.hidden: dict[int, nn.Module] = {}
         self._told: CheckedStamps | None = None
         self._numbers: dict[int, int] = {}
@@ -109,8 +109,8 @@ class Calls:
     def enter(self, module: nn.Module, inputs: Any = ()) -> None:
         """A module is called. A loss that is one is no call of the model."""
         if self._depth == 0:
-            if self.places.is_in_step and self.places.is_open:  # a closure is asked again
-                self.places.is_paused = False
+            if self.places.is_in_step and self._has_closure:  # that may be asked again
+                self.places.is_paused = not self.places.is_open
             if not self.places.is_paused:
                 self.padding.note_batch(inputs)
             self._root += not isinstance(module, _Loss)
@@ -191,7 +191,7 @@ class Calls:
         """An optimiser begins a step: what it does to weights is no way of data, but its closure reads some."""
         if self.is_idle and not self.places.is_open:
             return
-        self.places.is_in_step = True
+        self.places.is_in_step, self._has_closure = True, has_closure
         if not has_closure:
             self.places.rest()
 
