@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import math
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from echo_torch.data.random_symbols import Integers
+from echo_torch.diagnosis.watching.overlaps import Overlap, overlap_in
 from echo_torch.diagnosis.watching.regular import regular, written_out
 
 ARRAY = 2**40  # a place is the number of its array times this, and the position in it
@@ -38,6 +41,7 @@ class Arrays:
         self._of_numpy: dict[int, tuple[int, int, int]] = {}  # by address: its end, its size of a value, its number
         self._sequences: dict[int, int] = {}  # the numbers of arrays that stand for sequences, by the sequences
         self._starts: list[int] = []  # the same addresses, sorted
+        self._overlaps: dict[int, Overlap | None] = {}  # as soon as somebody asks for places
         self._constants: set[int] = set()
         self._companions: set[int] = set()
         self._written: dict[int, Integers] = {}  # the place of each value of an array
@@ -71,15 +75,23 @@ class Arrays:
         """How many values an array has; 0 if it was not seen whole."""
         return math.prod(self._shapes.get(array, (0,)))
 
+    def overlaps(self, array: int) -> bool:
+        """Whether the samples of an array are windows that overlap."""
+        return self._overlaps.get(array) is not None
+
     def places_of(self, tensor: Tensor) -> Tensor:
         """The place of each value by the storage, of the tensor's shape; or where a written value comes from."""
         array, offset = self._number(tensor)
-        written = self._written.get(array)
-        places = regular(tensor.shape, tensor.stride(), array * ARRAY + int(tensor.storage_offset()) + offset)
+        first, strides = int(tensor.storage_offset()) + offset, tensor.stride()
+        overlap, written = self._overlap_of(array, tensor), self._written.get(array)
         if written is None:
-            return places
-        spelled = written_out(places).numpy()
-        return torch.from_numpy(np.asarray(self._sources(array, spelled - array * ARRAY, written)))
+            if overlap is None:
+                return regular(tensor.shape, strides, array * ARRAY + first)
+            if (found := overlap.regular(tensor.shape, strides, first, array * ARRAY)) is not None:
+                return found
+        positions = written_out(regular(tensor.shape, strides, first)).numpy()
+        sources = self._own(array, positions) if written is None else self._sources(array, positions, written)
+        return torch.from_numpy(np.asarray(sources))
 
     def note_constant(self, tensor: Tensor) -> None:
         """A function has made a tensor that holds one value everywhere."""
@@ -94,26 +106,44 @@ class Arrays:
         """Whether an array goes with other values, as a dropout mask does."""
         return array in self._companions
 
-    def note_numpy(self, array: np.ndarray[Any, Any]) -> None:
+    def note_numpy(self, array: np.ndarray[Any, Any]) -> _WeakArray:
         """Whatever torch makes of parts of this array, without a copy, stands in it."""
-        while isinstance(array.base, np.ndarray):
-            array = array.base
-        start = array.__array_interface__["data"][0]
-        if start in self._of_numpy and self.is_alive(self._of_numpy[start][2]):
-            return
-        self._owners.append(_WeakArray(array))
+        array = _root_of(array)
+        start = _address_of(array)
+        if start in self._of_numpy and self.is_alive(number := self._of_numpy[start][2]):
+            owner: _WeakArray = self._owners[number - 1]
+            return owner
+        self._forget_gone(start, start + array.nbytes)
+        self._owners.append(owner := _WeakArray(array))
         number = len(self._owners)
-        if start not in self._of_numpy:
-            bisect.insort(self._starts, start)
+        bisect.insort(self._starts, start)
         self._of_numpy[start] = start + array.nbytes, array.itemsize, number
         if array.flags.c_contiguous:
             self._shapes[number] = array.shape
+        return owner
+
+    def _forget_gone(self, start: int, end: int) -> None:
+        """Arrays that were where another one is now."""
+        begin, behind = bisect.bisect_left(self._starts, start), bisect.bisect_left(self._starts, end)
+        gone = [
+            each for each in self._starts[begin:behind] if each == start or not self.is_alive(self._of_numpy[each][2])
+        ]
+        for each in gone:
+            self._starts.remove(each)
+            del self._of_numpy[each]
+
+    def read_numpy(self, array: np.ndarray[Any, Any]) -> None:
+        """The same of an array that is read now. One that was filled anew since it was read is another one."""
+        owner = self.note_numpy(array)
+        if not owner.holds_still(array):
+            owner.let_go()
+            self.note_numpy(array).holds_still(array)
 
     def places_in_numpy(self, array: np.ndarray[Any, Any]) -> Tensor | None:
         """The place of each value of an array, where torch can look into it."""
         if not array.size or array.size > MOST_VALUES:
             return None
-        self.note_numpy(array)
+        self.read_numpy(array)
         return self.places_of(torch.from_numpy(array))
 
     def write(self, view: Tensor, sources: Tensor | None, *, is_constant: bool = False) -> None:
@@ -158,12 +188,12 @@ class Arrays:
         is_again = self._filled[array][positions] | is_constant
         self._filled[array][positions] = True
         if array in self._written or np.any(is_again):
-            self._sources_in(array, size)[positions] = np.where(is_again, BLANK, positions + array * ARRAY)
+            self._sources_in(array, size)[positions] = np.where(is_again, BLANK, self._own(array, positions))
 
     def _sources_in(self, array: int, size: int) -> Integers:
         if array not in self._written:
             is_blank = array in self._constants
-            self._written[array] = np.full(size, BLANK) if is_blank else array * ARRAY + np.arange(size)
+            self._written[array] = np.full(size, BLANK) if is_blank else self._own(array, np.arange(size))
         return self._written[array]
 
     def _sources(self, array: int, positions: Integers, written: Integers) -> Integers:
@@ -176,10 +206,28 @@ class Arrays:
         gone = [number for number in set(numbers.ravel().tolist()) if number and not self.is_alive(number)]
         if not gone:
             return sources
-        places = positions + array * ARRAY
+        places = self._own(array, positions)
         if array in self._overwritten:
             places = np.where(self._overwritten[array][1][positions], BLANK, places)
         return np.where(np.isin(numbers, gone), places, sources)
+
+    def _own(self, array: int, positions: Integers) -> Integers:
+        """The places of values that come from no other array."""
+        overlap = self._overlaps.get(array)
+        return array * ARRAY + (positions if overlap is None else overlap.positions(positions))
+
+    def _overlap_of(self, array: int, tensor: Tensor) -> Overlap | None:
+        """How the samples of a tensor's array overlap; looked at once, before anybody knows a place in it."""
+        if array not in self._overlaps:
+            self._overlaps[array] = None
+            owner = self._owners[array - 1]
+            whole = owner.array() if isinstance(owner, _WeakArray) else _whole_of(tensor)
+            if array in self._shapes and whole is not None:
+                with contextlib.suppress(Exception):  # what has no values that can be looked at
+                    self._overlaps[array] = overlap_in(whole)
+            if (overlap := self._overlaps[array]) is not None:
+                self._shapes[array] = overlap.shape
+        return self._overlaps[array]
 
     def _number(self, tensor: Tensor) -> tuple[int, int]:
         """The number of a tensor's array, and where in it its storage begins."""
@@ -200,7 +248,7 @@ class Arrays:
                 self._filled.pop(number, None)
             self._owners.append(StorageWeakRef(storage))  # type: ignore[no-untyped-call]
             number = self._numbers[pointer] = len(self._owners)
-        whole = tensor if tensor._base is None else tensor._base
+        whole = _whole_of(tensor)
         if number not in self._shapes and whole.is_contiguous() and whole.nbytes == storage.nbytes():
             self._shapes[number] = tuple(whole.shape)
         return number, 0
@@ -215,14 +263,56 @@ class _Named:
 
 
 class _WeakArray:
-    """An array of numpy, as `StorageWeakRef` holds a storage."""
+    """An array of numpy, as `StorageWeakRef` holds a storage, and what it held when it was read first."""
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
-        self._array = weakref.ref(array)
+        self.array: Callable[[], np.ndarray[Any, Any] | None] = weakref.ref(array, self._forget)
+        self._held: bytes | None = None
+
+    def _forget(self, reference: Any) -> None:
+        self._held = None
 
     def expired(self) -> bool:
         """Whether it is gone."""
-        return self._array() is None
+        return self.array() is None
+
+    def let_go(self) -> None:
+        """It is another array from now on."""
+        self.array, self._held = _nothing, None
+
+    def holds_still(self, part: np.ndarray[Any, Any]) -> bool:
+        """Whether a part of the array holds what it held at first; of a large one nobody remembers that."""
+        whole = self.array()
+        if whole is None or whole.size > MOST_VALUES or whole.dtype.hasobject or not whole.flags.forc:
+            return True
+        if self._held is None:
+            self._held = whole.tobytes("A")
+            return True
+        offset = _address_of(part) - _address_of(whole)
+        held: np.ndarray[Any, Any] = np.ndarray(part.shape, part.dtype, self._held, offset, part.strides)
+        return held.tobytes() == part.tobytes()
+
+
+def _nothing() -> None:
+    return None
+
+
+def _address_of(array: np.ndarray[Any, Any]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def _root_of(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array into which a view looks. Those in odd strides hold it by an object between."""
+    root, base = array, array.base
+    while base is not None:
+        root = base if isinstance(base, np.ndarray) else root
+        base = getattr(base, "base", None)
+    return root
+
+
+def _whole_of(tensor: Tensor) -> Tensor:
+    return tensor if tensor._base is None else tensor._base
 
 
 def _positions(tensor: Tensor) -> Integers:

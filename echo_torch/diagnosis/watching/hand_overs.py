@@ -108,9 +108,16 @@ class HandOvers:
     def _begin(self, before: Call, left: Standing, call: Call, standing: Standing) -> None:
         num_rows = min(len(left.last), len(standing.first))
         lanes = [lane for lane in begun_lanes(call) if lane < num_rows and not _is_told_to_start(call, lane)]
-        lost = [lane for lane in lanes if self._is_lost(left, standing, lane)]
+        lost = [] if self._are_samples(standing) else [lane for lane in lanes if self._is_lost(left, standing, lane)]
         is_aside = any(self._is_aside(left.last[lane], standing.first[lane]) for lane in lost)
         self.beginnings.note(before, call, len(lanes), len(lost), is_aside=is_aside)
+
+    def _are_samples(self, standing: Standing) -> bool:
+        """Whether rows are windows that overlap: each is a sample of its own, though another one may end before it."""
+        first, last, stride = standing.first[:2], standing.last[0], standing.stride
+        is_inside = len(first) == 2 and first[0] < first[1] <= last and stride is not None
+        is_beside = is_inside and stride and (first[1] - first[0]) % stride  # as rows whose steps take turns
+        return (is_inside and not is_beside) or self._seen.places.arrays.overlaps(array_of(first[0]))
 
     def _is_lost(self, before: Standing, standing: Standing, lane: int) -> bool:
         if len(standing.first) == 1 and self._is_elsewhere(before.last[0], standing.first[0]):

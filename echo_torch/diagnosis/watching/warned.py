@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import CodeType, FrameType
 from typing import Any
 
@@ -22,7 +22,7 @@ class Warned:
         own: Where functions are called in the script's place.
     """
 
-    def __init__(self, own: CodeType) -> None:
+    def __init__(self, *own: CodeType) -> None:
         self._own = own
         self._warnings: Any = warnings
         self._before: Callable[[Any], None] | None = None
@@ -40,7 +40,8 @@ class Warned:
             self._before = None
 
     def _show(self, warning: Any) -> None:
-        own = _frame_of(self._own) if warning.filename == self._own.co_filename else None
+        codes = [code for code in self._own if code.co_filename == warning.filename]
+        own = _frame_of(codes) if codes else None
         caller = None if own is None else _caller_of(own)
         if own is not None and caller is not None:
             _warn_again(warning, own, caller)
@@ -48,9 +49,9 @@ class Warned:
             self._before(warning)
 
 
-def _frame_of(code: CodeType) -> FrameType | None:
+def _frame_of(codes: Sequence[CodeType]) -> FrameType | None:
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not code:
+    while frame is not None and frame.f_code not in codes:
         frame = frame.f_back
     return frame
 

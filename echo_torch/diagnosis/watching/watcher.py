@@ -20,6 +20,7 @@ from echo_torch.diagnosis.watching.compiled import BY_COMPILE, hides_recurrence,
 from echo_torch.diagnosis.watching.layers import RECURRENT
 from echo_torch.diagnosis.watching.places import Places
 from echo_torch.diagnosis.watching.seen import Seen, named_error
+from echo_torch.diagnosis.watching.shared import CODE, Shared
 from echo_torch.diagnosis.watching.warned import Warned
 from echo_torch.errors import RuleError
 
@@ -53,7 +54,8 @@ class Watch(Seen):
         self._when_over = when_over
         self._loaders: Any = None
         self._handles: list[Any] = []
-        self._warned = Warned(Places.__torch_function__.__code__)
+        self._warned = Warned(Places.__torch_function__.__code__, CODE)
+        self._shared = Shared(self._calls.places, self._guarded)
         self._compile: Any = None  # torch's, while a wrapper stands in its place
 
     def __enter__(self) -> Self:
@@ -69,6 +71,7 @@ class Watch(Seen):
         self._step_aside_of_compilers()
         calls.places.begin()
         self._warned.begin()
+        self._shared.begin()
         self._loaders = Loaders(calls.places, calls.padding, calls.note_batch, self.place)
         self._loaders.begin()
         self._handles = [
@@ -116,6 +119,7 @@ class Watch(Seen):
     def _end(self, *, is_forced: bool = True) -> None:
         self._calls.places.end(is_forced=is_forced)
         self._warned.end()
+        self._shared.end()
         if self._compile is not None:
             torch.compile, self._compile = self._compile, None
         if self._loaders is not None:
