@@ -125,9 +125,7 @@ class Arrays:
     def _forget_gone(self, start: int, end: int) -> None:
         """Arrays that were where another one is now."""
         begin, behind = bisect.bisect_left(self._starts, start), bisect.bisect_left(self._starts, end)
-        gone = [
-            each for each in self._starts[begin:behind] if each == start or not self.is_alive(self._of_numpy[each][2])
-        ]
+        gone = [each for each in self._starts[begin:behind] if not self.is_alive(self._of_numpy[each][2])]
         for each in gone:
             self._starts.remove(each)
             del self._of_numpy[each]
@@ -137,7 +135,8 @@ class Arrays:
         owner = self.note_numpy(array)
         if not owner.holds_still(array):
             owner.let_go()
-            self.note_numpy(array).holds_still(array)
+            again = self.note_numpy(array)
+            again.is_refilled = again.holds_still(array)
 
     def places_in_numpy(self, array: np.ndarray[Any, Any]) -> Tensor | None:
         """The place of each value of an array, where torch can look into it."""
@@ -263,11 +262,16 @@ class _Named:
 
 
 class _WeakArray:
-    """An array of numpy, as `StorageWeakRef` holds a storage, and what it held when it was read first."""
+    """An array of numpy, as `StorageWeakRef` holds a storage, and what it held when it was read first.
+
+    Attributes:
+        is_refilled: Whether a script has filled the array anew, as one does with a buffer.
+    """
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
         self.array: Callable[[], np.ndarray[Any, Any] | None] = weakref.ref(array, self._forget)
         self._held: bytes | None = None
+        self._is_alike = self.is_refilled = False
 
     def _forget(self, reference: Any) -> None:
         self._held = None
@@ -281,13 +285,19 @@ class _WeakArray:
         self.array, self._held = _nothing, None
 
     def holds_still(self, part: np.ndarray[Any, Any]) -> bool:
-        """Whether a part of the array holds what it held at first; of a large one nobody remembers that."""
+        """Whether a part of the array holds what it held at first; of a large one nobody remembers that.
+
+        Of a buffer that is read whole, and where all values are alike, it is not told: they may be others.
+        """
         whole = self.array()
         if whole is None or whole.size > MOST_VALUES or whole.dtype.hasobject or not whole.flags.forc:
             return True
         if self._held is None:
             self._held = whole.tobytes("A")
+            self._is_alike = self._held == self._held[: whole.itemsize] * whole.size
             return True
+        if self._is_alike or (self.is_refilled and part.nbytes == whole.nbytes):
+            return False
         offset = _address_of(part) - _address_of(whole)
         held: np.ndarray[Any, Any] = np.ndarray(part.shape, part.dtype, self._held, offset, part.strides)
         return held.tobytes() == part.tobytes()

@@ -87,6 +87,8 @@ class HandOvers:
 
     def _has_moved(self, left: Standing, standing: Standing, lane: int) -> bool:
         """Whether a row goes on exactly where any row of a call stopped, and not because the data begin anew."""
+        if _overlap(standing):  # then one of them ends nearly everywhere
+            return False
         first, width = standing.first[lane], standing.width
         axes = self._seen.places.arrays.axes_of(array_of(first))
         ways = {self._stride} if self._stride else {width, *(each for _, each in axes if each > width)}
@@ -108,16 +110,11 @@ class HandOvers:
     def _begin(self, before: Call, left: Standing, call: Call, standing: Standing) -> None:
         num_rows = min(len(left.last), len(standing.first))
         lanes = [lane for lane in begun_lanes(call) if lane < num_rows and not _is_told_to_start(call, lane)]
-        lost = [] if self._are_samples(standing) else [lane for lane in lanes if self._is_lost(left, standing, lane)]
+        # Of windows that overlap each is a sample of its own, though another one may end just before it.
+        are_samples = _overlap(standing) or self._seen.places.arrays.overlaps(array_of(standing.first[0]))
+        lost = [] if are_samples else [lane for lane in lanes if self._is_lost(left, standing, lane)]
         is_aside = any(self._is_aside(left.last[lane], standing.first[lane]) for lane in lost)
         self.beginnings.note(before, call, len(lanes), len(lost), is_aside=is_aside)
-
-    def _are_samples(self, standing: Standing) -> bool:
-        """Whether rows are windows that overlap: each is a sample of its own, though another one may end before it."""
-        first, last, stride = standing.first[:2], standing.last[0], standing.stride
-        is_inside = len(first) == 2 and first[0] < first[1] <= last and stride is not None
-        is_beside = is_inside and stride and (first[1] - first[0]) % stride  # as rows whose steps take turns
-        return (is_inside and not is_beside) or self._seen.places.arrays.overlaps(array_of(first[0]))
 
     def _is_lost(self, before: Standing, standing: Standing, lane: int) -> bool:
         if len(standing.first) == 1 and self._is_elsewhere(before.last[0], standing.first[0]):
@@ -158,6 +155,14 @@ class HandOvers:
         axes = self._seen.places.arrays.axes_of(array_of(last))
         outer = [(size, each) for size, each in axes if size > 1 and self._stride and each > self._stride]
         return any(last % ARRAY // each % size != first % ARRAY // each % size for size, each in outer)
+
+
+def _overlap(standing: Standing) -> bool:
+    """Whether rows are windows of one series that overlap."""
+    first, last, stride = standing.first[:2], standing.last[0], standing.stride
+    if len(first) < 2 or not stride or not first[0] < first[1] <= last:
+        return False
+    return (first[1] - first[0]) % stride == 0  # else their steps take turns
 
 
 def is_lost(number: int, rows: HandOvers) -> bool:
