@@ -274,7 +274,7 @@ def test_the_modes_say_what_reach_says(mode):
     expected = reach(chunks, lag, vocabulary_size=100, is_repeated=False)
     assert seen.reach(lag=lag, vocabulary_size=100) == expected
     assert [kind for kind, *_ in kinds(seen)] == list(expected.faults)
-    first = seen._watch._first_calls(0)
+    first = seen._watch._beginnings(0)
     empty = [[row in set(call.entering.empty_lanes) for row in range(call.num_rows)] for call in first]
     assert empty == [chunk.starts.tolist() for chunk in chunks]
     assert seen.unknown == []

@@ -1,11 +1,11 @@
-"""Rows that begin without a state: is one lost there, or is none meant?"""
+"""Where a layer begins, and rows that begin without a state: is one lost there, or is none meant?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from echo_torch.diagnosis.watching.foreign import DRAWN
+from echo_torch.diagnosis.watching.foreign import DRAWN, WORDS
 from echo_torch.diagnosis.watching.recorded import Call
 
 _NEARLY_ALL = 0.9  # of the rows that are read without gradients: a stream, and no parts of samples
@@ -84,6 +84,38 @@ def _is_rule(counts: _Counts, share: float = 0.5) -> bool:
 def _share_a_gradient(before: Call, call: Call) -> bool:
     """Whether no gradient had come back to a call when the next one was made."""
     return before.reached_before is None or before.reached_before > call.number
+
+
+def beginnings_in(own: Sequence[Call], calls: Sequence[Call]) -> list[Call]:
+    """The calls with which a layer begins: all that are no steps inside a call of the whole model.
+
+    A step goes on with what an earlier call of the layer has left inside the same call of the whole model, be it as it
+    is, or as the model has changed it on the way.
+
+    Args:
+        own: The calls of the layer that count.
+        calls: All that were recorded.
+    """
+    found: list[Call] = []
+    begun: dict[int, set[int | None]] = {}  # of each call of the whole model, what the model has made for it to begin
+    for call in own:
+        made = begun.get(call.root)
+        if made is None or call.entering.made in made - {None} or not _is_step(call, calls):
+            found.append(call)
+            begun.setdefault(call.root, set()).add(call.entering.made)
+    return found
+
+
+def _is_step(call: Call, calls: Sequence[Call]) -> bool:
+    """Whether a call that is not the first inside a call of the whole model goes on with what one before it left."""
+    entering = call.entering
+    if not entering.is_filled:
+        return False
+    if entering.calls:
+        before = [calls[number] for number in entering.calls]
+        return any((one.layer, one.root) == (call.layer, call.root) and not one.is_remembered for one in before)
+    # Of a state without a graph only a training call is asked what it was made of.
+    return entering.has_graph or not call.trains or entering.strange in WORDS
 
 
 def begun_lanes(call: Call) -> Sequence[int]:

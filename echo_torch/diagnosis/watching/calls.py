@@ -288,15 +288,18 @@ class Calls:
             return Entering(is_given=given is not None)
         rows = self._lanes.rows(layer, fields, axis)
         origins = [self._lanes.origins(layer, each, number) for number, each in enumerate(rows)]
+        origin_calls, has_graph = calls_in(origins), any(tensor.grad_fn is not None for tensor in fields)
+        is_made = has_graph and not origin_calls and rows[0].number > 0
         empty = set(rows[0].empty).intersection(*(each.empty for each in rows[1:])) if rows[0].empty else ()
         return Entering(
             is_given=True,
             num_lanes=max(each.number for each in rows),
             is_filled=any(len(each.empty) < each.number for each in rows),
             origins=origins,
-            calls=calls_in(origins),
+            calls=origin_calls,
             empty_lanes=sorted(empty) if empty else (),
-            has_graph=any(tensor.grad_fn is not None for tensor in fields),
+            has_graph=has_graph,
+            made=hash(next(iter(rows[0]))) if is_made else None,
         )
 
     def _listen_to_rows(self, call: Call, output: Tensor, axis: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from echo_torch.diagnosis.data_path.reaching import is_shuffled
 from echo_torch.diagnosis.watching.axes import axes_in, order_in
+from echo_torch.diagnosis.watching.beginnings import beginnings_in
 from echo_torch.diagnosis.watching.calls import Calls
 from echo_torch.diagnosis.watching.foreign import WORDS, foreign_in
 from echo_torch.diagnosis.watching.hand_overs import OTHER, HandOvers, is_lost
@@ -94,7 +95,7 @@ def findings_of(seen: Calls, names: Sequence[str]) -> list[Finding]:
         laid_out = _of_layout(name, own, seen)
         rows = HandOvers(own, seen)
         found += laid_out or _of_places(name, rows)  # mixed rows go on nowhere
-        found += _of_strangers(name, own)
+        found += _of_strangers(name, own, calls)
         found += _of_evaluations(name, leaks_in(own, seen, rows))
         for kind, look in _LOOKS.items():
             count, of = look(own, calls)
@@ -122,13 +123,13 @@ def _of_layout(name: str, own: Sequence[Call], seen: Calls) -> list[Finding]:
     return []
 
 
-def _of_strangers(name: str, own: Sequence[Call]) -> list[Finding]:
-    """States that enter where the whole model begins, and that no call has left."""
-    firsts = {call.root: call.entering.strange for call in reversed(own) if call.trains}
-    word, count = foreign_in(list(firsts.values()))
+def _of_strangers(name: str, own: Sequence[Call], calls: Sequence[Call]) -> list[Finding]:
+    """States with which the layer begins, and that no call has left."""
+    strange = [call.entering.strange for call in beginnings_in([call for call in own if call.trains], calls)]
+    word, count = foreign_in(strange)
     if not count:
         return []
-    kind, of = "foreign-state", len(firsts)
+    kind, of = "foreign-state", len(strange)
     return [Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of, what=WORDS[word]))]
 
 

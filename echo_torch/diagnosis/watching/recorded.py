@@ -23,6 +23,7 @@ class Entering:
         calls: The numbers of the calls that left any of its lanes.
         empty_lanes: Lanes that are zero in all fields.
         has_graph: Whether a gradient would go back through it.
+        made: Of a state that the model has made, a number by which it is known again, however many lanes it is for.
         strange: What a state of training is that no call has left, as far as it is known: as of
             `Strangers.what`.
     """
@@ -34,6 +35,7 @@ class Entering:
     calls: Set[int] = frozenset()
     empty_lanes: Sequence[int] = ()
     has_graph: bool = False
+    made: int | None = None
     strange: str | None = None
 
     def known(self) -> list[Origin]:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
+from echo_torch.diagnosis.watching.beginnings import beginnings_in
 from echo_torch.diagnosis.watching.calls import Calls
 from echo_torch.diagnosis.watching.compiled import BY_JIT
 from echo_torch.diagnosis.watching.findings import Finding, findings_by_hand, findings_of
@@ -94,7 +95,7 @@ class Seen:
             )
 
     def _unknown_of(self, layer: int) -> Iterator[str]:
-        first = self._first_calls(layer)
+        first = self._beginnings(layer)
         astray = sum(call.standing is None for call in first)
         if astray:
             yield (
@@ -232,18 +233,14 @@ class Seen:
         own = [call for call in self._calls_of(layer) if not call.is_remembered]
         return [call for call in own if call.trains] or own
 
-    def _first_calls(self, layer: int) -> list[Call]:
-        """Of each call of the whole model, the first call of a layer."""
-        first: dict[int, Call] = {}
-        for call in self._judged_calls(layer):
-            first.setdefault(call.root, call)
-        return list(first.values())
+    def _beginnings(self, layer: int) -> list[Call]:
+        return beginnings_in(self._judged_calls(layer), self._calls.calls)
 
     def _in_words(self, layer: int, name: str) -> str:
-        first = self._first_calls(layer)
+        first = self._beginnings(layer)
         kinds = [_kind_of(call) for call in first]
         words = [f"{kinds.count(kind):,} {said}" for kind, said in _BEGINNINGS.items() if kind in kinds]
-        # A cell that is stepped is called much more often, and begins once a chunk.
+        # A cell that is stepped is called much more often than it begins.
         verb = "is called" if len(first) == len(self._judged_calls(layer)) else "begins"
         when = "training" if any(call.trains for call in first) else "evaluation"
         times = "once" if len(first) == 1 else f"{len(first):,} times"
