@@ -83,7 +83,7 @@ def test_when_all_is_watched_nothing_is_followed(is_nested):
 
 
 def test_the_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr(calls_module, "_MOST_CALLS", 30)
+    monkeypatch.setattr(calls_module, "MOST_CALLS", 30)
     monkeypatch.setattr(lanes_module, "_MOST_CALLS", 5)
     model = Stepped()
     with watch(model, updates=1000) as seen:

@@ -26,12 +26,12 @@ from echo_torch.diagnosis.watching.layers import (
 )
 from echo_torch.diagnosis.watching.padding import Padding
 from echo_torch.diagnosis.watching.places import Places
-from echo_torch.diagnosis.watching.recorded import Call, Entering
+from echo_torch.diagnosis.watching.recorded import Call, Entering, Unwatched
 from echo_torch.diagnosis.watching.standing import even_of, standing_of, steps_of
 
 _WRAPPERS = ("DataParallel", "DistributedDataParallel")  # around a script's own model
 _MOST_PASSES = 20  # of a loader that are looked at after the first updates
-_MOST_CALLS = 5_000  # that are recorded: of a cell that is stepped, a few updates hold as many
+MOST_CALLS = 5_000  # that are recorded: of a cell that is stepped, a few updates hold as many
 
 
 @dataclass
@@ -61,9 +61,9 @@ class Calls:
         padding: Which of them are padding.
         lasting: The arrays that are there for longer than a batch.
         is_idle: Whether nothing is to be seen until training and evaluation change, or an optimiser makes a first step.
-        new_passes: How many passes of a loader over the same data again were watched where they began.
         hidden: Compiled modules that were called, with a recurrent layer inside, by their ids.
-        first_skipped: The number that the first call would have had that was not recorded; None: all were.
+        unwatched: What was not all recorded, by whether an optimiser had made a step: with its first one the first
+            updates begin, and what came before is over.
         by_hand: Recurrences without a recurrent layer.
     """
 
@@ -82,9 +82,9 @@ class Calls:
         self.by_hand = ByHand(RECURRENT)
         self.places.use = self.by_hand.use
         self.lasting = LastingArrays(self.places.arrays)
-        self.first_skipped: int | None = None
+        self.unwatched: dict[bool, Unwatched] = {}
         self.is_idle = False
-        self.new_passes = 0
+        self._num_passes = 0  # that were watched after the first updates
         self._is_at_border = self._has_closure = False
         self.hidden: dict[int, nn.Module] = {}
         self._told: CheckedStamps | None = None
@@ -97,6 +97,16 @@ class Calls:
     def update(self) -> int:
         """Optimiser steps so far."""
         return self.gradients.update
+
+    @property
+    def first_skipped(self) -> int | None:
+        """The number that the first call would have had that was not recorded; None: all were."""
+        return min((part.first for part in self.unwatched.values()), default=None)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many calls are recorded as may be."""
+        return len(self.calls) >= MOST_CALLS
 
     def note_root(self, module: nn.Module) -> None:
         """A module is called, perhaps from outside of any other."""
@@ -127,6 +137,7 @@ class Calls:
         skipped = self._skipped.get(self._numbers.get(id(module), -1))
         if skipped is None or skipped.is_training != module.training or self._is_watched():
             return False
+        self._note_unwatched()
         read, skipped.given = read_and_given(inputs, named)
         skipped.fields = [tensor.detach() for tensor in fields_of(state_of(module, output))]
         skipped.num_rows = num_rows_of(module, read)
@@ -155,7 +166,7 @@ class Calls:
         layer = self._number(module)
         skipped = self._skipped.pop(layer, None)
         if not self._is_watched() and (skipped is None or skipped.is_training == module.training):
-            self.first_skipped = len(self.calls) if self.first_skipped is None else self.first_skipped
+            self._note_unwatched()
             fields = [tensor.detach() for tensor in fields]
             self._skipped[layer] = _Skipped(module.training, given, fields, num_rows)
             return
@@ -220,11 +231,12 @@ class Calls:
         """
         was_watched = self._is_watched()
         is_near = number <= 1 or (of is not None and number >= of - 1)
-        self._is_at_border = is_near and self.new_passes <= _MOST_PASSES and self._depth == 0
+        self._is_at_border = is_near and self._num_passes <= _MOST_PASSES and self._depth == 0
         if self._is_at_border and not was_watched:
             self._is_at_border = self.places.begin_again()
             self.is_idle = not self._is_at_border
-        self.new_passes += number == 0 and is_after_watched and self._is_watched()
+        if number == 0 and is_after_watched and self._is_watched() and not self._is_first():
+            self._note_pass()
         return self._is_watched()
 
     def stand(self, tensor: Tensor, stamps: CheckedStamps) -> None:
@@ -244,11 +256,22 @@ class Calls:
         return self._depth == 0 and not self._is_first()
 
     def _is_watched(self) -> bool:
-        return self._is_first() or (self._is_at_border and len(self.calls) < _MOST_CALLS)
+        return self._is_first() or (self._is_at_border and not self.is_full)
 
     def _is_first(self) -> bool:
         number = self.update or self._finished
-        return number < self.most_updates and len(self.calls) < _MOST_CALLS
+        return number < self.most_updates and not self.is_full
+
+    def _note_unwatched(self) -> None:
+        """A call is not recorded."""
+        if (self.update > 0) not in self.unwatched:
+            self.unwatched[self.update > 0] = Unwatched(len(self.calls), self.update)
+
+    def _note_pass(self) -> None:
+        """A pass begins that is watched for being a new one. Where all was recorded so far it is not worth a word."""
+        self._num_passes += 1
+        if (self.update > 0) in self.unwatched:
+            self.unwatched[self.update > 0].new_passes += 1
 
     def _number(self, layer: nn.Module) -> int:
         number = self._numbers.setdefault(id(layer), len(self._numbers))

@@ -44,6 +44,21 @@ class Entering:
 
 
 @dataclass(slots=True)
+class Unwatched:
+    """Calls of which only those around a border were recorded.
+
+    Attributes:
+        first: The number that the first one would have had that was not.
+        update: How many optimiser steps had been made then.
+        new_passes: How many passes of a loader over the same data again were watched where they began.
+    """
+
+    first: int
+    update: int
+    new_passes: int = 0
+
+
+@dataclass(slots=True)
 class Call:
     """One call of a recurrent layer.
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
 from echo_torch.diagnosis.watching.beginnings import beginnings_in
-from echo_torch.diagnosis.watching.calls import Calls
+from echo_torch.diagnosis.watching.calls import MOST_CALLS, Calls
 from echo_torch.diagnosis.watching.compiled import BY_JIT
 from echo_torch.diagnosis.watching.findings import Finding, findings_by_hand, findings_of
 from echo_torch.diagnosis.watching.foreign import DRAWN
@@ -19,7 +19,7 @@ from echo_torch.diagnosis.watching.leaks import leaks_in
 from echo_torch.diagnosis.watching.names import names_of
 from echo_torch.diagnosis.watching.observed import UnknownError
 from echo_torch.diagnosis.watching.reaches import number_of, reach_in_words, reach_seen
-from echo_torch.diagnosis.watching.recorded import Call
+from echo_torch.diagnosis.watching.recorded import Call, Unwatched
 from echo_torch.diagnosis.watching.tracks import SeenCall, tracks_of
 
 _OFTEN = 3  # draws, from which on they are no first state
@@ -79,20 +79,23 @@ class Seen:
 
     def _not_watched(self) -> Iterator[str]:
         """Which borders were never seen: a state may be carried over one."""
+        if any(call.trains and call.entering.known() for call in self._calls.calls):
+            for has_updates, part in self._calls.unwatched.items():
+                yield self._unwatched_in_words(part, is_second=has_updates and len(self._calls.unwatched) > 1)
+
+    def _unwatched_in_words(self, part: Unwatched, *, is_second: bool) -> str:
         calls = self._calls
-        carries = any(call.trains and call.entering.known() for call in calls.calls)
-        if calls.first_skipped is None or not carries:
-            return
-        number = len({call.root for call in calls.calls[: calls.first_skipped]})
-        after = f"After the first {number:,} calls of the model only those around"
-        if calls.new_passes:
-            passes = "a new pass" if calls.new_passes == 1 else f"{calls.new_passes:,} new passes"
-            yield f"{after} {passes} of a loader were watched, and around changes between training and evaluation."
-        else:
-            yield (
-                f"{after} changes between training and evaluation were watched, so it is not known what the state does "
-                "where the data begin anew: more `updates` show it."
-            )
+        first = f"{_first_few(len({call.root for call in calls.calls[: part.first]}), 'call')} of the model"
+        is_over = calls.update > part.update == 0  # the first update has come, and with it all was watched again
+        when = f"Between {first} and the first update" if is_over else f"After {first}"
+        when = f"After {_first_few(part.update, 'update')}" if is_second else when
+        changes = "around changes between training and evaluation"
+        if part.new_passes:
+            passes = "a new pass" if part.new_passes == 1 else f"{part.new_passes:,} new passes"
+            return f"{when} only the calls around {passes} of a loader were watched, and {changes}."
+        unknown = ", so it is not known what the state does where the data begin anew later: "
+        more = f"no more than {MOST_CALLS:,} calls of layers are watched" if calls.is_full else "more `updates` show it"
+        return f"{when} only the calls {changes} were watched{'' if is_over else unknown + more}."
 
     def _unknown_of(self, layer: int) -> Iterator[str]:
         first = self._beginnings(layer)
@@ -271,6 +274,10 @@ def _said(finding: Finding) -> str:
 def named_error(error: Exception) -> str:
     """An error in words, without a stop behind it."""
     return f"{type(error).__name__}: {error}".rstrip(".: ")
+
+
+def _first_few(number: int, what: str) -> str:
+    return f"the first {what}" if number == 1 else f"the first {number:,} {what}s"
 
 
 def _listed(names: Sequence[str]) -> str:
