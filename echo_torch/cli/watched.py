@@ -188,7 +188,7 @@ class Watched:
         if self._plot is not None:
             self._check_free("plot", self._plot)
             if self._seen is None or not self._seen.has_calls:
-                _say("echo_torch watch: no recurrent layer was called, so there is no picture.")
+                _say("echo_torch watch: no call of a recurrent layer was seen, so there is no picture.")
                 return
             from echo_torch.lab.watch_figure import draw_watch
 

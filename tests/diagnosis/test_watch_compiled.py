@@ -1,5 +1,6 @@
 """`watch` beside what compiles, records or maps: it steps aside, changes nothing and says so."""
 
+import copy
 import warnings
 
 import pytest
@@ -8,6 +9,7 @@ from support.loops import Reader, detached, train
 from torch import nn
 
 from echo_torch import watch
+from echo_torch.diagnosis.watching.compiled import BY_FUNC, BY_SHAPES
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
@@ -50,7 +52,7 @@ def test_a_layer_that_jit_has_compiled_is_not_seen():
     with watch() as seen:
         train(model, batches(), state=(torch.zeros(1, 2, 5), torch.zeros(1, 2, 5)))
     assert seen.faults == []
-    assert [text.split(",")[0] for text in seen.unknown] == ["core: it is compiled by torch.jit"]
+    assert [text.split(",")[0] for text in seen.unknown] == ["core: compiled by torch.jit"]
 
 
 def traced(model):
@@ -70,7 +72,7 @@ def test_a_traced_layer():
         found(batches()[1])
     kinds, kinds_too = ([node.kind() for node in one.inlined_graph.nodes()] for one in (plain, found))
     assert (kinds, warned) == (kinds_too, warned_too)
-    assert [text.split(",")[0] for text in seen.unknown] == ["Sequential: it is compiled by torch.jit"]
+    assert [text.split(",")[0] for text in seen.unknown] == ["Sequential: compiled by torch.jit"]
 
 
 def test_a_layer_whose_weights_are_a_function_s_argument():
@@ -84,7 +86,72 @@ def test_a_layer_whose_weights_are_a_function_s_argument():
     with watch() as seen:
         found = torch.func.grad(loss)(weights, batches()[0][0])
     assert (seen.fault, seen._calls.calls) == (None, [])
+    assert seen.unknown == [f"GRUCell: {BY_FUNC}"]
     assert all(found[name].shape == weights[name].shape for name in weights)
+
+
+class Stacked(nn.Module):
+    """Two cells, stepped one above the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.below, self.above, self.head = nn.GRUCell(3, 4), nn.RNNCell(4, 4), nn.Linear(4, 1)
+
+    def forward(self, steps):
+        below = above = steps.new_zeros(steps.shape[1], 4)
+        for step in steps:
+            below = self.below(step, below)
+            above = self.above(below, above)
+        return self.head(above)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_several_models_as_one(is_asked):
+    """As of an ensemble by vmap; of its layers one sentence is said, and none that no layer was called."""
+    models = [Stacked() for _ in range(2)]
+    weights, buffers = torch.func.stack_module_state(models)
+    base = copy.deepcopy(models[0]).to("meta")
+
+    def answer(weights, buffers, steps):
+        return torch.func.functional_call(base, (weights, buffers), (steps,))
+
+    with watch(base if is_asked else None) as seen:
+        torch.func.vmap(answer, in_dims=(0, 0, None))(weights, buffers, batches()[0])
+    assert seen.lines() == ["No fault was seen.", f"unknown: below, above: {BY_FUNC}"]
+    with watch(models[0]) as seen:
+        torch.func.vmap(answer, in_dims=(0, 0, None))(weights, buffers, batches()[0])
+    assert seen.unknown == ["No recurrent layer of torch.nn was called, so nothing is known of any state."]
+
+
+def test_a_model_that_is_mapped_beside_one_that_is_not():
+    """Both have layers of the same names. Without torch.func weights from elsewhere are no reason not to look."""
+    model, other = Stacked(), Stacked()
+    with watch() as seen:
+        torch.func.functional_call(model, dict(other.named_parameters()), (batches()[0],))
+        torch.func.grad(lambda steps: other(steps).sum())(batches()[0])
+    assert seen.layers == ["below of the first Stacked", "above of the first Stacked"]
+    assert seen.unknown == [f"below of the second Stacked, above of the second Stacked: {BY_FUNC}"]
+
+
+def test_a_layer_that_is_both_seen_and_mapped():
+    model = Stacked()
+    with watch() as seen:
+        model(batches()[0])
+        torch.func.grad(lambda steps: model(steps).sum())(batches()[0])
+    assert seen.layers == ["below", "above"]
+    assert seen.unknown == [f"below, above: {BY_FUNC}"]
+
+
+@pytest.mark.parametrize("is_called", [False, True])
+def test_shapes_alone(is_called):
+    """Which is not worth a word where the model is called with values too."""
+    with watch() as seen:
+        Stacked().to("meta")(batches()[0].to("meta"))
+        if is_called:
+            Stacked()(batches()[0])
+    assert seen.layers == (["below", "above"] if is_called else [])
+    assert seen.unknown == ([] if is_called else [f"below, above: {BY_SHAPES}"])
 
 
 def test_what_follows_is_seen_again():

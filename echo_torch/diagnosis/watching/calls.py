@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from echo_torch.diagnosis.stamps import CheckedStamps
 from echo_torch.diagnosis.watching.by_hand import ByHand
+from echo_torch.diagnosis.watching.compiled import BY_SHAPES
 from echo_torch.diagnosis.watching.gradients import Gradients, Guard
 from echo_torch.diagnosis.watching.lanes import Lanes, Rows, calls_in, fields_of
 from echo_torch.diagnosis.watching.lasting import LastingArrays
@@ -61,7 +62,7 @@ class Calls:
         padding: Which of them are padding.
         lasting: The arrays that are there for longer than a batch.
         is_idle: Whether nothing is to be seen until training and evaluation change, or an optimiser makes a first step.
-        hidden: Compiled modules that were called, with a recurrent layer inside, by their ids.
+        hidden: Modules that were called, of whose states something is not seen, and why, by their ids.
         unwatched: What was not all recorded, by whether an optimiser had made a step: with its first one the first
             updates begin, and what came before is over.
         by_hand: Recurrences without a recurrent layer.
@@ -86,7 +87,7 @@ class Calls:
         self.is_idle = False
         self._num_passes = 0  # that were watched after the first updates
         self._is_at_border = self._has_closure = False
-        self.hidden: dict[int, nn.Module] = {}
+        self.hidden: dict[int, tuple[nn.Module, str]] = {}
         self._told: CheckedStamps | None = None
         self._numbers: dict[int, int] = {}
         self._lanes = Lanes()
@@ -115,6 +116,10 @@ class Calls:
                 module = module.module
             if not any(module is root for root in self.roots):
                 self.roots.append(module)
+
+    def note_hidden(self, module: nn.Module, why: str) -> None:
+        """A module is called, of whose states something is not seen."""
+        self.hidden[id(module)] = module, why
 
     def enter(self, module: nn.Module, inputs: Any = ()) -> None:
         """A module is called. A loss that is one is no call of the model."""
@@ -159,7 +164,10 @@ class Calls:
         """A module has returned, or raised: then there is no output."""
         self.leave_other()
         self.by_hand.leave(module, (inputs, named), output)
-        if not isinstance(module, RECURRENT) or torch.compiler.is_compiling() or has_no_values(module):
+        if not isinstance(module, RECURRENT) or torch.compiler.is_compiling():
+            return
+        if has_no_values(module):
+            self.note_hidden(module, BY_SHAPES)
             return
         read, given = read_and_given(inputs, named)
         num_rows, fields = num_rows_of(module, read), fields_of(state_of(module, output))

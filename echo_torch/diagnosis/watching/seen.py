@@ -10,7 +10,7 @@ from torch import nn
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
 from echo_torch.diagnosis.watching.beginnings import beginnings_in
 from echo_torch.diagnosis.watching.calls import MOST_CALLS, Calls
-from echo_torch.diagnosis.watching.compiled import BY_JIT
+from echo_torch.diagnosis.watching.compiled import BY_SHAPES
 from echo_torch.diagnosis.watching.findings import Finding, findings_by_hand, findings_of
 from echo_torch.diagnosis.watching.foreign import DRAWN
 from echo_torch.diagnosis.watching.hand_overs import HandOvers, is_lost
@@ -67,15 +67,19 @@ class Seen:
             [] if self.fault is None else [f"The watch broke off, by a fault of its own: {named_error(self.fault)}."]
         )
         fault += [self._aside] if self._aside else []
-        fault += [f"{name}: {BY_JIT}" for name in names_of(list(self._calls.hidden.values()), self._models)]
-        if not self._calls.layers:
-            return fault or ["No recurrent layer of torch.nn was called, so nothing is known of any state."]
         of_layers: dict[str, list[str]] = {}  # the same is often said of several
+        named = self._named()
+        for module, why in self._hidden:
+            of_layers.setdefault(why, []).append(named[id(module)])
         for number, name in enumerate(self._names()):
             for sentence in self._unknown_of(number):
                 of_layers.setdefault(sentence, []).append(name)
         said = [f"{_listed(names)}: {sentence}" for sentence, names in of_layers.items()]
-        return [*fault, *said, *self._not_watched()]
+        unknown = [*fault, *said, *self._not_watched()]
+        none = (
+            [] if self.has_calls else ["No recurrent layer of torch.nn was called, so nothing is known of any state."]
+        )
+        return unknown or none
 
     def _not_watched(self) -> Iterator[str]:
         """Which borders were never seen: a state may be carried over one."""
@@ -224,7 +228,18 @@ class Seen:
 
     def _names(self) -> list[str]:
         """Of the layers that were called, by their numbers."""
-        return names_of(self._calls.layers, self._models)
+        named = self._named()
+        return [named[id(layer)] for layer in self._calls.layers]
+
+    def _named(self) -> dict[int, str]:
+        """The names of the layers that were called, and of the modules that hide something, by their ids."""
+        modules = {id(module): module for module in (*self._calls.layers, *(module for module, _ in self._hidden))}
+        return dict(zip(modules, names_of(list(modules.values()), self._models), strict=True))
+
+    @property
+    def _hidden(self) -> list[tuple[nn.Module, str]]:
+        """Modules of whose states something is not seen. Beside real calls those with shapes alone count weights."""
+        return [one for one in self._calls.hidden.values() if one[1] != BY_SHAPES or not self.has_calls]
 
     @property
     def _models(self) -> list[nn.Module]:

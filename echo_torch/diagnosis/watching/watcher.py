@@ -16,7 +16,15 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from echo_torch.diagnosis.hooks import remove_hook
 from echo_torch.diagnosis.stamps import Stamps, checked_stamps
 from echo_torch.diagnosis.watching.calls import Calls
-from echo_torch.diagnosis.watching.compiled import BY_COMPILE, hides_recurrence, is_compiled, is_recorded
+from echo_torch.diagnosis.watching.compiled import (
+    BY_COMPILE,
+    BY_FUNC,
+    BY_JIT,
+    hides_recurrence,
+    is_compiled,
+    is_mapped,
+    is_recorded,
+)
 from echo_torch.diagnosis.watching.layers import RECURRENT
 from echo_torch.diagnosis.watching.places import Places
 from echo_torch.diagnosis.watching.seen import Seen, named_error
@@ -186,10 +194,12 @@ class Watch(Seen):
             self.step_aside()
             return
         if self._calls.is_idle or is_recorded():
+            if not self._calls.is_idle and is_mapped():
+                self._note_mapped(module)
             self._calls.enter(module)
             return
         if isinstance(module, torch.jit.ScriptModule) and hides_recurrence(module):
-            self._calls.hidden[id(module)] = module
+            self._calls.note_hidden(module, BY_JIT)
         self._calls.note_root(module)
         with DisableTorchFunction():
             if self._own is None or id(module) in self._own:
@@ -197,6 +207,11 @@ class Watch(Seen):
             else:
                 self._calls.enter(module, inputs)
             self._calls.places.begin_layer(module, inputs)
+
+    def _note_mapped(self, module: nn.Module) -> None:
+        self._calls.note_root(module)
+        if isinstance(module, RECURRENT) and (self._own is None or id(module) in self._own):
+            self._calls.note_hidden(module, BY_FUNC)
 
     def _leave(self, module: nn.Module, inputs: tuple[Any, ...], *named_and_output: Any) -> None:
         calls = self._calls
