@@ -164,11 +164,33 @@ def test_another_number_of_rows():
     with watch(model) as seen, pytest.raises(RuntimeError, match="Expected hidden"):
         train(model, [*chunks(3), *chunks(1, rows=1)])
     assert kinds(seen) == [("rows-changed", "core", 1, 3)]
+    assert seen.faults[0].sentence.endswith(
+        "Give a batch that is shorter a state of its own, or leave its last rows unused."
+    )
     by_name = Model()
     by_name.forward = lambda inputs, state=None: by_name.core(inputs, hx=state)
     with watch(by_name) as seen:
         train(by_name, chunks(), hand_on=swapped)
     assert kinds(seen) == [("fields-swapped", "core", 5, 5)]
+
+
+@pytest.mark.parametrize(
+    ("others", "cure"),
+    [((3,), "Give a batch that has more rows a state"), ((1, 3), "Give a batch that has more rows or fewer a state")],
+)
+def test_a_batch_with_more_rows(others, cure):
+    """As that of a validation that takes the state of the training."""
+    model = Model()
+    with watch(model) as seen:
+        state = train(model, chunks(3))
+        for rows in others:
+            with pytest.raises(RuntimeError, match="Expected hidden"):
+                model(*chunks(1, rows=rows), state)
+    assert [(finding.kind, finding.count, finding.of) for finding in seen.faults] == [
+        ("rows-changed", len(others), 2 + len(others))
+    ]
+    assert cure in seen.faults[0].sentence
+    assert seen.faults[0].sentence.endswith(" of its own: begin it without one.")
 
 
 @pytest.mark.parametrize("is_kept", [False, True])

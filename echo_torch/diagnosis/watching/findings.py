@@ -38,8 +38,7 @@ KINDS = {
     "stopped.",
     "state-lost": "At {count} of {of} places where a row goes on exactly where it stopped, its state is gone. Hand the "
     "state that comes out of a call to the next one.",
-    "rows-changed": "In {count} of {of} calls the state has another number of rows than the input. Give a batch that "
-    "is shorter a state of its own, or leave its last rows unused.",
+    "rows-changed": "In {count} of {of} calls the state has another number of rows than the input. {cure}",
     "fields-swapped": "In {count} of {of} calls the hidden state enters where the cells belong, or the cells where the "
     "hidden state does. Hand them on in the order in which they came, (h, c).",
     "foreign-state": "At {count} of {of} beginnings the state is none that a call has left: it is {what}. Hand on what "
@@ -56,6 +55,12 @@ KINDS = {
     "has walked through padding. Pack the rows with their lengths, or read each at its own last step.",
     "cut-inside": "At {count} of {of} steps inside a chunk the state is detached before it goes on, so the gradient "
     "gets one step back. Detach once, where one chunk ends and the next begins.",
+}
+
+_CURES = {  # of a state with another number of rows, by whether batches with more rows and with fewer were seen
+    (False, True): "Give a batch that is shorter a state of its own, or leave its last rows unused.",
+    (True, False): "Give a batch that has more rows a state of its own: begin it without one.",
+    (True, True): "Give a batch that has more rows or fewer a state of its own: begin it without one.",
 }
 
 
@@ -97,6 +102,7 @@ def findings_of(seen: Calls, names: Sequence[str]) -> list[Finding]:
         found += laid_out or _of_places(name, rows)  # mixed rows go on nowhere
         found += _of_strangers(name, own, calls)
         found += _of_evaluations(name, leaks_in(own, seen, rows))
+        found += _of_numbers(name, own)
         for kind, look in _LOOKS.items():
             count, of = look(own, calls)
             if count:
@@ -161,10 +167,15 @@ def _of_places(name: str, rows: HandOvers) -> list[Finding]:
     ]
 
 
-def _rows_changed(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
-    """Mostly the last call of all, because torch raises there."""
-    given = [call.entering.num_lanes != call.num_rows for call in own if call.entering.num_lanes and call.num_rows]
-    return sum(given), len(given)
+def _of_numbers(name: str, own: Sequence[Call]) -> list[Finding]:
+    """Rows of states and of inputs; they mostly differ in the last call of all, because torch raises there."""
+    given = [(call.num_rows, call.entering.num_lanes) for call in own if call.entering.num_lanes and call.num_rows]
+    count, of = sum(rows != lanes for rows, lanes in given), len(given)
+    if not count:
+        return []
+    kind = "rows-changed"
+    cure = _CURES[any(rows > lanes for rows, lanes in given), any(rows < lanes for rows, lanes in given)]
+    return [Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of, cure=cure))]
 
 
 def _fields_swapped(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
@@ -224,7 +235,6 @@ def _padding_read(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]
 
 
 _LOOKS: dict[str, Callable[[Sequence[Call], Sequence[Call]], tuple[int, int]]] = {
-    "rows-changed": _rows_changed,
     "fields-swapped": _fields_swapped,
     "not-detached": _not_detached,
     "padding-read": _padding_read,
