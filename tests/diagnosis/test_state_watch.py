@@ -97,7 +97,7 @@ def test_a_healthy_fit(package, capsys):
     assert report[1:] == [
         "  core is called 20 times in training: 19 with what an earlier call left, 1 without a state.",
         f"  core: gap: 0, each row goes on where it stopped ({ROWS * 79} hand-overs); reachable lags: "
-        f"0 to 24; horizon: {STEPS} steps.",
+        f"0 to 24 (none above is looked at); horizon: {STEPS} steps.",
         "  No fault was seen.",
     ]
     assert seen.findings == {"findings": [], "unknown": []}

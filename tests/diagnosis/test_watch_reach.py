@@ -41,6 +41,14 @@ def expected_of(begins, starts=(), steps=STEPS, **options):
     return reach(at, stamps=lambda one: one, is_repeated=False, **options)
 
 
+@pytest.mark.parametrize(("steps", "said"), [(24, "0 to 23;"), (25, "0 to 24 (none above is looked at);")])
+def test_where_the_listing_of_lags_ends(steps, said):
+    """At the largest lag that is looked at it says so: a row may have read what lies further back."""
+    with watch() as seen:
+        lstm()(torch.randn(3, steps, 2))
+    assert f": reachable lags: {said} horizon: {steps} steps." in seen.lines()[1]
+
+
 @pytest.mark.parametrize("lag", [None, 1, 5, 9])
 @pytest.mark.parametrize("begins", [(0, 4, 8), (0, 9, 18), (0, 2, 4), (20, 10, 0), (0, 4, 4, 12)])
 def test_rows_that_go_on_somewhere(begins, lag):

@@ -14,6 +14,8 @@ from echo_torch.diagnosis.watching.observed import Observed, UnknownError
 from echo_torch.diagnosis.watching.recorded import Call, are_of_one_pass
 from echo_torch.errors import RuleError, suggest
 
+_LARGEST = " (none above is looked at)"  # else the list seems to end where a row has read no further back
+
 
 def reach_seen(own: Sequence[Call], seen: Calls, lag: int | None, vocabulary_size: int | None, max_lag: int) -> Reach:
     """What the rows of a layer had read, as of `reach`, over the calls that were watched.
@@ -65,6 +67,8 @@ def reach_in_words(name: str, own: Sequence[Call], seen: Calls) -> list[str]:
     carries = any(call.trains and call.entering.known() for call in own)  # else no gap lies between two calls
     asked = ("gap: ", "reachable lags: ") if carries else ("reachable lags: ",)
     said = [line for line in reach_lines(found) if line.startswith(asked)]
+    if found.reachable_lags[-1:] == [DEFAULT_MAX_LAG]:
+        said[-1] += _LARGEST
     if (steps := steps_of_a_gradient(own, seen)) is not None:
         said.append(f"horizon: {steps:,} step{'' if steps == 1 else 's'}")
     return [f"{name}: {'; '.join(said)}."]
