@@ -204,29 +204,9 @@ class Places(RestingMode):
                 for one in of_torch.tensors_in([result]):
                     self._keep(one, None)
             elif isinstance(result, (Tensor, tuple, list)):
-                self.layouts.move(name, args, result)
-                if self._is_told_by_storage(args, result) or (
-                    name in of_torch.JOINS and of_torch.is_one_text(args, result)
-                ):
-                    return
-                if name == "stack" and isinstance(result, Tensor) and self._stack(func, args, kwargs, result):
-                    return
-                joins_features = of_torch.joins_features(name, args, kwargs)
-                places = self._moved(name, func, args, kwargs, joins_features)
-                if name == "_pack_padded_sequence":  # the other result counts rows
-                    result, places = result[0], places[0]
-                self.keep(result, places)
-                if (axis := self.selections.axis(name, args, kwargs)) is not None:
-                    self.selections.note(places, axis)
-                self.layouts.stack(name, args, kwargs, result, places)
-                self._note_made(self._telling(args[0]) if joins_features else [*args, *kwargs.values()], result)
+                self._follow_move(name, func, args, kwargs, result)
         elif name in of_torch.LOOKUPS:
-            read = args[0] if args else kwargs["input"]
-            places = self._needed(read)
-            if self.on_lookup is not None:
-                self.on_lookup(read, places, kwargs.get("padding_idx"))
-            self.keep(result, places.unsqueeze(-1).expand(result.shape))
-            self.layouts.treat([*args, *kwargs.values()], result)
+            self._follow_lookup(args, kwargs, result)
         elif name == "__setitem__":
             self._set(*args)
         elif name in of_torch.WRITES:
@@ -242,17 +222,47 @@ class Places(RestingMode):
         elif name in of_torch.ORDERS and len(args) + len(kwargs) < 3:
             self.selections.order(result[1] if name == "sort" else result)
         elif not name.endswith("_") or name.startswith("__"):  # else it changes values where they stand
-            output = result[0] if name in of_torch.VECTORS and isinstance(result, tuple) else result
-            if isinstance(output, Tensor) and output.ndim:
-                tensors = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
-                # `to` or `contiguous` that had nothing to do: what is kept of it would be old after the next writing.
-                if tensors and not self._is_told_by_storage(args, output):
-                    self.layouts.treat(tensors, output)
-                    self.selections.move(tensors, output)
-                    # A mask of truths is not what is read.
-                    tensors = [one for one in tensors if one.dtype is not torch.bool] or tensors
-                    follow = self._follow_vectors if name in of_torch.VECTORS else self._follow_values
-                    follow(tensors, output, name in of_torch.COMPARISONS)
+            self._follow_treatment(name, args, kwargs, result)
+
+    def _follow_move(self, name: str, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        """Values have been moved about."""
+        self.layouts.move(name, args, result)
+        is_text = name in of_torch.JOINS and of_torch.is_one_text(args, result)
+        if is_text or self._is_told_by_storage(args, result):
+            return
+        if name == "stack" and isinstance(result, Tensor) and self._stack(func, args, kwargs, result):
+            return
+        joins_features = of_torch.joins_features(name, args, kwargs)
+        places = self._moved(name, func, args, kwargs, joins_features)
+        if name == "_pack_padded_sequence":  # the other result counts rows
+            result, places = result[0], places[0]
+        self.keep(result, places)
+        if (axis := self.selections.axis(name, args, kwargs)) is not None:
+            self.selections.note(places, axis)
+        self.layouts.stack(name, args, kwargs, result, places)
+        self._note_made(self._telling(args[0]) if joins_features else [*args, *kwargs.values()], result)
+
+    def _follow_lookup(self, args: Any, kwargs: Any, result: Any) -> None:
+        """A vector has been made of each value."""
+        read = args[0] if args else kwargs["input"]
+        places = self._needed(read)
+        if self.on_lookup is not None:
+            self.on_lookup(read, places, kwargs.get("padding_idx"))
+        self.keep(result, places.unsqueeze(-1).expand(result.shape))
+        self.layouts.treat([*args, *kwargs.values()], result)
+
+    def _follow_treatment(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        """Each value, or each vector, has been treated by itself."""
+        output = result[0] if name in of_torch.VECTORS and isinstance(result, tuple) else result
+        tensors = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
+        # `to` or `contiguous` that had nothing to do: what is kept of it would be old after the next writing.
+        if not isinstance(output, Tensor) or not output.ndim or not tensors or self._is_told_by_storage(args, output):
+            return
+        self.layouts.treat(tensors, output)
+        self.selections.move(tensors, output)
+        tensors = [one for one in tensors if one.dtype is not torch.bool] or tensors  # a mask of truths is not read
+        follow = self._follow_vectors if name in of_torch.VECTORS else self._follow_values
+        follow(tensors, output, name in of_torch.COMPARISONS)
 
     def _follow_vectors(self, tensors: Sequence[Tensor], result: Tensor, is_comparison: bool = False) -> None:
         for tensor in tensors:
