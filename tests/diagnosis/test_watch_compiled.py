@@ -34,6 +34,20 @@ def test_what_is_compiled_is_left_alone(when):
     assert seen.unknown[0].startswith("The script compiles by torch.compile")
 
 
+@pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")  # as torch.export says of any recurrent layer
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_is_exported_is_left_alone(strict):
+    export_before, model, batch = torch.export.export, Reader(), batches()[0]
+    with watch() as seen:
+        train(model, batches())
+        exported = torch.export.export(model, (batch,), strict=strict)
+        assert not torch.nn.modules.module._has_any_global_hook()
+    assert torch.export.export is export_before
+    assert torch.equal(exported.module()(batch)[0], model(batch)[0])
+    assert (seen.faults, seen.fault) == ([], None)
+    assert seen.unknown[0].startswith("The script exports a model by torch.export")
+
+
 class Core(nn.Module):
     """An LSTM as torch.jit compiles it."""
 

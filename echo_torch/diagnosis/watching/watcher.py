@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -20,6 +19,7 @@ from echo_torch.diagnosis.watching.compiled import (
     BY_COMPILE,
     BY_FUNC,
     BY_JIT,
+    Compilers,
     hides_recurrence,
     is_compiled,
     is_mapped,
@@ -64,7 +64,7 @@ class Watch(Seen):
         self._handles: list[Any] = []
         self._warned = Warned(Places.__torch_function__.__code__, CODE)
         self._shared = Shared(self._calls.places, self._guarded)
-        self._compile: Any = None  # torch's, while a wrapper stands in its place
+        self._compilers = Compilers(self._step_aside_because)
 
     def __enter__(self) -> Self:
         """Begin to watch."""
@@ -76,7 +76,7 @@ class Watch(Seen):
         if self._model is not None and any(map(is_compiled, self._model.modules())):
             self._aside = BY_COMPILE
             return self
-        self._step_aside_of_compilers()
+        self._compilers.begin()
         calls.places.begin()
         self._warned.begin()
         self._shared.begin()
@@ -111,25 +111,16 @@ class Watch(Seen):
         """Watch no more from the middle of a training on, as in a process that was forked from it."""
         self._end(is_forced=False)
 
-    def _step_aside_of_compilers(self) -> None:
-        """A compiler would compile hooks too, and what they do: so there are none when it begins."""
-        compile_ = self._compile = torch.compile
-
-        @functools.wraps(compile_)
-        def aside(*args: Any, **kwargs: Any) -> Any:
-            if not self._aside:
-                self._aside = BY_COMPILE
-                self.step_aside()
-            return compile_(*args, **kwargs)
-
-        torch.compile = aside
+    def _step_aside_because(self, why: str) -> None:
+        if not self._aside:
+            self._aside = why
+            self.step_aside()
 
     def _end(self, *, is_forced: bool = True) -> None:
         self._calls.places.end(is_forced=is_forced)
         self._warned.end()
         self._shared.end()
-        if self._compile is not None:
-            torch.compile, self._compile = self._compile, None
+        self._compilers.end()
         if self._loaders is not None:
             self._loaders.end()
         for handle in self._handles:
@@ -190,8 +181,7 @@ class Watch(Seen):
 
     def _enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if is_compiled(module):
-            self._aside = BY_COMPILE
-            self.step_aside()
+            self._step_aside_because(BY_COMPILE)
             return
         if self._calls.is_idle or is_recorded():
             if not self._calls.is_idle and is_mapped():
