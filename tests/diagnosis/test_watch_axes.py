@@ -345,3 +345,21 @@ def test_marks_end_with_their_tensors():
         train(Prepared(lambda model, read: read.view(5, 8, 3)), batches_of(drawn(40, 8, 3), 5), drop)
         seen._calls.release()
     assert len(layouts._viewed) == len(layouts._outputs) == 0
+
+
+@pytest.mark.parametrize(
+    ("lay_out", "takes_turns"),
+    [
+        (lambda text: text.view(-1, 5), True),
+        (lambda text: text.view(5, -1).t(), False),
+        (lambda text: text.view(-1, 5).clone(), True),
+        (lambda text: torch.randint(9, (30, 5)), False),  # it was never one series
+    ],
+)
+def test_rows_that_take_turns_in_one_series_are_said_to(lay_out, takes_turns):
+    """Series that were recorded together look so, and a text that a view has laid out wrongly."""
+    text = torch.randint(9, (150,))
+    with watch() as seen:
+        train(Reader(symbols=9), lay_out(text).split(6))
+    said = "core: its 5 rows take turns, step by step, in one series"
+    assert (seen.faults, [line.startswith(said) for line in seen.unknown]) == ([], [True] * takes_turns)

@@ -45,6 +45,24 @@ def order_in(own: Sequence[Call], seen: Calls) -> tuple[int, int]:
     return sum(mixed), len(mixed)
 
 
+def turns_in(own: Sequence[Call], seen: Calls) -> int:
+    """How many rows take turns in one series, value by value, in all training calls of a layer; 0 if they do not.
+
+    So do several series that were recorded together, and one that was laid out by a view where a transpose was due.
+    """
+    found = [call.standing for call in own if call.trains and call.num_rows > 1]
+    numbers = {_turns(standing, seen) for standing in found}
+    return numbers.pop() if len(found) > 1 and len(numbers) == 1 else 0
+
+
+def _turns(standing: Standing | None, seen: Calls) -> int:
+    if standing is None or standing.num_steps < 2 or not _is_series(standing, seen):
+        return 0
+    number, width = len(standing.first), standing.width
+    is_beside = all(two - one == width for one, two in itertools.pairwise(standing.first))
+    return number if is_beside and standing.stride == number * width else 0
+
+
 def _is_series(standing: Standing, seen: Calls) -> bool:
     """Whether all is read from one array that has no axis but that of the steps, and its features."""
     arrays = {array_of(place) for place in (*standing.first, *standing.last)}

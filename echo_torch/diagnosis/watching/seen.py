@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
+from echo_torch.diagnosis.watching.axes import turns_in
 from echo_torch.diagnosis.watching.beginnings import beginnings_in
 from echo_torch.diagnosis.watching.calls import MOST_CALLS, Calls
 from echo_torch.diagnosis.watching.compiled import BY_SHAPES
@@ -120,6 +121,11 @@ class Seen:
                 f"at {rows.beginnings.unclear:,} places a row goes on without a state exactly where the call before "
                 "stopped, in the same update or in the next part of an array: parts of a sample that are read each by "
                 "itself look so, and samples that lie in batches, and a state that is lost."
+            )
+        if turns := turns_in(self._calls_of(layer), self._calls):
+            yield (
+                f"its {turns:,} rows take turns, step by step, in one series: right where {turns:,} series were "
+                f"recorded together, and wrong where it is one, which view({turns}, -1).t() cuts into {turns:,} rows."
             )
         leaks = leaks_in(self._calls_of(layer), self._calls, rows)
         if leaks.unclear:
