@@ -25,7 +25,8 @@ VIEWS = {
     "unflatten", "unfold", "unsqueeze", "view",
 }  # fmt: skip
 # ... and these join several, ...
-JOINS = {"cat", "concat", "hstack"}
+CATS = {"cat", "concat"}
+JOINS = CATS | {"hstack"}
 # ... that make a vector of each value, ...
 LOOKUPS = {"embedding", "one_hot"}
 # ... the same by comparing a value with all that it may be, along an axis of its own, ...

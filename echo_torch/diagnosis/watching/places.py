@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from echo_torch.diagnosis.watching.compiled import is_recorded
 from echo_torch.diagnosis.watching.foreign import Strangers
 from echo_torch.diagnosis.watching.layouts import Layouts
 from echo_torch.diagnosis.watching.mode import RestingMode
-from echo_torch.diagnosis.watching.regular import Later, written_out
+from echo_torch.diagnosis.watching.regular import Later, are_of_one_form, joined, stacked, written_out
 from echo_torch.diagnosis.watching.selections import Selections
 
 # Of a tensor: itself; where it stands (None: it is known that nobody knows); and the ids of the layers that it has come
@@ -232,15 +232,15 @@ class Places(RestingMode):
             return
         if name == "stack" and isinstance(result, Tensor) and self._stack(func, args, kwargs, result):
             return
-        joins_features = of_torch.joins_features(name, args, kwargs)
-        places = self._moved(name, func, args, kwargs, joins_features)
+        telling = self._telling(args[0]) if of_torch.joins_features(name, args, kwargs) else None
+        places = self._moved(name, func, args, kwargs, telling)
         if name == "_pack_padded_sequence":  # the other result counts rows
             result, places = result[0], places[0]
         self.keep(result, places)
         if (axis := self.selections.axis(name, args, kwargs)) is not None:
             self.selections.note(places, axis)
         self.layouts.stack(name, args, kwargs, result, places)
-        self._note_made(self._telling(args[0]) if joins_features else [*args, *kwargs.values()], result)
+        self._note_made([*args, *kwargs.values()] if telling is None else telling, result)
 
     def _follow_lookup(self, args: Any, kwargs: Any, result: Any) -> None:
         """A vector has been made of each value."""
@@ -330,13 +330,18 @@ class Places(RestingMode):
         is_plain = id(args[0]) not in self._kept and not args[0].requires_grad
         return is_plain and result.untyped_storage().data_ptr() == args[0].untyped_storage().data_ptr()
 
-    def _moved(self, name: str, func: Any, args: Any, kwargs: Any, joins_features: bool) -> Any:
+    def _moved(self, name: str, func: Any, args: Any, kwargs: Any, telling: Sequence[Tensor] | None) -> Any:
         """What a function that moves values about does to the places of its first argument."""
         if name in of_torch.VIEWS and args and isinstance(args[0], Tensor):
             found = of_torch.views(func, self._needed(args[0]), args[1:], kwargs)
             if found is not None:
                 return found
-        places_of = functools.partial(self._some_places, args[0]) if joins_features else self._written_out
+        if name in of_torch.CATS and (telling is None or len(telling) == len(args[0])):
+            parts = [self._needed(part) for part in args[0]]
+            if parts[0].ndim and are_of_one_form(parts):
+                return joined(parts, args[1] if len(args) > 1 else kwargs.get("dim", 0))
+        which = {id(part) for part in telling or ()}
+        places_of = functools.partial(self._places_among, which) if telling else self._written_out
         swapped, swapped_by_name = of_torch.swapped(args, kwargs, places_of)
         if name == "pad_sequence":
             swapped[2:3] = [float(FILLED)]  # the value of the padding
@@ -347,17 +352,14 @@ class Places(RestingMode):
     def _written_out(self, tensor: Tensor) -> Tensor:
         return written_out(self._needed(tensor))
 
-    def _some_places(self, parts: Sequence[Tensor], part: Tensor) -> Tensor:
-        """The places of one of several parts that are features side by side: those that are data say where all are."""
-        telling = self._telling(parts)
-        return (
-            self._written_out(part)
-            if not telling or any(part is one for one in telling)
-            else torch.full(part.shape, NOWHERE)
-        )
+    def _places_among(self, telling: Set[int], part: Tensor) -> Tensor:
+        return self._written_out(part) if id(part) in telling else torch.full(part.shape, NOWHERE)
 
     def _telling(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Those of several parts that say where all stand: data rather than what a layer has made of such."""
+        """Of parts that are features side by side those that say where all stand: data, if there are any.
+
+        Else what a layer has made of data; of the others it is unknown, or they stand where the layer has read.
+        """
         known = [part for part in parts if self._where(part) is not None]
         return [part for part in known if not self._kept.get(id(part), _NOTHING)[2]] or known
 
@@ -368,7 +370,8 @@ class Places(RestingMode):
         if "out" in kwargs or not all(part.is_meta for part in places):
             return False
         self.layouts.stack_regular(places)
-        self._keep(result, Later(lambda: func(list(map(written_out, places)), *args[1:], **kwargs)))
+        axis = args[1] if len(args) > 1 else kwargs.get("dim", 0)
+        self._keep(result, Later(lambda: stacked(places, axis)))
         self._note_made(parts, result)
         return True
 

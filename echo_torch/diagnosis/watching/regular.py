@@ -70,3 +70,41 @@ def written_out(places: Tensor) -> Tensor:
     counted = _COUNTED if extent < len(_COUNTED) else torch.arange(extent + 1)
     found: Tensor = counted.as_strided(kept, strides).add(places.storage_offset())
     return found if 0 not in strides else found.expand(shape)
+
+
+def are_of_one_form(places: Sequence[Tensor]) -> bool:
+    """Whether all places are regular, of one shape and in the same strides."""
+    form = places[0].shape, places[0].stride()
+    return all(part.is_meta and (part.shape, part.stride()) == form for part in places)
+
+
+def joined(places: Sequence[Tensor], axis: int) -> Tensor:
+    """Places of one form as `torch.cat` puts the values, written out.
+
+    >>> joined([regular((2, 1), (3, 1), 5), regular((2, 1), (3, 1), 9)], 1).tolist()
+    [[5, 9], [8, 12]]
+
+    Args:
+        places: Of each part, as of `are_of_one_form`, with at least one axis.
+        axis: Along which they are joined.
+    """
+    axis %= places[0].ndim
+    return stacked(places, axis).flatten(axis, axis + 1)
+
+
+def stacked(places: Sequence[Tensor], axis: int) -> Tensor:
+    """Regular places as `torch.stack` puts the values, written out; those of one form by one addition.
+
+    >>> stacked([regular((3,), (1,), 5), regular((3,), (1,), 9)], 1).tolist()
+    [[5, 9], [6, 10], [7, 11]]
+
+    Args:
+        places: Of each part.
+        axis: Along which they are stacked.
+    """
+    if not are_of_one_form(places):
+        return torch.stack(list(map(written_out, places)), axis)
+    shape, strides = places[0].shape, places[0].stride()
+    axis %= len(shape) + 1
+    first = torch.tensor([part.storage_offset() for part in places])
+    return written_out(regular(shape, strides, 0)).unsqueeze(axis) + first.view(-1, *[1] * (len(shape) - axis))
