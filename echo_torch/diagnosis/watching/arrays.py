@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from echo_torch.data.random_symbols import Integers
+from echo_torch.diagnosis.watching.continuity import Ends, ends_of
 from echo_torch.diagnosis.watching.overlaps import Overlap, overlap_in
 from echo_torch.diagnosis.watching.regular import regular, written_out
 
@@ -42,6 +43,7 @@ class Arrays:
         self._sequences: dict[int, int] = {}  # the numbers of arrays that stand for sequences, by the sequences
         self._starts: list[int] = []  # the same addresses, sorted
         self._overlaps: dict[int, Overlap | None] = {}  # as soon as somebody asks for places
+        self._ends: dict[int, Ends | None] = {}  # likewise
         self._constants: set[int] = set()
         self._companions: set[int] = set()
         self._written: dict[int, Integers] = {}  # the place of each value of an array
@@ -78,6 +80,20 @@ class Arrays:
     def overlaps(self, array: int) -> bool:
         """Whether the samples of an array are windows that overlap."""
         return self._overlaps.get(array) is not None
+
+    def is_of_another_order(self, last: int, first: int) -> bool:
+        """Whether the samples of an array go on as from one place to another, and are not consecutive.
+
+        Args:
+            last: Where a sample ends.
+            first: Where another one of the array begins.
+        """
+        ends, shape = self._ends.get(last // ARRAY), self._shapes.get(last // ARRAY, ())
+        if ends is None or len(shape) < 2:
+            return False
+        width = math.prod(shape[2:])
+        (one, end), (other, begin) = (divmod(place % ARRAY, shape[1] * width) for place in (last, first))
+        return end // width == shape[1] - 1 and begin < width and ends.go_on(other - one)
 
     def places_of(self, tensor: Tensor) -> Tensor:
         """The place of each value by the storage, of the tensor's shape; or where a written value comes from."""
@@ -224,6 +240,7 @@ class Arrays:
             if array in self._shapes and whole is not None:
                 with contextlib.suppress(Exception):  # what has no values that can be looked at
                     self._overlaps[array] = overlap_in(whole)
+                    self._ends[array] = ends_of(whole) if self._overlaps[array] is None else None
             if (overlap := self._overlaps[array]) is not None:
                 self._shapes[array] = overlap.shape
         return self._overlaps[array]

@@ -45,6 +45,7 @@ class HandOvers:
         self.beginnings = Beginnings()
         self.unknown = self.moved = 0
         self._of_moved: list[int | str | None] = []  # their gaps
+        self._orders: dict[tuple[int, int], bool] = {}  # by arrays and distances
         self._standings = [call.standing for call in own if call.standing is not None]
         self._beginnings = {tuple(call.standing.first) for call in own if call.standing and not call.entering.known()}
         before: Call | None = None
@@ -61,6 +62,11 @@ class HandOvers:
         if not any(call.entering.is_given or call.num_rows > 1 for call in own):  # one window after the other
             self.beginnings = Beginnings()
         self._judge_moves()
+
+    @property
+    def has_other_order(self) -> bool:
+        """Whether samples were read of which their values tell that they are no consecutive ones."""
+        return any(self._orders.values())
 
     @property
     def number(self) -> int:
@@ -137,7 +143,16 @@ class HandOvers:
             return picked
         if gap and self._walks_inside and self._is_elsewhere(last, first):
             return OTHER
+        if gap and self._are_of_another_order(last, first):
+            return None
         return OTHER if gap is None else gap
+
+    def _are_of_another_order(self, last: int, first: int) -> bool:
+        """Whether the samples of an array are no consecutive ones, so that their distance tells nothing."""
+        way = array_of(last), first - last
+        if way not in self._orders:
+            self._orders[way] = self._seen.places.arrays.is_of_another_order(last, first)
+        return self._orders[way]
 
     @functools.cached_property
     def _reads_picked(self) -> bool:

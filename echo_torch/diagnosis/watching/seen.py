@@ -112,9 +112,14 @@ class Seen:
             )
         rows = HandOvers(self._calls_of(layer), self._calls)
         if rows.unknown:
+            why = (
+                "the samples stand in another order than that in which their values go on"
+                if rows.has_other_order
+                else "the batches are made on the way"
+            )
             yield (
                 f"at {rows.unknown:,} of {rows.unknown + rows.number:,} hand-overs it is not known whether a row goes "
-                "on where its state stopped, because the batches are made on the way: `reach_of` and `StateAudit` tell."
+                f"on where its state stopped, because {why}: `reach_of` and `StateAudit` tell."
             )
         if is_lost(rows.beginnings.unclear, rows):
             yield (
