@@ -62,3 +62,11 @@ def test_few_samples_and_numbers_of_words_are_no_evidence():
     ] * 4
     assert ends_of(torch.tensor(samples)).go_on(2)
     assert ends_of(samples[::-1]).go_on(-2) == ends_of(samples[::-1, ::-1]).go_on(2) is True
+
+
+@pytest.mark.parametrize(("level", "goes_on"), [(0.1, True), (1.0, False)])
+def test_where_samples_go_on_they_change_no_more_than_inside(level, goes_on):
+    """The next but one is nearer than the next in both, and of the second it is still far away."""
+    begins = np.where(np.arange(40) % 2, 20.0, 0.0) + np.arange(40) * (1.1 + level) / 2
+    samples = begins[:, None] + 0.1 * np.arange(STEPS)
+    assert ends_of(samples).go_on(2) == goes_on
