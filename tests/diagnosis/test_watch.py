@@ -159,6 +159,22 @@ def test_what_stands_between_two_steps_of_a_loop(kind, hand_on, backwards, horiz
     assert seen.lines()[1].endswith(f"horizon: {horizon} step{'s' if horizon > 1 else ''}.")
 
 
+def test_what_is_read_again_is_no_chunk_that_could_be_cut():
+    """As of a deep supervision, which refines a state on one input, with a loss at each time and one backward pass."""
+    core = nn.GRUCell(3, 5)
+    optimizer = torch.optim.SGD(core.parameters(), lr=0.1)
+    with watch(core) as seen:
+        for step in chunks().flatten(0, 1).flip(0):  # samples of their own
+            state, losses = torch.zeros(2, 5), []
+            for _ in range(4):
+                state = core(step, state.detach())
+                losses.append(state.square().mean())
+            optimizer.zero_grad()
+            sum(losses).backward()
+            optimizer.step()
+    assert [kind for kind, *_ in kinds(seen)] == ["rows-reread"]
+
+
 def test_another_number_of_rows():
     model = Model()
     with watch(model) as seen, pytest.raises(RuntimeError, match="Expected hidden"):

@@ -306,6 +306,22 @@ def test_answers_that_are_given_are_counted():
     assert expected.targets == 5
 
 
+@pytest.mark.parametrize(("first", "is_told"), [(3, True), (8, False)])
+def test_of_a_few_calls_before_the_first_update_no_reach_is_told(first, is_told):
+    """Most calls come behind some that were not watched: where those lead nobody knows."""
+    model, state = lstm(), None
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with watch(updates=4) as seen:
+        for number in range(first + 4):
+            output, state = model(WHOLE[:, 2 * number : 2 * number + 2], state)
+            if number >= first:
+                optimizer.zero_grad()
+                output.mean().backward()
+                optimizer.step()
+            state = detached(state)
+    assert (seen.reach() is not None) == is_told == any("gap" in line for line in seen.lines())
+
+
 def test_a_closure_that_is_asked_again_is_followed():
     """Each time with the state that the time before has left, from the same data."""
     model, state = lstm(), None

@@ -107,6 +107,7 @@ def findings_of(seen: Calls, names: Sequence[str]) -> list[Finding]:
             count, of = look(own, calls)
             if count:
                 found.append(Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of)))
+        found += _of_cuts(name, own, seen, rows)
     return found
 
 
@@ -207,27 +208,29 @@ def _not_detached(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]
     return len(updates[0]), len(updates[1])
 
 
-def _cut_inside(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
+def _of_cuts(name: str, own: Sequence[Call], seen: Calls, rows: HandOvers) -> list[Finding]:
     """Of the steps that one backward pass reaches: inside a call of the whole model, or single ones outside of any."""
-    cuts = [not call.entering.has_graph for call in _steps_inside(own, calls)]
-    is_fault = sum(cuts) > 1 and sum(cuts) >= _NEARLY_ALL * len(cuts)
-    return sum(cuts) if is_fault else 0, len(cuts)
+    cuts = [not call.entering.has_graph for call in _steps_inside(own, seen.calls, rows)]
+    kind, count, of = "cut-inside", sum(cuts), len(cuts)
+    is_fault = count > 1 and count >= _NEARLY_ALL * of
+    return [Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of))] if is_fault else []
 
 
-def _steps_inside(own: Sequence[Call], calls: Sequence[Call]) -> Iterator[Call]:
+def _steps_inside(own: Sequence[Call], calls: Sequence[Call], rows: HandOvers) -> Iterator[Call]:
     for call in own:
         before = [calls[origin.call] for origin in call.entering.known()]
         if call.trains and call.reached is not None and before:
             last = max(before, key=lambda one: one.number)
-            if last.layer == call.layer and last.trains and _are_of_one_chunk(last, call):
+            if last.layer == call.layer and last.trains and _are_of_one_chunk(last, call, rows):
                 yield call
 
 
-def _are_of_one_chunk(last: Call, call: Call) -> bool:
-    """Whether a call goes on with a chunk; chunks of several steps are each a call of the whole model, if not more."""
+def _are_of_one_chunk(last: Call, call: Call, rows: HandOvers) -> bool:
+    """Whether a call goes on with a chunk. What a script reads again, or elsewhere, outside of any call is none."""
     if last.root == call.root:
         return last.reached == call.reached
-    return last.is_step and call.is_step and are_of_one_pass(last, call)
+    are_steps = last.is_step and call.is_step and are_of_one_pass(last, call)
+    return are_steps and rows.goes_on(last, call) is not False
 
 
 def _padding_read(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
@@ -238,5 +241,4 @@ _LOOKS: dict[str, Callable[[Sequence[Call], Sequence[Call]], tuple[int, int]]] =
     "fields-swapped": _fields_swapped,
     "not-detached": _not_detached,
     "padding-read": _padding_read,
-    "cut-inside": _cut_inside,
 }

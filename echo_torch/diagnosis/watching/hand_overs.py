@@ -132,6 +132,18 @@ class HandOvers:
         is_next = not self._stride or first - last == self._stride
         return not is_next and self._seen.places.selections.gap(last, first) != 0
 
+    def goes_on(self, before: Call, call: Call) -> bool | None:
+        """Whether most rows go on exactly where those stopped whose states they have; None where that is unknown."""
+        if before.standing is None or call.standing is None:
+            return None
+        lasts, firsts, width = before.standing.last, call.standing.first, call.standing.width
+        gaps = [
+            self.gap(lasts[origin.lane], firsts[lane], width)
+            for lane, origin in origins_of(call)
+            if origin.lane < len(lasts)
+        ]
+        return None if None in gaps else 2 * gaps.count(0) > len(gaps)
+
     def gap(self, last: int, first: int, width: int) -> int | str | None:
         """Steps between two places, `OTHER` where none lead from one to the other; None where it is unknown."""
         arrays = {array_of(last), array_of(first)}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from echo_torch.diagnosis.watching.calls import Calls
-from echo_torch.diagnosis.watching.hand_overs import HandOvers, origins_of
+from echo_torch.diagnosis.watching.hand_overs import HandOvers
 from echo_torch.diagnosis.watching.recorded import Call
 from echo_torch.diagnosis.watching.standing import array_of
 
@@ -40,7 +40,7 @@ def leaks_in(own: Sequence[Call], seen: Calls, rows: HandOvers) -> Leaks:
     """
     changes = list(_changes(own))
     leaving = [pair for pair in changes if _takes_all(*pair)]
-    known = [_goes_on(before, call, rows) for before, call in leaving]
+    known = [rows.goes_on(before, call) for before, call in leaving]
     if known.count(True) > known.count(False):  # then it is the way of this training, also where nobody sees it
         return Leaks(len(changes), known.count(False), 0)
     unknown = [before for (before, _), goes_on in zip(leaving, known, strict=True) if goes_on is None]
@@ -64,19 +64,6 @@ def _changes(own: Sequence[Call]) -> list[tuple[Call, Call]]:
 def _takes_all(before: Call, call: Call) -> bool:
     known = call.entering.known()
     return bool(known) and all(origin.call == before.number for origin in known)
-
-
-def _goes_on(before: Call, call: Call, rows: HandOvers) -> bool | None:
-    """Whether most rows go on exactly where those stopped whose states they have; None where that is unknown."""
-    if before.standing is None or call.standing is None:
-        return None
-    lasts, firsts, width = before.standing.last, call.standing.first, call.standing.width
-    gaps = [
-        rows.gap(lasts[origin.lane], firsts[lane], width)
-        for lane, origin in origins_of(call)
-        if origin.lane < len(lasts)
-    ]
-    return None if None in gaps else 2 * gaps.count(0) > len(gaps)
 
 
 def _begins_by_itself(call: Call, seen: Calls) -> bool:

@@ -101,7 +101,10 @@ class Observed:
         self._stands: dict[int, Place] = {}  # of each lane
         calls = [call for call in own if call.trains and _fits(call)]
         if seen.first_skipped is not None:
-            calls = [call for call in calls if call.number < seen.first_skipped]
+            watched = [call for call in calls if call.number < seen.first_skipped]
+            if 2 * len(watched) <= len(calls):  # as where an optimiser makes its first step late
+                raise UnknownError("most of its calls came after some that were not watched")
+            calls = watched
         self._last_use = {
             (origin.call, origin.lane): call.number for call in calls for _, origin in origins_of(call)
         }  # fmt: skip
