@@ -118,6 +118,11 @@ class Arrays:
         """A function has drawn random numbers that go with other values, and are no data."""
         self._companions.add(self._number(tensor)[0])
 
+    @property
+    def has_companions(self) -> bool:
+        """Whether any array goes with other values."""
+        return bool(self._companions)
+
     def is_companion(self, array: int) -> bool:
         """Whether an array goes with other values, as a dropout mask does."""
         return array in self._companions

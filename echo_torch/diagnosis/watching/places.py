@@ -292,7 +292,7 @@ class Places(RestingMode):
                 return
 
     def _is_companion(self, tensor: Tensor) -> bool:
-        places = self.where(tensor)
+        places = self.where(tensor) if self.arrays.has_companions else None
         if places is None or not places.numel():
             return False
         first = int(places.storage_offset()) if places.is_meta else int(places[(0,) * places.ndim])
