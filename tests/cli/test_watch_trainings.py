@@ -66,8 +66,8 @@ def test_a_training_is_the_same(tmp_path, words, children):
     Workers of a loader train nothing, and are none of them.
     """
     watched = assert_same([TRAINS, *words], tmp_path)
-    assert "lstm begins" in watched.report
-    assert watched.report.count("lstm begins") == 1
+    assert "lstm is called" in watched.report
+    assert watched.report.count("lstm is called") == 1
     assert ("of its own, of which nothing was seen" in watched.report) == (children is not None)
     assert children is None or f"has started {children} of its own" in watched.report
 
@@ -75,7 +75,7 @@ def test_a_training_is_the_same(tmp_path, words, children):
 @pytest.mark.slow
 def test_sigterm_comes_after_the_report(tmp_path):
     watched = assert_same([TRAINS, "--ends", "SIGTERM"], tmp_path, code=-15)
-    assert "lstm begins" in watched.report
+    assert "lstm is called" in watched.report
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_an_error_is_shown_without_frames_of_the_watch(tmp_path):
     """Torch itself goes another way where there are hooks; the frames of the script, and the error, are the same."""
     alone, watched = both([TRAINS, "--ends", "error"], tmp_path)
     assert alone.code == watched.code == 1
-    assert "lstm begins" in watched.report
+    assert "lstm is called" in watched.report
     assert "torch/nn/modules/module.py" in watched.err
     assert not [line for line in watched.err.splitlines() if "echo_torch/" in line or "overrides.py" in line]
     ends = [
