@@ -76,34 +76,30 @@ def test_a_leak_comes_from_data_of_their_own(mode):
     assert leaks(seen) == [(12, 12)]
 
 
-def test_a_leak_comes_from_elsewhere_in_the_same_data():
+def evaluated_between(number, every, evaluate):
+    """A training in order that goes on with what each evaluation has left."""
     model, state = Reader(batch_first=True), None
     with watch() as seen:
-        for number in range(12):
-            output, state = model(in_order(number), state)
+        for each in range(number):
+            output, state = model(in_order(each), state)
             output.square().mean().backward()
             state = detached(state)
-            if number % 4 == 3:
+            if each % every == every - 1:
                 model.eval()
-                _, state = model(in_order(0), state.detach())
+                _, state = evaluate(model, each, state)
                 state = detached(state)
                 model.train()
+    return seen
+
+
+def test_a_leak_comes_from_elsewhere_in_the_same_data():
+    seen = evaluated_between(12, 4, lambda model, each, state: model(in_order(0), state))
     assert leaks(seen) == [(2, 2)]
 
 
 def test_a_leak_is_not_told_again_as_rows_that_read_elsewhere():
     """The evaluation begins by itself, later in the data: its state has read nothing of what the training reads."""
-    model, state = Reader(batch_first=True), None
-    with watch() as seen:
-        for number in range(6):
-            output, state = model(in_order(number), state)
-            output.square().mean().backward()
-            state = detached(state)
-            if number % 2:
-                model.eval()
-                _, state = model(in_order(9 + number // 2), None)
-                state = detached(state)
-                model.train()
+    seen = evaluated_between(6, 2, lambda model, each, state: model(in_order(9 + each // 2), None))
     assert [(finding.kind, finding.count, finding.of) for finding in seen.faults] == [("validation-leak", 2, 2)]
 
 

@@ -87,6 +87,10 @@ class Finding:
         return asdict(self)
 
 
+def _finding(kind: str, name: str, count: int, of: int, **words: Any) -> Finding:
+    return Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of, **words))
+
+
 def findings_of(seen: Calls, names: Sequence[str]) -> list[Finding]:
     """The faults that were seen.
 
@@ -106,7 +110,7 @@ def findings_of(seen: Calls, names: Sequence[str]) -> list[Finding]:
         for kind, look in _LOOKS.items():
             count, of = look(own, calls)
             if count:
-                found.append(Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of)))
+                found.append(_finding(kind, name, count, of))
         found += _of_cuts(name, own, seen, rows)
     return found
 
@@ -118,7 +122,7 @@ def findings_by_hand(found: Iterable[tuple[str, int, int]]) -> list[Finding]:
         found: Of each module its name, how many of its calls read what it gave before, and of how many.
     """
     kind = "unwatched"
-    return [Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of)) for name, count, of in found]
+    return [_finding(kind, name, count, of) for name, count, of in found]
 
 
 def _of_layout(name: str, own: Sequence[Call], seen: Calls) -> list[Finding]:
@@ -126,7 +130,7 @@ def _of_layout(name: str, own: Sequence[Call], seen: Calls) -> list[Finding]:
     for kind, look in (("order", order_in), ("axes", axes_in)):
         count, of = look(own, seen)
         if count:
-            return [Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of))]
+            return [_finding(kind, name, count, of)]
     return []
 
 
@@ -137,13 +141,13 @@ def _of_strangers(name: str, own: Sequence[Call], calls: Sequence[Call]) -> list
     if not count:
         return []
     kind, of = "foreign-state", len(strange)
-    return [Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of, what=WORDS[word]))]
+    return [_finding(kind, name, count, of, what=WORDS[word])]
 
 
 def _of_evaluations(name: str, leaks: Leaks) -> list[Finding]:
     """States of evaluations with which the training goes on."""
     kind, count, of = "validation-leak", leaks.leaked, leaks.number
-    return [Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of))] if count else []
+    return [_finding(kind, name, count, of)] if count else []
 
 
 def _of_places(name: str, rows: HandOvers) -> list[Finding]:
@@ -162,7 +166,7 @@ def _of_places(name: str, rows: HandOvers) -> list[Finding]:
     if is_lost(rows.beginnings.lost, rows):
         counts["state-lost"] = rows.beginnings.lost
     return [
-        Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of, **words))
+        _finding(kind, name, count, of, **words)
         for kind, count in counts.items()
         if count and (of := going_on if kind == "state-lost" else rows.number + rows.moved)
     ]
@@ -176,7 +180,7 @@ def _of_numbers(name: str, own: Sequence[Call]) -> list[Finding]:
         return []
     kind = "rows-changed"
     cure = _CURES[any(rows > lanes for rows, lanes in given), any(rows < lanes for rows, lanes in given)]
-    return [Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of, cure=cure))]
+    return [_finding(kind, name, count, of, cure=cure)]
 
 
 def _fields_swapped(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
@@ -213,7 +217,7 @@ def _of_cuts(name: str, own: Sequence[Call], seen: Calls, rows: HandOvers) -> li
     cuts = [not call.entering.has_graph for call in _steps_inside(own, seen.calls, rows)]
     kind, count, of = "cut-inside", sum(cuts), len(cuts)
     is_fault = count > 1 and count >= _NEARLY_ALL * of
-    return [Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of))] if is_fault else []
+    return [_finding(kind, name, count, of)] if is_fault else []
 
 
 def _steps_inside(own: Sequence[Call], calls: Sequence[Call], rows: HandOvers) -> Iterator[Call]:
