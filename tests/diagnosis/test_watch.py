@@ -173,6 +173,7 @@ def test_what_is_read_again_is_no_chunk_that_could_be_cut():
             sum(losses).backward()
             optimizer.step()
     assert [kind for kind, *_ in kinds(seen)] == ["rows-reread"]
+    assert "mostly 1 step." in seen.faults[0].sentence
 
 
 def test_another_number_of_rows():

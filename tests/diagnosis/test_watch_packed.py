@@ -56,7 +56,7 @@ def test_rows_go_on(pack):
     with watch(model) as seen:
         read_on(model, pack, skip=1)
     assert [(finding.kind, finding.count, finding.of) for finding in seen.faults] == [("rows-skip", 15, 15)]
-    assert "mostly 1 steps" in seen.faults[0].sentence
+    assert "mostly 1 step" in seen.faults[0].sentence
 
 
 @pytest.mark.parametrize("is_put_back", [False, True])

@@ -320,3 +320,11 @@ def test_of_two_tensors_of_data_neither_says_where_the_sum_stands():
         pairs = zip(windows(SERIES, by_row(40)), windows(SERIES.flip(0), by_row(40)), strict=True)
         train(model, (batch + other for batch, other in pairs))
     assert any("it is not known" in said for said in seen.unknown)
+
+
+def test_large_numbers_are_written_with_commas():
+    data = torch.randn(1500, 5, 2)
+    with watch() as seen:
+        train(Reader(size=2, batch_first=True), data.split(100))
+    said = "At 1,400 of 1,400 hand-overs a row goes on behind the place where its state stopped, mostly 495 steps on. "
+    assert seen.faults[0].sentence.startswith(said)

@@ -32,9 +32,9 @@ KINDS = {
     "shuffled": "At {count} of {of} hand-overs a row goes on elsewhere than its state stopped, by {sizes} different "
     "gaps: the data are shuffled. Read them in order, or carry no state.",
     "rows-skip": "At {count} of {of} hand-overs a row goes on behind the place where its state stopped, mostly {gap} "
-    "steps on. Lay the data out so that row i of a batch goes on where row i of the batch before stopped.",
+    "on. Lay the data out so that row i of a batch goes on where row i of the batch before stopped.",
     "rows-reread": "At {count} of {of} hand-overs a row goes back and reads again what its state has read, mostly "
-    "{back} steps. Reset the state where the data begin anew, or lay them out so that each row goes on where it "
+    "{back}. Reset the state where the data begin anew, or lay them out so that each row goes on where it "
     "stopped.",
     "state-lost": "At {count} of {of} places where a row goes on exactly where it stopped, its state is gone. Hand the "
     "state that comes out of a call to the next one.",
@@ -87,8 +87,8 @@ class Finding:
         return asdict(self)
 
 
-def _finding(kind: str, name: str, count: int, of: int, **words: Any) -> Finding:
-    return Finding(kind, name, count, of, KINDS[kind].format(count=count, of=of, **words))
+def _finding(kind: str, name: str, count: int, of: int, **words: str) -> Finding:
+    return Finding(kind, name, count, of, KINDS[kind].format(count=f"{count:,}", of=f"{of:,}", **words))
 
 
 def findings_of(seen: Calls, names: Sequence[str]) -> list[Finding]:
@@ -154,14 +154,15 @@ def _of_places(name: str, rows: HandOvers) -> list[Finding]:
     """What is wrong with where rows go on."""
     jumps = {gap: number for gap, number in rows.gaps.items() if isinstance(gap, int) and gap != 0}
     counts = {"lanes-moved": rows.moved, "other-sequence": rows.gaps[OTHER]}
-    words = {"sizes": len(jumps), "gap": 0, "back": 0}
+    words = {"sizes": f"{len(jumps):,}", "gap": "", "back": ""}
     if is_shuffled(jumps) and (2 * sum(jumps.values()) >= rows.number or sum(jumps.values()) >= _MANY):
         counts["shuffled"] = sum(jumps.values())
     else:
         for kind, word, sign in (("rows-skip", "gap", 1), ("rows-reread", "back", -1)):
             of_kind = {gap * sign: number for gap, number in jumps.items() if gap * sign > 0}
             counts[kind] = sum(of_kind.values())
-            words[word] = max(of_kind, key=lambda gap: of_kind[gap], default=0)
+            number = max(of_kind, key=lambda gap: of_kind[gap], default=0)
+            words[word] = f"{number:,} step{'' if number == 1 else 's'}"
     going_on = rows.beginnings.continued + rows.gaps[0]
     if is_lost(rows.beginnings.lost, rows):
         counts["state-lost"] = rows.beginnings.lost
