@@ -6,10 +6,11 @@ import torch
 from support.loops import detached
 from torch import nn
 from torch._C import DisableTorchFunction, _len_torch_function_stack
+from torch.nn.utils.rnn import pad_sequence
 
 from echo_torch import watch
 from echo_torch.diagnosis.watching import lanes as lanes_module
-from echo_torch.diagnosis.watching.arrays import ARRAY, Arrays
+from echo_torch.diagnosis.watching.arrays import ARRAY, FILLED, Arrays
 from echo_torch.diagnosis.watching.lanes import Lanes, Origin, Rows
 from echo_torch.diagnosis.watching.lasting import LastingArrays
 from echo_torch.diagnosis.watching.regular import Later, is_regular, regular, written_out
@@ -60,6 +61,34 @@ def test_places_of_copies_are_written_out(name):
     places, told = places_of(COPIES[name], whole)
     assert not places.is_meta
     assert torch.equal(told, COPIES[name](whole).long())
+
+
+PADDED = {
+    "values": lambda x: [x[0, 0], x[3, 1, 1:], x[5, 2, :2]],
+    "vectors": lambda x: [x[0], x[3, 1:], x[5, :2]],
+    "vectors of a copy that is spread": lambda x: [row[:, :1].expand(-1, 3) for row in (x[0], x[2, 3:])],
+    "steps far apart": lambda x: [x[:, 0, 1], x[2:, 3, 0], x[:1, 1, 1]],
+    "matrices": lambda x: [x[:3], x[4:5], x],
+    "rows of several strides": lambda x: [x[0, 0, ::2], x[1, 1]],
+    "one alone": lambda x: [x[6]],
+}
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("is_batch_first", [True, False])
+@pytest.mark.parametrize("name", PADDED)
+def test_places_are_padded_as_the_values_are(name, is_batch_first, side):
+    def padded(x):
+        return pad_sequence(PADDED[name](x), batch_first=is_batch_first, padding_value=-1, padding_side=side)
+
+    whole = torch.arange(160.0).view(8, 5, 4)
+    with watch() as seen:
+        result = padded(whole)
+        places = seen._calls.places.of(result)
+    values = padded(whole).long()
+    is_filled = values == -1
+    assert torch.equal(places == FILLED, is_filled)
+    assert torch.equal(places[~is_filled] % ARRAY, values[~is_filled])
 
 
 @pytest.mark.parametrize("strides", [(7, 3), (0, 2), (3, 0), (70_000, 1)])

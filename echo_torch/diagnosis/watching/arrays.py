@@ -242,7 +242,7 @@ class Arrays:
             self._overlaps[array] = None
             owner = self._owners[array - 1]
             whole = owner.array() if isinstance(owner, _WeakArray) else _whole_of(tensor)
-            if array in self._shapes and whole is not None:
+            if len(self._shapes.get(array, ())) > 1 and whole is not None:
                 with contextlib.suppress(Exception):  # what has no values that can be looked at
                     self._overlaps[array] = overlap_in(whole)
                     self._ends[array] = ends_of(whole) if self._overlaps[array] is None else None

@@ -15,6 +15,7 @@ BY_EXPORT = "The script exports a model by torch.export, which cannot be watched
 BY_JIT = "compiled by torch.jit, so what recurrent layers do with their states inside is not seen."
 BY_FUNC = "states inside a function of torch.func, as vmap or grad, are not seen."
 BY_SHAPES = "called with shapes alone, without any values, so no state is seen."
+_is_tracing, _functorch = torch._C._is_tracing, torch._C._functorch
 _RECURRENT = {"GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell"}
 
 
@@ -63,9 +64,9 @@ def hides_recurrence(module: nn.Module) -> bool:
 
 def is_mapped() -> bool:
     """Whether torch.func maps over what is called, or differentiates it."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
+    return _functorch.peek_interpreter_stack() is not None
 
 
 def is_recorded() -> bool:
     """Whether torch.jit traces what is called, or torch.func maps over it: its tensors are no numbers to be read."""
-    return bool(torch._C._is_tracing()) or is_mapped()
+    return _is_tracing() or _functorch.peek_interpreter_stack() is not None

@@ -23,7 +23,7 @@ from echo_torch.diagnosis.watching.compiled import is_recorded
 from echo_torch.diagnosis.watching.foreign import Strangers
 from echo_torch.diagnosis.watching.layouts import Layouts
 from echo_torch.diagnosis.watching.mode import RestingMode
-from echo_torch.diagnosis.watching.regular import Later, are_of_one_form, joined, stacked, written_out
+from echo_torch.diagnosis.watching.regular import Later, are_of_one_form, joined, padded, stacked, written_out
 from echo_torch.diagnosis.watching.selections import Selections
 
 # Of a tensor: itself; where it stands (None: it is known that nobody knows); and the ids of the layers that it has come
@@ -106,10 +106,9 @@ class Places(RestingMode):
         return id(layer) in (self._kept.get(id(read), _NOTHING)[2] or ())
 
     def _follow_layer(self, layer: nn.Module, read: Tensor, features: Tensor) -> None:
-        if not self.is_fed_back(layer, read):
-            self._follow_vectors([read], features)
-        places = self._where(features)
-        self._keep(features, places, (self._kept.get(id(read), _NOTHING)[2] or frozenset()) | {id(layer)})
+        lineage = self._kept.get(id(read), _NOTHING)[2] or frozenset()
+        found = None if id(layer) in lineage else self._at_first(self._where(read), read, features)
+        self._keep(features, self._where(features) if found is None else found, lineage | {id(layer)})
 
     def end(self, *, is_forced: bool = True) -> None:
         """Follow no more. Of the tensors that are there it is remembered where they stand, unless the end is forced."""
@@ -267,11 +266,18 @@ class Places(RestingMode):
     def _follow_vectors(self, tensors: Sequence[Tensor], result: Tensor, is_comparison: bool = False) -> None:
         for tensor in tensors:
             if (places := self._where(tensor)) is not None:
-                if tensor.shape[:-1] == result.shape[:-1]:
-                    at_first = functools.partial(of_torch.at_first, places, result.shape)
-                    found = Later(at_first) if isinstance(places, Later) else at_first()
+                if (found := self._at_first(places, tensor, result)) is not None:
                     self._keep(result, found, self._lineage(tensors) or frozenset())
                 return
+
+    @staticmethod
+    def _at_first(places: Tensor | Later | None, read: Tensor, result: Tensor) -> Tensor | Later | None:
+        """The places of vectors that were made of others; None where they are unknown."""
+        if places is None or read.shape[:-1] != result.shape[:-1]:
+            return None
+        if isinstance(places, Later):
+            return Later(functools.partial(of_torch.at_first, places, result.shape))
+        return of_torch.at_first(places, result.shape)
 
     def _follow_values(self, tensors: Sequence[Tensor], result: Tensor, is_comparison: bool = False) -> None:
         """Of two that are read, neither says where the result stands."""
@@ -340,6 +346,8 @@ class Places(RestingMode):
             parts = [self._needed(part) for part in args[0]]
             if parts[0].ndim and are_of_one_form(parts):
                 return joined(parts, args[1] if len(args) > 1 else kwargs.get("dim", 0))
+        if name == "pad_sequence" and (found := self._padded(*args, **kwargs)) is not None:
+            return found
         which = {id(part) for part in telling or ()}
         places_of = functools.partial(self._places_among, which) if telling else self._written_out
         swapped, swapped_by_name = of_torch.swapped(args, kwargs, places_of)
@@ -348,6 +356,23 @@ class Places(RestingMode):
         elif name == "pad":
             swapped_by_name["value"] = float(FILLED)
         return func(*swapped, **swapped_by_name)
+
+    def _padded(
+        self,
+        sequences: Iterable[Tensor],
+        batch_first: bool = False,
+        padding_value: float = 0,
+        padding_side: str = "right",
+    ) -> Tensor | None:
+        """The places of padded sequences; None unless those of all are regular, and alike."""
+        places = [self._needed(part) for part in sequences]
+        is_alike = all(
+            part.is_meta and part.shape[1:] == places[0].shape[1:] and part.stride() == places[0].stride()
+            for part in places
+        )
+        if not is_alike or not places[0].ndim:
+            return None
+        return padded(places, FILLED, is_batch_first=batch_first, is_left=padding_side == "left")
 
     def _written_out(self, tensor: Tensor) -> Tensor:
         return written_out(self._needed(tensor))
