@@ -81,13 +81,17 @@ def test_updates_are_those_of_autograd(options, clip_norm):
 
 @pytest.mark.parametrize("options", [{"hidden_size": 50}, {"hidden_size": 9, "num_layers": 2, "base": 7}])
 @pytest.mark.parametrize("clip_norm", [None, 0.5])
-def test_bits_do_not_depend_on_the_company(options, clip_norm):
-    """Alone, the first of three, the last of nine: the same weights, counts and state after some updates."""
-    symbols, targets, starts = some_chunks(5, 9, 3, 4, 30)
+@pytest.mark.parametrize(("num_lanes", "num_steps"), [(3, 4), (1, 7), (5, 1), (10, 3), (32, 5)])
+def test_bits_do_not_depend_on_the_company(options, clip_norm, num_lanes, num_steps):
+    """Alone, the second of two, the last of nine: the same weights, counts and state after some updates.
+
+    Processors multiply matrices of some sizes, and at some places in memory, in other ways than others.
+    """
+    symbols, targets, starts = some_chunks(5, 9, num_lanes, num_steps, 30)
     found = []
     for members, own in ((slice(8, 9), 0), (slice(7, 9), 1), (slice(0, 9), 8)):
         models = make_models(9, vocabulary_size=30, **options)[members]
-        update = DirectUpdate(models, num_lanes=3, num_steps=4, clip_norm=clip_norm)
+        update = DirectUpdate(models, num_lanes=num_lanes, num_steps=num_steps, clip_norm=clip_norm)
         counts = update.make(symbols[:, members], targets[:, members], starts[:, members])
         state = torch.stack([field[:, own] for field in update.state])
         found.append((*(field[:, own] for field in counts), state, update.weights.values[own].clone()))

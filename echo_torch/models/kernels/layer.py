@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from echo_torch.models.kernels.flat_weights import FlatWeights
 
-_AT_ONCE = 64  # a multiple of what any processor computes at once
+_AT_ONCE = 64  # a multiple of what any processor computes at once, and of what it reads at once
 
 
 class _Step(NamedTuple):
@@ -34,19 +36,24 @@ class _Step(NamedTuple):
     gradient_o: Tensor
 
 
-def apart(like: Tensor, *shape: int) -> Tensor:
-    """Zeros (steps, members, lanes, width) in which no operation takes the numbers of two members together.
+def aligned(like: Tensor, outer: Sequence[int], inner: Sequence[int], *, with_gap: bool = False) -> Tensor:
+    """Zeros (*outer, *inner), in which each block of shape `inner` begins where a processor's widest reads do.
 
     Where numbers lie side by side, 32 or so are computed at once, and the last few of a row alone: by other
-    instructions, which can give other last bits. Which are the last must not depend on how many members there are.
+    instructions, which can give other last bits. A product's last bits can hang on where in memory its matrices begin.
+    Neither must depend on how many members there are.
 
     Args:
         like: What gives type and device.
-        shape: Steps, members, lanes and width.
+        outer: Members, or steps and members.
+        inner: What a member has: lanes and width, or all its steps, lanes and width.
+        with_gap: Whether something stands between two blocks always. So it must in what a batched product writes to:
+            where results have gaps, the members' matrices are multiplied by the same procedure as one alone, and where
+            they have none by another, with other last bits on some processors.
     """
-    *outer, lanes, width = shape
-    of_member = -(-lanes * width // _AT_ONCE) * _AT_ONCE
-    return like.new_zeros(*outer, of_member)[..., : lanes * width].view(*outer, lanes, width)
+    numbers = math.prod(inner)
+    of_block = -(-(numbers + with_gap) // _AT_ONCE) * _AT_ONCE
+    return like.new_zeros(*outer, of_block)[..., :numbers].view(*outer, *inner)
 
 
 class LSTMLayer:
@@ -71,8 +78,8 @@ class LSTMLayer:
     the chunk: the state is detached there. What stands beside dh and dc is known before the way back begins, so it is
     computed for all steps at once; that leaves five operations a step.
 
-    A batched product is quick only where its result is contiguous, so what one writes to has the steps first; all else
-    has the members first, and there steps and lanes can be read as one axis.
+    What the elementwise operations of one step write to has the steps first; what products read over all steps has the
+    members first, and there steps and lanes can be read as one axis.
 
     Args:
         number: Of the layer; 0 is the lowest.
@@ -85,7 +92,7 @@ class LSTMLayer:
         gates: float (steps, members, lanes, 4 * hidden_size): before `forward` W_ih x, after it the gates.
         hidden: float (members, 1 + steps, lanes, hidden_size): h before the chunk, and after each step.
         cell: float (1 + steps, members, lanes, hidden_size): c, likewise.
-        gate_gradients: float (members, steps, lanes, 4 * hidden_size): da, after `backward`.
+        gate_gradients: float (members, steps, lanes, 4 * hidden_size): da, after `backward`; `multiply` writes over it.
         hidden_after: `hidden` without what was before the chunk, float (members, steps * lanes, hidden_size).
         all_gradients: `gate_gradients`, float (members, steps * lanes, 4 * hidden_size).
     """
@@ -101,13 +108,14 @@ class LSTMLayer:
         trained = [f"lstm.bias_{kind}{name}" for kind in ("ih", "hh") if f"lstm.bias_{kind}{name}" in weights.trained]
         self._bias_gradients = [gradients[bias] for bias in trained]
         num_members, _, size = self._recurrent.shape
-        new, shape = weights.values.new_zeros, (num_steps, num_members, num_lanes)
-        self.gates, self._slopes = (apart(weights.values, *shape, 4 * size) for _ in range(2))
-        self.hidden = new(num_members, 1 + num_steps, num_lanes, size)
-        self.cell = apart(weights.values, 1 + num_steps, num_members, num_lanes, size)
-        self.gate_gradients = new(num_members, num_steps, num_lanes, 4 * size)
-        self._candidate, self._shown_cell, self._cell_slope = (apart(weights.values, *shape, size) for _ in range(3))
-        self._hidden_gradient, self._cell_gradient = new(2, num_members, num_lanes, size)
+        new, outer, of_gates, lanes = weights.values, (num_steps, num_members), (num_lanes, 4 * size), (num_lanes, size)
+        self.gates = aligned(new, outer, of_gates, with_gap=True)
+        self._slopes = aligned(new, outer, of_gates)
+        self.hidden = aligned(new, (num_members,), (1 + num_steps, *lanes))
+        self.cell = aligned(new, (1 + num_steps, num_members), lanes)
+        self.gate_gradients = aligned(new, (num_members,), (num_steps, *of_gates), with_gap=True)
+        self._candidate, self._shown_cell, self._cell_slope = (aligned(new, outer, lanes) for _ in range(3))
+        self._hidden_gradient, self._cell_gradient = aligned(new, (2, num_members), lanes, with_gap=True)
         # Views are made here, once: to make one takes as long as to multiply two hundred numbers.
         self._steps = [self._step(step) for step in range(num_steps)]
         self._four_gates = self.gates.tensor_split(4, dim=-1)
@@ -147,6 +155,16 @@ class LSTMLayer:
             before.copy_(left)
             if starts is not None:
                 before.masked_fill_(starts, 0)
+
+    def multiply(self, read: Tensor, transposed: Tensor) -> None:
+        """Fill `gates` with W_ih x.
+
+        Args:
+            read: x, float (members, steps * lanes, width).
+            transposed: W_ih^T, float (members, width, 4 * hidden_size).
+        """
+        torch.bmm(read, transposed, out=self.all_gradients)  # nobody needs those of the last chunk any more
+        self.gates.copy_(self.gate_gradients.transpose(0, 1))  # the steps first
 
     def forward(self) -> None:
         """Read a chunk: what the inputs add to the gates stands in `gates`, the state before it in its place."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from echo_torch.models.kernels.flat_weights import FlatWeights
-from echo_torch.models.kernels.layer import LSTMLayer
+from echo_torch.models.kernels.layer import LSTMLayer, aligned
 from echo_torch.models.kernels.symbols import reader_of
 
 
@@ -43,8 +43,13 @@ class LSTMKernel:
         self._first_answered = num_steps - num_answered
         top = self.layers[-1].hidden[:, 1 + self._first_answered :]
         self._top = top.flatten(1, 2)  # what the head reads: (members, answered steps * lanes, hidden_size)
-        self._asked_shape = top.shape
-        self._logits = top.new_zeros(*self._top.shape[:2], self._head.shape[1])
+        outer, places = top.shape[:1], self._top.shape[1]
+        self._logits, self._logit_gradients = (
+            aligned(top, outer, (places, self._head.shape[1]), with_gap=True) for _ in range(2)
+        )
+        # What is asked of h: of the highest layer by the head, of the others by the layer above.
+        self._asked = [aligned(top, outer, layer.hidden[0, 1:].shape, with_gap=True) for layer in self.layers[:-1]]
+        self._asked.append(aligned(top, outer, top.shape[1:], with_gap=True))
 
     @property
     def state(self) -> tuple[Tensor, Tensor]:
@@ -79,8 +84,7 @@ class LSTMKernel:
         self._symbols.forward(rows)
         self.layers[0].forward()
         for below, layer, (_, transposed, _) in zip(self.layers, self.layers[1:], self._between, strict=False):
-            added = torch.bmm(below.hidden_after, transposed)
-            layer.gates.copy_(added.view_as(layer.gate_gradients).transpose(0, 1))  # the steps first
+            layer.multiply(below.hidden_after, transposed)
             layer.forward()
         return torch.bmm(self._top, self._head_transposed, out=self._logits).add_(self._head_bias)
 
@@ -91,14 +95,17 @@ class LSTMKernel:
             rows: As `forward` was given.
             logit_gradients: float (members, answered steps * lanes, size), the loss's derivatives by the logits.
         """
-        torch.bmm(logit_gradients.transpose(1, 2), self._top, out=self._head_gradient)
-        torch.sum(logit_gradients, dim=1, out=self._head_bias_gradient)
-        asked, first = torch.bmm(logit_gradients, self._head).view(self._asked_shape), self._first_answered
+        gradients, asked = self._logit_gradients.copy_(logit_gradients), self._asked[-1]
+        torch.bmm(gradients.transpose(1, 2), self._top, out=self._head_gradient)
+        torch.sum(gradients, dim=1, out=self._head_bias_gradient)
+        torch.bmm(gradients, self._head, out=asked.flatten(1, 2))
+        first = self._first_answered
         for number in reversed(range(1, len(self.layers))):
             layer, below = self.layers[number], self.layers[number - 1]
             layer.backward(asked, first)
             weight, _, gradient = self._between[number - 1]
             torch.bmm(layer.all_gradients.transpose(1, 2), below.hidden_after, out=gradient)
-            asked, first = torch.bmm(layer.all_gradients, weight).view_as(below.hidden[:, 1:]), 0
+            asked, first = self._asked[number - 1], 0
+            torch.bmm(layer.all_gradients, weight, out=asked.flatten(1, 2))
         self.layers[0].backward(asked, first)
         self._symbols.backward(rows)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from echo_torch.models.kernels.flat_weights import FlatWeights
-from echo_torch.models.kernels.layer import LSTMLayer
+from echo_torch.models.kernels.layer import LSTMLayer, aligned
 
 
 class LookedUp:
@@ -49,15 +49,14 @@ class Multiplied:
         self._rows = weights["lstm.weight_ih_l0"].transpose(1, 2)
         self._row_gradients = gradients["lstm.weight_ih_l0"].transpose(1, 2)
         members, places = layer.all_gradients.shape[:2]
-        self._ones = weights.values.new_zeros(members, places, 1 + weights.encoding.size)
+        self._ones = aligned(weights.values, (members,), (places, 1 + weights.encoding.size))
         self._read = self._ones[..., :-1]  # without what is read where nothing is read
 
     def forward(self, rows: Tensor) -> None:
         """As of `LookedUp`."""
         own = (rows % self._rows_per_member).transpose(0, 1).flatten(1, 2)
         self._ones.zero_().scatter_(2, own, 1)
-        added = torch.bmm(self._read, self._rows)
-        self._layer.gates.copy_(added.view_as(self._layer.gate_gradients).transpose(0, 1))  # the steps first
+        self._layer.multiply(self._read, self._rows)
 
     def backward(self, rows: Tensor) -> None:
         """As of `LookedUp`, of the symbols that were read last."""
