@@ -55,6 +55,15 @@ def test_places_of_views_take_no_memory(name):
     assert torch.equal(told, VIEWS[name](whole).long())
 
 
+def test_single_values_tell_themselves_where_they_stand():
+    """Lengths are often taken apart; nothing is kept of each of them."""
+    whole = torch.arange(6.0)
+    with watch() as seen:
+        values, places = whole.unbind(), seen._calls.places
+        assert not any(id(value) in places._kept for value in values)
+        assert [int(places.of(value)) % ARRAY for value in values] == list(range(6))
+
+
 @pytest.mark.parametrize("name", COPIES)
 def test_places_of_copies_are_written_out(name):
     whole = torch.arange(160.0).view(8, 5, 4)

@@ -240,15 +240,20 @@ class Arrays:
         """How the samples of a tensor's array overlap; looked at once, before anybody knows a place in it."""
         if array not in self._overlaps:
             self._overlaps[array] = None
-            owner = self._owners[array - 1]
-            whole = owner.array() if isinstance(owner, _WeakArray) else _whole_of(tensor)
-            if len(self._shapes.get(array, ())) > 1 and whole is not None:
-                with contextlib.suppress(Exception):  # what has no values that can be looked at
-                    self._overlaps[array] = overlap_in(whole)
-                    self._ends[array] = ends_of(whole) if self._overlaps[array] is None else None
-            if (overlap := self._overlaps[array]) is not None:
-                self._shapes[array] = overlap.shape
+            if len(self._shapes.get(array, ())) > 1:  # else it holds no samples
+                self._look_for_overlap(array, tensor)
         return self._overlaps[array]
+
+    def _look_for_overlap(self, array: int, tensor: Tensor) -> None:
+        owner = self._owners[array - 1]
+        whole = owner.array() if isinstance(owner, _WeakArray) else _whole_of(tensor)
+        if whole is None:
+            return
+        with contextlib.suppress(Exception):  # what has no values that can be looked at
+            self._overlaps[array] = overlap_in(whole)
+            self._ends[array] = ends_of(whole) if self._overlaps[array] is None else None
+        if (overlap := self._overlaps[array]) is not None:
+            self._shapes[array] = overlap.shape
 
     def _number(self, tensor: Tensor) -> tuple[int, int]:
         """The number of a tensor's array, and where in it its storage begins."""
@@ -269,9 +274,10 @@ class Arrays:
                 self._filled.pop(number, None)
             self._owners.append(StorageWeakRef(storage))  # type: ignore[no-untyped-call]
             number = self._numbers[pointer] = len(self._owners)
-        whole = _whole_of(tensor)
-        if number not in self._shapes and whole.is_contiguous() and whole.nbytes == storage.nbytes():
-            self._shapes[number] = tuple(whole.shape)
+        if number not in self._shapes:
+            whole = _whole_of(tensor)
+            if whole.is_contiguous() and whole.nbytes == storage.nbytes():
+                self._shapes[number] = tuple(whole.shape)
         return number, 0
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 _MOST_CALLS = 256  # whose lanes are remembered
 _ZEROS = b"\x00\x80"  # the bytes of zeros; a negative zero is one
+_ZERO, _NEGATIVE_ZERO = _ZEROS
 
 
 class Origin(NamedTuple):
@@ -85,8 +86,8 @@ class Rows:
         """The lanes that hold zeros alone."""
         if self._empty is None:
             ends = self.whole[self._width - 1 :: self._width] if self.whole else b""
-            is_none = not any(zero in ends for zero in _ZEROS)  # the last byte of each lane mostly tells
-            self._empty = [] if is_none else [lane for lane, row in enumerate(self) if is_empty(row)]
+            is_any = _ZERO in ends or _NEGATIVE_ZERO in ends  # the last byte of each lane mostly tells
+            self._empty = [lane for lane, row in enumerate(self) if is_empty(row)] if is_any else []
         return self._empty
 
     def __iter__(self) -> Iterator[bytes]:

@@ -18,7 +18,10 @@ def lane_axis(layer: nn.Module) -> int:
 
 def has_no_values(module: nn.Module) -> bool:
     """Whether a layer has shapes alone, as those have of which somebody counts the weights."""
-    return any(weight is not None and weight.is_meta for weight in module._parameters.values())
+    for weight in module._parameters.values():
+        if weight is not None:  # the others are of the same kind
+            return bool(weight.is_meta)
+    return False
 
 
 def read_and_given(inputs: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from echo_torch.data.random_symbols import Integers
 from echo_torch.diagnosis.watching.arrays import BLANK, FILLED
 from echo_torch.diagnosis.watching.places import Places
 from echo_torch.diagnosis.watching.regular import written_out
@@ -156,7 +157,7 @@ class Padding:
             return None
         if any(run > 0 and (run < found.num_steps or found.num_steps == 1) for run in found.runs):
             columns = np.arange(found.num_steps)
-            is_padded = torch.from_numpy(columns >= found.num_steps - np.array(found.runs)[:, None])
+            is_padded = columns >= found.num_steps - np.array(found.runs)[:, None]
             for number, tensor in enumerate(left):
                 if isinstance(tensor, Tensor) and tensor.requires_grad:
                     is_features = number == len(left) - 1
@@ -190,9 +191,9 @@ class Padding:
         self._num_doubts = self._num_doubts + 1 if is_doubtful else 0
         return found
 
-    def _note(self, places: Tensor) -> None:
-        if places.numel():
-            self._padded.append(places[places != FILLED])  # what was filled in is known to be padding anyway
+    def _note(self, places: Integers) -> None:
+        if places.size:
+            self._padded.append(torch.from_numpy(places[places != FILLED]))  # what was filled in is padding anyway
             self._together = None
 
     def _all_padded(self) -> Tensor:
@@ -203,7 +204,7 @@ class Padding:
     def _note_lookup(self, words: Tensor, places: Tensor, padding_idx: int | None) -> None:
         if padding_idx is not None:
             padded = written_out(places).numpy()[words.detach().cpu().numpy() == padding_idx]
-            self._note(torch.from_numpy(padded))
+            self._note(padded)
         if words.ndim == 2 and min(words.shape) > 1 and self._num_doubts < _MOST_DOUBTS:
             self._symbols.append(_Symbols(places, words.detach().cpu().clone()))
 
@@ -292,19 +293,21 @@ def _runs(mask: Tensor) -> Tensor:
     return torch.from_numpy(runs)
 
 
-def _noticing(layer: nn.Module, padded: Padded, mask: Tensor, *, is_features: bool) -> Callable[[Tensor | None], None]:
+def _noticing(
+    layer: nn.Module, padded: Padded, mask: NDArray[np.bool_], *, is_features: bool
+) -> Callable[[Tensor | None], None]:
     """Notes the rows whose padded steps, or state after them, a gradient comes back to."""
 
     def notice(gradient: Tensor | None) -> None:
         if gradient is None:  # so autograd calls hooks where a second backward pass fails
             return
-        is_read = (gradient.abs().amax(-1) != 0).cpu()  # several times as fast as any(), and NaN stays NaN
+        is_read = (gradient.abs().amax(-1) != 0).cpu().numpy()  # several times as fast as any(), and NaN stays NaN
         if is_read.ndim == 2 and not is_features:  # (layers, rows): only what reads forwards ends in the padding
-            is_read = is_read[:: 1 + bool(getattr(layer, "bidirectional", False))].any(0)
+            is_read = np.logical_or.reduce(is_read[:: 1 + bool(getattr(layer, "bidirectional", False))])
         if is_read.ndim == 2:
-            is_read = is_read if getattr(layer, "batch_first", False) else is_read.t()
-            is_read = (is_read & mask).any(1)
-        padded.read.update((is_read & mask[:, -1]).nonzero().flatten().tolist())
+            is_read = is_read if getattr(layer, "batch_first", False) else is_read.T
+            is_read = np.logical_or.reduce(is_read & mask, axis=1)
+        padded.read.update((is_read & mask[:, -1]).nonzero()[0].tolist())
 
     return notice
 

@@ -271,13 +271,11 @@ class Places(RestingMode):
                 return
 
     @staticmethod
-    def _at_first(places: Tensor | Later | None, read: Tensor, result: Tensor) -> Tensor | Later | None:
-        """The places of vectors that were made of others; None where they are unknown."""
+    def _at_first(places: Tensor | Later | None, read: Tensor, result: Tensor) -> Later | None:
+        """The places of vectors that were made of others, of which mostly nobody asks; None where they are unknown."""
         if places is None or read.shape[:-1] != result.shape[:-1]:
             return None
-        if isinstance(places, Later):
-            return Later(functools.partial(of_torch.at_first, places, result.shape))
-        return of_torch.at_first(places, result.shape)
+        return Later(functools.partial(of_torch.at_first, places, result.shape))
 
     def _follow_values(self, tensors: Sequence[Tensor], result: Tensor, is_comparison: bool = False) -> None:
         """Of two that are read, neither says where the result stands."""
@@ -331,6 +329,8 @@ class Places(RestingMode):
 
     def _is_told_by_storage(self, args: Any, result: Any) -> bool:
         """Whether a view of a tensor nobody has copied tells itself where it stands."""
+        if type(result) in (tuple, list) and result and getattr(result[0], "ndim", 1) == 0:
+            result = result[0]  # of what is taken apart into single values all are views
         if not args or not isinstance(args[0], Tensor) or not isinstance(result, Tensor):
             return False
         is_plain = id(args[0]) not in self._kept and not args[0].requires_grad
