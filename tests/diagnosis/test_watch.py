@@ -15,7 +15,7 @@ from structures import (
     word_language_model,
 )
 from support.loops import detached, train
-from support.watched_models import Model, Stepped, chunks, kinds, train_by_hand
+from support.watched_models import Model, Stepped, chunks, kinds, series, train_by_hand
 from torch import nn
 
 from echo_torch import watch
@@ -146,7 +146,7 @@ def test_what_stands_between_two_steps_of_a_loop(kind, hand_on, backwards, horiz
     model = nn.ModuleDict({"core": core})
     optimizer = torch.optim.SGD(core.parameters(), lr=0.1)
     with watch(model) as seen:
-        for number, step in enumerate(chunks().flatten(0, 1), 1):
+        for number, step in enumerate(series(), 1):
             output = core(step if kind is nn.GRUCell else step[None], state)
             state = hand_on(output if kind is nn.GRUCell else output[1])
             losses.append((output if kind is nn.GRUCell else output[0]).square().mean())
@@ -164,7 +164,7 @@ def test_what_is_read_again_is_no_chunk_that_could_be_cut():
     core = nn.GRUCell(3, 5)
     optimizer = torch.optim.SGD(core.parameters(), lr=0.1)
     with watch(core) as seen:
-        for step in chunks().flatten(0, 1).flip(0):  # samples of their own
+        for step in series().flip(0):  # samples of their own
             state, losses = torch.zeros(2, 5), []
             for _ in range(4):
                 state = core(step, state.detach())

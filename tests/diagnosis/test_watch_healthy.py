@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from support.loops import detached, train
-from support.watched_models import Model, Stepped, chunks
+from support.watched_models import Model, Stepped, chunks, series
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
@@ -15,7 +15,7 @@ from echo_torch import watch
 
 def two_chunks_a_graph(model):
     optimizer, state = torch.optim.SGD(model.parameters(), lr=0.1), None
-    for one, other in chunks().view(3, 2, 4, 2, 3):
+    for one, other in series().view(3, 2, 4, 2, 3):
         optimizer.zero_grad()
         first, state = model(one, state)
         second, state = model(other, state)
@@ -131,7 +131,7 @@ def learned_first_state(model):
 def two_backward_passes_an_update(model):
     """The second goes through the state into the graph of the first."""
     optimizer, state = torch.optim.SGD(model.parameters(), lr=0.1), None
-    for one, other in chunks().view(3, 2, 4, 2, 3):
+    for one, other in series().view(3, 2, 4, 2, 3):
         optimizer.zero_grad()
         first, state = model(one, state)
         first.square().mean().backward(retain_graph=True)

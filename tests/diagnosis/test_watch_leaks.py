@@ -142,3 +142,35 @@ def test_a_cell_that_is_warmed_up():
                 loss = loss + state.mean()
             loss.backward()
     assert seen.faults == []
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_a_stepped_evaluation_without_gradients_leaves_its_state(mode):
+    """A step alone tells of no array, but those of a loop do. What it left is told once."""
+
+    class Stepped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.cell, self.state = nn.GRUCell(3, 5), None
+
+        def forward(self, chunk):
+            outputs = []
+            for step in chunk.unbind(1):
+                self.state = self.cell(step, self.state)
+                outputs.append(self.state)
+            self.state = self.state.detach()
+            return torch.stack(outputs)
+
+    model = Stepped()
+    with watch() as seen:
+        for each in range(12):
+            model(in_order(each)).square().mean().backward()
+            if each % 4 == 3:
+                model.train(mode == "train")
+                with torch.no_grad():
+                    model(others(0))
+                    model(others(1))
+                model.train()
+    assert leaks(seen) == [(2, 2)]
+    assert [(one.count, one.of) for one in seen.faults if one.kind == "other-sequence"] == [(12, 60)]

@@ -11,6 +11,7 @@ ROWS = 4
 STREAM = torch.randn(ROWS, 80, 3, generator=torch.Generator().manual_seed(1))
 PAIRS = torch.randn(40, 20, 3, generator=torch.Generator().manual_seed(2))
 BATCHES = torch.randn(10, 4, 20, 3, generator=torch.Generator().manual_seed(4))
+STEPS_FIRST = BATCHES.transpose(1, 2).contiguous()
 SHUFFLED = torch.randperm(40, generator=torch.Generator().manual_seed(3))
 
 
@@ -110,9 +111,15 @@ def samples_that_lie_in_batches():
     train(Reader(batch_first=True), list(BATCHES), drop)
 
 
+def samples_that_lie_in_batches_steps_first():
+    """An array (batches, steps, rows, features): where one batch ends the next begins, as it would in a series."""
+    train(Reader(), list(STEPS_FIRST), drop)
+
+
 HEALTHY = [
     halves, halves_in_order, halves_that_are_stepped, halves_with_a_validation, halves_without_a_training,
     sentences_of_documents, halves_whose_first_state_is_noise, samples_that_lie_in_batches,
+    samples_that_lie_in_batches_steps_first,
 ]  # fmt: skip
 
 
@@ -159,6 +166,32 @@ def steps_of_one_graph():
         optimizer.step()
 
 
+def steps_inside_of_a_module(number=40):
+    """A loop of the model's own that forgets to hand on what its cell gives; samples in any order."""
+
+    class Stepped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell, self.head = nn.LSTMCell(3, 5), nn.Linear(5, 1)
+
+        def forward(self, sample):
+            for step in sample.unbind(1):
+                state = self.cell(step)
+            return self.head(state[0])
+
+    torch.manual_seed(0)
+    model = Stepped()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for some in SHUFFLED[:number].split(8 if number > 8 else 1):
+        optimizer.zero_grad()
+        model(PAIRS[some]).square().mean().backward()
+        optimizer.step()
+
+
+def steps_of_one_row_inside_of_a_module():
+    steps_inside_of_a_module(6)
+
+
 def without_a_training():
     model = Reader(batch_first=True).eval()
     with torch.no_grad():
@@ -166,11 +199,65 @@ def without_a_training():
             model(chunk)
 
 
+def leaves_of_a_tree():
+    """A cell reads each leaf from zeros, then goes on upwards with what it left."""
+    torch.manual_seed(0)
+
+    class Tree(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = nn.GRUCell(3, 5)
+
+        def forward(self, sample):
+            states = [self.cell(leaf) for leaf in sample.unbind(1)[:8]]
+            while len(states) > 1:
+                pairs = zip(states[::2], states[1::2], strict=True)
+                states = [self.cell(torch.zeros(8, 3), one + other) for one, other in pairs]
+            return states[0]
+
+    model = Tree()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for sample in in_batches(SHUFFLED):
+        optimizer.zero_grad()
+        model(sample).square().mean().backward()
+        optimizer.step()
+
+
+def triplets_of_single_steps():
+    """Three inputs of one step each, that stand one after another in the data, are no loop over time."""
+
+    class Triplets(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = nn.GRUCell(3, 5)
+
+        def forward(self, sample):
+            anchor, near, far = (self.cell(sample[:, step]) for step in range(3))
+            return (anchor - near).square().sum() - (anchor - far).square().sum()
+
+    torch.manual_seed(0)
+    model = Triplets()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for sample in in_batches(SHUFFLED):
+        optimizer.zero_grad()
+        model(sample).backward()
+        optimizer.step()
+
+
+def test_what_begins_beside_is_not_lost():
+    for loop in (leaves_of_a_tree, triplets_of_single_steps):
+        with watch() as seen:
+            loop()
+        assert seen.faults == []
+
+
 FAULTY = {
     a_chunk_an_update: 60,
     accumulated: 60,
     two_chunks_a_graph: 60,
     steps_of_one_graph: 5 * 19 * 8,
+    steps_inside_of_a_module: 5 * 19 * 8,
+    steps_of_one_row_inside_of_a_module: 6 * 19,
     without_a_training: 60,
 }
 

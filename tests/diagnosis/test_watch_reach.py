@@ -233,6 +233,14 @@ def test_the_horizon_of_steps_inside_one_call(hand_on, steps):
     assert sum(f"; horizon: {steps}." in line for line in seen.lines()) == 1
 
 
+def test_a_state_that_the_model_changes_between_its_steps_leaves_it_unknown():
+    """As where it decays between two observations: no call has left it, and it is none to begin with."""
+    with watch() as seen:
+        read(Stepped(lambda state: tuple(0.9 * field for field in state)), (0, 4, 8), lambda state: None)
+    assert seen.reach() is None
+    assert not any("horizon" in line or "reachable" in line for line in seen.lines())
+
+
 def test_a_graph_that_goes_further_back_than_a_call_has_no_horizon():
     with watch() as seen:
         read(lstm(), (0, 4, 8), lambda state: state)

@@ -328,3 +328,39 @@ def test_large_numbers_are_written_with_commas():
         train(Reader(size=2, batch_first=True), data.split(100))
     said = "At 1,400 of 1,400 hand-overs a row goes on behind the place where its state stopped, mostly 495 steps on. "
     assert seen.faults[0].sentence.startswith(said)
+
+
+@pytest.mark.parametrize("are_kept", [False, True])
+def test_batches_that_are_read_in_parts_are_no_sequences(are_kept):
+    """Each is gone when the next has come, however many modules are called while it is there; sequences stay."""
+    torch.manual_seed(0)
+    layer, head, state = nn.GRU(3, 5), nn.Linear(5, 1), None
+    kept = [part.clone() for part in SERIES.split(20)]
+    with watch(updates=100) as seen:
+        for begin in range(0, 160, 20):
+            made = torch.from_numpy(SERIES[begin : begin + 20].numpy() * 1.0)
+            for part in (kept[begin // 20] if are_kept else made)[:, None].split(5):
+                output, state = layer(part, state)
+                head(output).mean().backward()
+                state = state.detach()
+    found = [(kind, count, of) for kind, _, count, of in kinds(seen)]
+    assert found == ([("other-sequence", 7, 31)] if are_kept else [])
+    assert sum("at 7 of 31 hand-overs it is not known" in text for text in seen.unknown) == (not are_kept)
+
+
+def test_a_chunk_that_is_read_twice_goes_on_as_its_steps_do():
+    """More rows jump back, inside the model, than there are calls."""
+    model, series = Model(), torch.randn(40, 8, 3, generator=torch.Generator().manual_seed(2))
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, chunk, state=None):
+            return self.model(chunk, self.model(chunk, state)[1])
+
+    with watch() as seen:
+        train(Twice(), series.split(4))
+    assert kinds(seen) == []
+    assert seen.reach().gaps == {0: 20 * 3 * 8 + 9 * 8, -4: 10 * 8}

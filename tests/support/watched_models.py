@@ -34,8 +34,12 @@ class Stepped(nn.Module):
         return torch.stack(outputs), state
 
 
+def series(steps=24, rows=2):
+    return torch.randn(steps, rows, 3, generator=torch.Generator().manual_seed(1))
+
+
 def chunks(number=6, steps=4, rows=2):
-    return torch.randn(number, steps, rows, 3, generator=torch.Generator().manual_seed(1))
+    return series(number * steps, rows).split(steps) if number else ()
 
 
 def train_by_hand(model, batches, hand_on):

@@ -106,6 +106,24 @@ def beginnings_in(own: Sequence[Call], calls: Sequence[Call]) -> list[Call]:
     return found
 
 
+def changed_inside(own: Sequence[Call], calls: Sequence[Call]) -> set[int]:
+    """The numbers of training calls that go on, inside a call of the whole model, with a state that it has changed.
+
+    Which call had left that is not known, nor of which row it was.
+
+    Args:
+        own: The calls of the layer.
+        calls: As of `beginnings_in`.
+    """
+    trained = [call for call in own if call.trains]
+    begun = {call.number for call in beginnings_in(trained, calls)}
+    return {
+        call.number
+        for call in trained
+        if call.number not in begun and call.entering.has_graph and not call.entering.calls
+    }
+
+
 def _is_step(call: Call, calls: Sequence[Call]) -> bool:
     """Whether a call that is not the first inside a call of the whole model goes on with what one before it left."""
     entering = call.entering

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from echo_torch.diagnosis.watching.arrays import ARRAY
 from echo_torch.diagnosis.watching.beginnings import Beginnings, begun_lanes
 from echo_torch.diagnosis.watching.calls import Calls
+from echo_torch.diagnosis.watching.evaluations import evaluating
 from echo_torch.diagnosis.watching.lanes import Origin
 from echo_torch.diagnosis.watching.recorded import Call
 from echo_torch.diagnosis.watching.standing import Standing, array_of, gap_between
@@ -17,6 +18,7 @@ from echo_torch.diagnosis.watching.standing import Standing, array_of, gap_betwe
 _FEW = 5  # rows that go on by chance
 _NEARLY_ALL = 0.9
 _LOOKED_AT = 8  # calls that tell in which order a layer reads
+_FEWEST_STEPS = 4  # that a loop makes: fewer inputs of one step may be a pair, or a triplet
 OTHER = "other"  # as of `reach`: into another array, or elsewhere in it than steps lead
 
 
@@ -41,6 +43,7 @@ class HandOvers:
         # Frames that a script has written into a buffer one by one are arrays too; a sequence is gone through.
         self._sequences = seen.lasting.numbers - (seen.places.arrays.copied - _walked(own, seen))
         self._walks_inside = _walks_inside(own, seen, self._stride)
+        self._evaluating = evaluating(own)
         self.gaps: Counter[int | str] = Counter()
         self.beginnings = Beginnings()
         self.unknown = self.moved = 0
@@ -49,18 +52,19 @@ class HandOvers:
         self._standings = [call.standing for call in own if call.standing is not None]
         self._beginnings = {tuple(call.standing.first) for call in own if call.standing and not call.entering.known()}
         before: Call | None = None
+        stepped = _stepped_without_state(own)
         for call in own:
             if call.standing is None:
                 continue
             for lane, origin in origins_of(call):
                 self._hand_over(call, call.standing, lane, origin)
             reads_back = getattr(seen.layers[call.layer], "bidirectional", False)  # then no state can go on in time
-            is_later = before is not None and before.root != call.root and not reads_back
+            is_later = before is not None and (before.root != call.root or call.root in stepped) and not reads_back
             if is_later and before is not None and before.standing is not None:
                 self._begin(before, before.standing, call, call.standing)
             before = call
-        if not any(call.entering.is_given or call.num_rows > 1 for call in own):  # one window after the other
-            self.beginnings = Beginnings()
+        if not stepped and not any(call.entering.is_given or call.num_rows > 1 for call in own):
+            self.beginnings = Beginnings()  # of one window after the other
         self._judge_moves()
 
     @property
@@ -82,7 +86,7 @@ class HandOvers:
             self.unknown += not left.is_remembered
         elif origin.lane < len(left.standing.last):
             gap = self.gap(left.standing.last[origin.lane], standing.first[lane], standing.width)
-            if gap not in (0, None) and call.trains and not left.is_training:
+            if gap not in (0, None) and call.trains and left.number in self._evaluating:
                 return  # a state of an evaluation goes into the training: `leaks_in` tells of that
             if gap != 0 and self._has_moved(left.standing, standing, lane):
                 self._of_moved.append(gap)
@@ -129,8 +133,15 @@ class HandOvers:
 
     def _is_aside(self, last: int, first: int) -> bool:
         """Whether a row goes on in the next part of an array, as that of the next chunk, or of the next batch."""
-        is_next = not self._stride or first - last == self._stride
+        is_next = not self._stride or (first - last == self._stride and not self._ends_part(last))
         return not is_next and self._seen.places.selections.gap(last, first) != 0
+
+    def _ends_part(self, last: int) -> bool:
+        """Whether a place is the last along the axis of the steps, of an array with an axis outside of that."""
+        axes = self._seen.places.arrays.axes_of(array_of(last))
+        inner = [size for size, each in axes if size > 1 and each == self._stride]
+        has_outer = any(size > 1 and each > (self._stride or 0) for size, each in axes)
+        return has_outer and any(last % ARRAY // (self._stride or 1) % size == size - 1 for size in inner)
 
     def goes_on(self, before: Call, call: Call) -> bool | None:
         """Whether most rows go on exactly where those stopped whose states they have; None where that is unknown."""
@@ -148,7 +159,8 @@ class HandOvers:
         """Steps between two places, `OTHER` where none lead from one to the other; None where it is unknown."""
         arrays = {array_of(last), array_of(first)}
         if len(arrays) > 1:
-            return OTHER if arrays <= self._sequences else None
+            have_met = self._seen.lasting.met(array_of(last), array_of(first))
+            return OTHER if arrays <= self._sequences and have_met else None
         gap = gap_between(last, first, self._stride, width, self._seen.places)
         picked = self._seen.places.selections.gap(last, first) if gap != 0 else None
         if picked is not None and (picked == 0 or self._reads_picked):
@@ -205,7 +217,7 @@ def _usual_stride(own: Sequence[Call], seen: Calls) -> int | None:
         if call.standing is None:
             continue
         if call.standing.stride is not None and abs(call.standing.stride) < ARRAY:
-            counts[call.standing.stride] += 1
+            counts[call.standing.stride] += call.num_rows * max(1, call.num_steps - 1)
         for lane, origin in origins_of(call):
             left = seen.calls[origin.call]
             is_inside = left.root == call.root or _are_steps(left, call)
@@ -239,6 +251,14 @@ def _walks_inside(own: Sequence[Call], seen: Calls, stride: int | None) -> bool:
             if call.standing.stride == stride and call.standing.num_steps < sizes.get(stride, 0) and len(sizes) > 1:
                 return True
     return False
+
+
+def _stepped_without_state(own: Sequence[Call]) -> set[int]:
+    """The calls of the whole model inside of which a loop makes single steps, of which none has a state."""
+    steps: dict[int, list[bool]] = {}
+    for call in own:
+        steps.setdefault(call.root, []).append(call.num_steps == 1 and not call.entering.is_filled)
+    return {root for root, are_alone in steps.items() if len(are_alone) >= _FEWEST_STEPS and all(are_alone)}
 
 
 def _are_steps(left: Call, call: Call) -> bool:

@@ -24,6 +24,8 @@ class LastingArrays:
         self.numbers: set[int] = set()
         self._arrays = arrays
         self._noted = 0  # the last root
+        self._come: dict[int, int] = {}  # of each array, how many had been read before it
+        self._gone: dict[int, int] = {}  # of arrays that last, how many had been read when they were there no more
         # Of each array the root that read it last, the places that were read first, and whether others were read later.
         self._read: dict[int, tuple[int, set[int], bool]] = {}
 
@@ -62,3 +64,11 @@ class LastingArrays:
                 del self._read[array]  # there is nothing more to be learned of it
         for array in found.keys() - self._read.keys() - self.numbers:
             self._read[array] = now, found[array], False
+            self._come.setdefault(array, len(self._come))
+            for other in self.numbers - self._gone.keys():
+                if not self._arrays.is_alive(other):
+                    self._gone[other] = len(self._come)
+
+    def met(self, one: int, other: int) -> bool:
+        """Whether an array was still there when another one was read first: a batch is gone when the next has come."""
+        return one not in self._gone or self._come.get(other, -1) + 1 < self._gone[one]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from echo_torch.diagnosis.watching.calls import Calls
+from echo_torch.diagnosis.watching.evaluations import evaluating
 from echo_torch.diagnosis.watching.hand_overs import HandOvers
 from echo_torch.diagnosis.watching.recorded import Call
-from echo_torch.diagnosis.watching.standing import array_of
 
 
 class Leaks(NamedTuple):
@@ -49,16 +49,9 @@ def leaks_in(own: Sequence[Call], seen: Calls, rows: HandOvers) -> Leaks:
 
 
 def _changes(own: Sequence[Call]) -> list[tuple[Call, Call]]:
-    """Training calls behind evaluating ones.
-
-    Without gradients a state may be warmed up too: then what is read is of arrays that a training reads.
-    """
-    trained = {array for call in own if call.trains for array in _arrays_of(call)}
-    return [
-        (before, call)
-        for before, call in itertools.pairwise(own)
-        if call.trains and (not before.is_training or (not before.trains and _is_kept_apart(before, trained)))
-    ]
+    """Training calls behind evaluating ones."""
+    others = evaluating(own)
+    return [(before, call) for before, call in itertools.pairwise(own) if call.trains and before.number in others]
 
 
 def _takes_all(before: Call, call: Call) -> bool:
@@ -73,17 +66,3 @@ def _begins_by_itself(call: Call, seen: Calls) -> bool:
         if call.trains:
             return False
     return not call.entering.is_filled
-
-
-def _is_kept_apart(call: Call, trained: set[int]) -> bool:
-    """Whether a call reads arrays that no training reads, as far as it is known what is read."""
-    arrays = _arrays_of(call)
-    return bool(arrays and trained) and arrays.isdisjoint(trained)
-
-
-def _arrays_of(call: Call) -> set[int]:
-    """The arrays through which a call goes; a step alone tells of none."""
-    if call.standing is None or call.num_steps < 2:
-        return set()
-    ends = zip(map(array_of, call.standing.first), map(array_of, call.standing.last), strict=True)
-    return {first for first, last in ends if first == last}
