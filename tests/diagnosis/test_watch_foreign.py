@@ -218,3 +218,33 @@ def test_few_values_are_alike_by_chance():
     with watch() as seen:
         train(model, [chunk[:, :1] for chunk in CHUNKS], lambda state: torch.tensor([[[0.3]]]))
     assert seen.faults == []
+
+
+BRIDGE = nn.Linear(8, 8)
+
+
+def side_by_side(hidden):
+    return torch.cat([hidden[-2], hidden[-1]], 1)[None]
+
+
+@pytest.mark.parametrize(
+    ("bridge", "layers", "rows", "count"),
+    [
+        (lambda hidden: hidden.view(1, hidden.shape[1], -1), 1, 5, 6),
+        (lambda hidden: hidden.view(2, hidden.shape[1], -1)[-1:], 2, 5, 0),  # of a part it cannot be told
+        (lambda hidden: hidden.view(1, hidden.shape[1], -1), 1, 1, 0),  # of one row it is right
+        (side_by_side, 1, 5, 0),
+        (lambda hidden: hidden.transpose(0, 1).reshape(1, hidden.shape[1], -1), 1, 5, 0),
+        (lambda hidden: BRIDGE(side_by_side(hidden)), 1, 5, 0),
+    ],
+)
+def test_a_view_of_two_directions_as_one_layer_mixes_rows(bridge, layers, rows, count):
+    """As between an encoder that reads both ways and its decoder."""
+    torch.manual_seed(0)
+    encoder, decoder = nn.GRU(3, 4, layers, bidirectional=True), nn.GRU(3, 8)
+    with watch() as seen:
+        for _ in range(6):
+            _, hidden = encoder(torch.randn(7, rows, 3))
+            decoder(torch.randn(5, rows, 3), bridge(hidden))[0].mean().backward()
+    found = [(finding.kind, finding.module, finding.count, finding.of) for finding in seen.faults]
+    assert found == ([("foreign-state", "the second GRU", count, 6)] if count else [])

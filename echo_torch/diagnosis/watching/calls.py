@@ -331,6 +331,7 @@ class Calls:
             empty_lanes=sorted(empty) if empty else (),
             has_graph=has_graph,
             made=hash(next(iter(rows[0]))) if is_made else None,
+            strange="order" if is_made and self._lanes.are_mixed(rows[0]) else None,
         )
 
     def _listen_to_rows(self, call: Call, output: Tensor, axis: int) -> None:

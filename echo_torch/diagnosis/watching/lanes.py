@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -101,6 +102,25 @@ class Rows:
         other._empty = self.empty
         return True
 
+    def is_viewed_as(self, other: Rows) -> bool:
+        """Whether another holds the same values in the same order in memory, as many rows of more features each.
+
+        So a view makes one layer of several, or of two directions: each row then has features of other rows.
+        """
+        shape, like = self._shape, other._shape
+        if len(shape) != 3 or shape[0] < 2 or other.number != self.number or shape == like:
+            return False
+        if len(self.whole) != len(other.whole) or self._dtype is not other._dtype:
+            return False
+        return self._in_memory() == other._in_memory()
+
+    def _in_memory(self) -> bytes:
+        """The bytes in the order in which the tensor's values stand."""
+        rows = np.frombuffer(self.whole, np.uint8)
+        if self._axis:
+            rows = rows.reshape(self.number, self._shape[0], -1).swapaxes(0, 1)
+        return rows.tobytes()
+
     def tensor(self) -> Tensor:
         """The state's tensor as it was."""
         shape = list(self._shape)
@@ -172,6 +192,10 @@ class Lanes:
         if len(left) == len(fields) and all(map(Rows.is_still, left, fields)):
             return left
         return [Rows(field, axis) for field in fields]
+
+    def are_mixed(self, rows: Rows) -> bool:
+        """Whether a state is what a layer has left last, its values cut into other rows."""
+        return any(field.is_viewed_as(rows) for _, left in self._last.values() for field in left)
 
     def release(self) -> None:
         """Hold no memory of tensors."""
