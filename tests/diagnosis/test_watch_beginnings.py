@@ -159,3 +159,63 @@ def test_a_foreign_state_is_counted_among_the_same_beginnings():
             kept.append(detached(model.core(sample[-1])[1]))
     assert [(kind, count, of) for kind, _, count, of in kinds(seen)] == [("foreign-state", 3, 16)]
     assert seen.lines()[0].startswith("core is called 16 times in training: ")
+
+
+class Translator(nn.Module):
+    """An encoder, and a decoder that is stepped."""
+
+    def __init__(self, hand_on):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.bridge, self.decoder, self.hand_on = nn.GRU(3, 5), nn.Linear(5, 5), nn.GRU(3, 5), hand_on
+
+    def forward(self, read, written, *, is_bridged):
+        first = state = self.bridge(self.encoder(read)[1]) if is_bridged else self.encoder(read)[1]
+        outputs = []
+        for step in written:
+            output, left = self.decoder(step[None], state)
+            outputs.append(output)
+            state = self.hand_on(first, left)
+        return torch.cat(outputs)
+
+
+@pytest.mark.parametrize("is_bridged", [False, True])
+@pytest.mark.parametrize(
+    ("hand_on", "steps", "count"),
+    [
+        (lambda first, left: first, 6, 8 * 5),
+        (lambda first, left: first, 3, 0),  # few of them are candidates
+        (lambda first, left: left, 6, 0),
+    ],
+)
+def test_steps_that_all_begin_with_one_state(hand_on, steps, count, is_bridged):
+    """A search looks so, and a decoder that forgets what it has left; which of them it is cannot be known."""
+    torch.manual_seed(0)
+    model = Translator(hand_on)
+    with watch(model) as seen:
+        for _ in range(8):
+            model(torch.randn(7, 4, 3), torch.randn(steps, 4, 3), is_bridged=is_bridged).square().mean().backward()
+    assert seen.faults == []
+    said = [text for text in seen.unknown if "tries several steps" in text]
+    assert len(said) == bool(count)
+    assert not count or f"decoder: at {count} single steps" in said[0]
+    assert not any("nothing is handed over" in line for line in seen.lines())
+
+
+@pytest.mark.parametrize(("bidirectional", "hands_on", "number"), [(True, True, 1), (False, True, 0), (True, False, 0)])
+def test_a_backward_direction_that_goes_on_is_said(bidirectional, hands_on, number):
+    layer, state = nn.GRU(3, 5, bidirectional=bidirectional), None
+    with watch(layer) as seen:
+        for chunk in torch.randn(40, 4, 3).split(10):
+            output, state = layer(chunk, state)
+            output.mean().backward()
+            state = state.detach() if hands_on else None
+    assert sum("at 3 of 4 beginnings the state of its backward direction" in text for text in seen.unknown) == number
+
+
+def test_a_backward_direction_that_begins_with_an_encoders_state_does_not_go_on():
+    encoder, decoder = (nn.GRU(3, 5, bidirectional=True) for _ in range(2))
+    with watch() as seen:
+        for _ in range(4):
+            decoder(torch.randn(6, 4, 3), encoder(torch.randn(6, 4, 3))[1])[0].mean().backward()
+    assert seen.unknown == []

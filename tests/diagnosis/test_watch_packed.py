@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence, pad_sequence
 
 from echo_torch import watch
 from echo_torch.diagnosis.watching.arrays import ARRAY, FILLED
@@ -105,3 +105,61 @@ def test_rows_that_were_filled_up_end_with_their_last_step():
     standing = seen._calls.calls[0].standing
     assert [place % ARRAY for place in standing.last] == [4 * 2, (40 + 3) * 2]
     assert standing.stride == 2
+
+
+def last_column(output, lengths):
+    return output[:, -1]
+
+
+def own_last_step(output, lengths):
+    return output[torch.arange(len(lengths)), lengths - 1]
+
+
+def mean_of_steps(output, lengths):
+    return output.sum(1) / lengths[:, None]
+
+
+def each_step(output, lengths):
+    return output
+
+
+def attention_without_a_mask(output, lengths):
+    return (output.mean(-1, keepdim=True).softmax(1) * output).sum(1)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(
+    ("answer", "count"),
+    [(last_column, 11), (own_last_step, 0), (mean_of_steps, 0), (each_step, 0), (attention_without_a_mask, 0)],
+)
+def test_rows_of_which_only_what_was_filled_in_is_read(answer, count, batch_first, bidirectional):
+    """A sum over the steps takes no harm by zeros, so they may be read beside the row itself."""
+    torch.manual_seed(0)
+    model = nn.LSTM(2, 4, batch_first=batch_first, bidirectional=bidirectional)
+    with watch(model) as seen:
+        for lengths in map(torch.tensor, LENGTHS):
+            rows = pad_sequence([SERIES[row, : lengths[row]] for row in range(3)], batch_first)
+            packed, _ = model(pack_padded_sequence(rows, lengths, batch_first, enforce_sorted=False))
+            output, _ = pad_packed_sequence(packed, batch_first)
+            answer(output if batch_first else output.transpose(0, 1), lengths).sigmoid().sum().backward()
+    found = [(finding.kind, finding.count, finding.of) for finding in seen.faults]
+    assert found == ([("padding-read", count, 11)] if count else [])
+    assert all("pad_packed_sequence" in finding.sentence for finding in seen.faults)
+
+
+def test_rows_of_one_length_are_not_padded_again():
+    model = nn.LSTM(2, 4, batch_first=True)
+    with watch(model) as seen:
+        for begin in range(0, 40, 5):
+            packed, _ = model(pack_padded_sequence(SERIES[:, begin : begin + 5], [5, 5, 5], batch_first=True))
+            pad_packed_sequence(packed, batch_first=True)[0][:, -1].sum().backward()
+    assert [call.padded for call in seen._calls.calls] == [None] * 8
+
+
+def test_without_a_gradient_no_answer_is_read():
+    model = nn.LSTM(2, 4, batch_first=True).requires_grad_(False)
+    with watch(model) as seen:
+        packed, _ = model(pack_padded_sequence(SERIES[:, :5], [5, 4, 3], batch_first=True))
+        assert not pad_packed_sequence(packed, batch_first=True)[0].requires_grad
+    assert seen._calls.calls[0].padded is None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from echo_torch.diagnosis.watching.foreign import DRAWN, WORDS
 from echo_torch.diagnosis.watching.recorded import Call
 
+FEWEST_STEPS = 4  # that a loop makes: fewer inputs of one step may be a pair, or a triplet
 _NEARLY_ALL = 0.9  # of the rows that are read without gradients: a stream, and no parts of samples
 
 
@@ -122,6 +123,29 @@ def changed_inside(own: Sequence[Call], calls: Sequence[Call]) -> set[int]:
         for call in trained
         if call.number not in begun and call.entering.has_graph and not call.entering.calls
     }
+
+
+def steps_from_one_state(own: Sequence[Call]) -> int:
+    """How many single steps begin with the state of the step before them, inside a call of the whole model.
+
+    What the step before has left goes nowhere then. Only where all steps of a loop are so it may be forgotten.
+
+    Args:
+        own: The calls of the layer.
+    """
+    loops: dict[int, list[Call]] = {}
+    for call in own:
+        if call.trains:
+            loops.setdefault(call.root, []).append(call)
+    return sum(len(loop) - 1 for loop in loops.values() if len(loop) >= FEWEST_STEPS and _begin_alike(loop))
+
+
+def _begin_alike(loop: Sequence[Call]) -> bool:
+    begin = loop[0].entering
+    is_known = bool(begin.calls) or begin.made is not None
+    return is_known and all(
+        call.is_step and (call.entering.calls, call.entering.made) == (begin.calls, begin.made) for call in loop
+    )
 
 
 def _is_step(call: Call, calls: Sequence[Call]) -> bool:

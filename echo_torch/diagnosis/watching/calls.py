@@ -29,6 +29,7 @@ from echo_torch.diagnosis.watching.padding import Padding
 from echo_torch.diagnosis.watching.places import Places
 from echo_torch.diagnosis.watching.recorded import Call, Entering, Unwatched
 from echo_torch.diagnosis.watching.standing import even_of, standing_of, steps_of
+from echo_torch.diagnosis.watching.unpacked import Unpacked
 
 _WRAPPERS = ("DataParallel", "DistributedDataParallel")  # around a script's own model
 _MOST_PASSES = 20  # of a loader that are looked at after the first updates
@@ -60,6 +61,7 @@ class Calls:
         gradients: Those that come back to the calls.
         places: Where values stand.
         padding: Which of them are padding.
+        unpacked: What was given for packed rows, and is padded again.
         lasting: The arrays that are there for longer than a batch.
         is_idle: Whether nothing is to be seen until training and evaluation change, or an optimiser makes a first step.
         hidden: Modules that were called, of whose states something is not seen, and why, by their ids.
@@ -80,6 +82,7 @@ class Calls:
         self.gradients = Gradients(self.calls, guarded)
         self.places = Places()
         self.padding = Padding(self.places)
+        self.unpacked = Unpacked(self.places)
         self.by_hand = ByHand(RECURRENT)
         self.places.use = self.by_hand.use
         self.lasting = LastingArrays(self.places.arrays)
@@ -198,7 +201,9 @@ class Calls:
         features = output[0] if isinstance(module, nn.RNNBase) and output is not None else None
         if isinstance(features, Tensor) and features.ndim == 3 and num_rows > 1:
             self._listen_to_rows(call, features, 0 if getattr(module, "batch_first", False) else 1)
-        features = features.data if isinstance(features, PackedSequence) else features
+        if isinstance(features, PackedSequence):
+            features = features.data
+            self.unpacked.give(call, features, self.gradients.hook)
         self.gradients.listen(call, given, [*fields, features])
         first = None if steps is None else steps.first
         if even is not None and even.num_steps and self.padding.knows_any:

@@ -51,12 +51,17 @@ KINDS = {
     "not-detached": "In {count} of {of} updates a gradient goes through the state into an earlier update: the state is "
     "handed on with its graph. Detach every tensor of it, and use the result: "
     "state = tuple(field.detach() for field in state).",
-    "padding-read": "In {count} of {of} padded rows the answer is read behind the row's last step, from a state that "
-    "has walked through padding. Pack the rows with their lengths, or read each at its own last step.",
+    "padding-read": "In {count} of {of} padded rows the answer is read behind the row's last step, {what}",
     "cut-inside": "At {count} of {of} steps inside a chunk the state is detached before it goes on, so the gradient "
     "gets one step back. Detach once, where one chunk ends and the next begins.",
 }
 
+_PADDING = {  # by whether it was filled in behind what the layer had given
+    False: "from a state that has walked through padding. Pack the rows with their lengths, or read each at its own "
+    "last step.",
+    True: "where `pad_packed_sequence` has filled in what is no output of the layer. Read each row at its own last "
+    "step, or take the state that the layer returns.",
+}
 _CURES = {  # of a state with another number of rows, by whether batches with more rows and with fewer were seen
     (False, True): "Give a batch that is shorter a state of its own, or leave its last rows unused.",
     (True, False): "Give a batch that has more rows a state of its own: begin it without one.",
@@ -107,6 +112,7 @@ def findings_of(seen: Calls, names: Sequence[str]) -> list[Finding]:
         found += _of_strangers(name, own, calls)
         found += _of_evaluations(name, leaks_in(own, seen, rows))
         found += _of_numbers(name, own)
+        found += _of_padding(name, own)
         for kind, look in _LOOKS.items():
             count, of = look(own, calls)
             if count:
@@ -238,12 +244,17 @@ def _are_of_one_chunk(last: Call, call: Call, rows: HandOvers) -> bool:
     return are_steps and rows.goes_on(last, call) is not False
 
 
-def _padding_read(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
-    return padding_read(own)
+def _of_padding(name: str, own: Sequence[Call]) -> list[Finding]:
+    """Answers that hang on padding, that of rows which the layer has read and that which was filled in behind them."""
+    found = []
+    for is_filled, what in _PADDING.items():
+        some = [call for call in own if call.padded is None or call.padded.is_filled == is_filled]
+        count, of = padding_read(some)
+        found += [_finding("padding-read", name, count, of, what=what)] if count else []
+    return found
 
 
 _LOOKS: dict[str, Callable[[Sequence[Call], Sequence[Call]], tuple[int, int]]] = {
     "fields-swapped": _fields_swapped,
     "not-detached": _not_detached,
-    "padding-read": _padding_read,
 }

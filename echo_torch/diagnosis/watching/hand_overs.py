@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from echo_torch.diagnosis.watching.arrays import ARRAY
-from echo_torch.diagnosis.watching.beginnings import Beginnings, begun_lanes
+from echo_torch.diagnosis.watching.beginnings import FEWEST_STEPS, Beginnings, begun_lanes
 from echo_torch.diagnosis.watching.calls import Calls
 from echo_torch.diagnosis.watching.evaluations import evaluating
 from echo_torch.diagnosis.watching.lanes import Origin
@@ -18,7 +18,6 @@ from echo_torch.diagnosis.watching.standing import Standing, array_of, gap_betwe
 _FEW = 5  # rows that go on by chance
 _NEARLY_ALL = 0.9
 _LOOKED_AT = 8  # calls that tell in which order a layer reads
-_FEWEST_STEPS = 4  # that a loop makes: fewer inputs of one step may be a pair, or a triplet
 OTHER = "other"  # as of `reach`: into another array, or elsewhere in it than steps lead
 
 
@@ -258,7 +257,7 @@ def _stepped_without_state(own: Sequence[Call]) -> set[int]:
     steps: dict[int, list[bool]] = {}
     for call in own:
         steps.setdefault(call.root, []).append(call.num_steps == 1 and not call.entering.is_filled)
-    return {root for root, are_alone in steps.items() if len(are_alone) >= _FEWEST_STEPS and all(are_alone)}
+    return {root for root, are_alone in steps.items() if len(are_alone) >= FEWEST_STEPS and all(are_alone)}
 
 
 def _are_steps(left: Call, call: Call) -> bool:

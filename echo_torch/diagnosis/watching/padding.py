@@ -74,6 +74,7 @@ class Padded:
         lengths: What says so, where it is lengths alone.
         inside: Symbols that stand in front of others.
         read: The rows in which a gradient came back through padded steps.
+        is_filled: Whether the layer has not read it, and it was filled in behind what the layer had given.
     """
 
     runs: list[int]
@@ -83,6 +84,7 @@ class Padded:
     lengths: _Lengths | None = None
     inside: set[int] = field(default_factory=set)
     read: set[int] = field(default_factory=set)
+    is_filled: bool = False
 
 
 class _Symbols:

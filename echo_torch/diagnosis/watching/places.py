@@ -38,6 +38,7 @@ class Places(RestingMode):
     Attributes:
         arrays: The arrays in which values stand.
         on_lookup: Told of each embedding what it reads, the places of that, and its `padding_idx`.
+        on_unpacked: Told of packed values that are padded: these, whether rows come first, the result and the lengths.
         is_in_step: Whether an optimiser makes a step: a backward pass is the last thing that its closure does.
         layouts: What is done to axes.
         strangers: What states are that no call has left.
@@ -56,6 +57,7 @@ class Places(RestingMode):
         self._kept: dict[int, _Kept] = {}  # by the ids of tensors
         self.arrays = Arrays()
         self.on_lookup: Callable[[Tensor, Tensor, int | None], None] | None = None
+        self.on_unpacked: Callable[[Tensor, bool, Tensor, Tensor], None] | None = None
         self._made: set[int] = set()  # the ids of tensors that the model has made of what it read
         self._versions: dict[int, int | None] = {}  # of the tensors that are remembered after the end, by their ids
 
@@ -206,6 +208,9 @@ class Places(RestingMode):
                 self._follow_move(name, func, args, kwargs, result)
         elif name in of_torch.LOOKUPS:
             self._follow_lookup(args, kwargs, result)
+        elif name == "_pad_packed_sequence":
+            if self.on_unpacked is not None:
+                self.on_unpacked(args[0], args[2], *result)
         elif name == "__setitem__":
             self._set(*args)
         elif name in of_torch.WRITES:

@@ -66,7 +66,8 @@ def reach_in_words(name: str, own: Sequence[Call], seen: Calls) -> list[str]:
         found = reach_seen(own, seen, None, None, DEFAULT_MAX_LAG)
     except UnknownError:
         return []
-    carries = any(call.trains and call.entering.known() for call in own)  # else no gap lies between two calls
+    own_calls = {call.number for call in own}
+    carries = any(call.trains and not own_calls.isdisjoint(call.entering.calls) for call in own)  # else there is no gap
     asked = ("gap: ", "reachable lags: ") if carries else ("reachable lags: ",)
     said = [line for line in reach_lines(found) if line.startswith(asked)]
     if found.reachable_lags[-1:] == [DEFAULT_MAX_LAG]:

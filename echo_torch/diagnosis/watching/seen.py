@@ -9,7 +9,7 @@ from torch import nn
 
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
 from echo_torch.diagnosis.watching.axes import turns_in
-from echo_torch.diagnosis.watching.beginnings import beginnings_in
+from echo_torch.diagnosis.watching.beginnings import beginnings_in, steps_from_one_state
 from echo_torch.diagnosis.watching.calls import MOST_CALLS, Calls
 from echo_torch.diagnosis.watching.compiled import BY_SHAPES
 from echo_torch.diagnosis.watching.findings import Finding, findings_by_hand, findings_of
@@ -127,6 +127,17 @@ class Seen:
                 "stopped, in the same update or in the next part of an array: parts of a sample that are read each by "
                 "itself look so, and samples that lie in batches, and a state that is lost."
             )
+        if alike := steps_from_one_state(self._calls_of(layer)):
+            yield (
+                f"at {alike:,} single steps the state is that with which the step before began, and what that left "
+                "goes nowhere: a search that tries several steps from one state looks so, and a state that is lost."
+            )
+        if backwards := self._goes_on_backwards(layer, first):
+            yield (
+                f"at {backwards:,} of {len(first):,} beginnings the state of its backward direction goes on as well. "
+                "It comes from the first step of a chunk and enters at the last step of the next: it is not known "
+                "whether that is meant."
+            )
         if turns := turns_in(self._calls_of(layer), self._calls):
             yield (
                 f"its {turns:,} rows take turns, step by step, in one series: right where {turns:,} series were "
@@ -148,6 +159,13 @@ class Seen:
             )
         if others := len(strange) - (drawn if drawn >= _OFTEN else 0):
             yield f"at {others} of {len(first)} beginnings the state is none that a call has left."
+
+    def _goes_on_backwards(self, layer: int, first: Sequence[Call]) -> int:
+        """At how many beginnings a layer that reads in both directions goes on with what it has left itself."""
+        if not getattr(self._calls.layers[layer], "bidirectional", False):
+            return 0
+        calls = self._calls.calls
+        return sum(any(calls[number].layer == layer for number in call.entering.calls) for call in first)
 
     def lines(self) -> list[str]:
         """All of it for people: what each layer's state does, the faults, and what could not be seen."""
