@@ -36,7 +36,7 @@ def learn(model, number):
     [
         (3, 4, 7, []),
         (9, 0, 5, [f"After the first 5 calls of the model {CHANGES}, {NOT_KNOWN}: more `updates` show it."]),
-        (0, 9, 5, [f"After the first 5 calls of the model {CHANGES}, {NOT_KNOWN}: more `updates` show it."]),
+        (0, 9, 5, [f"After the first 5 updates {CHANGES}, {NOT_KNOWN}: more `updates` show it."]),
         (9, 4, 9, [f"Between the first 5 calls of the model and the first update {CHANGES}."]),
         (
             9,
@@ -68,7 +68,7 @@ def test_one_call_and_one_update():
     assert [text for text in seen.unknown if "watched" in text] == []  # no state was carried where all was watched
     with watch(model, updates=2) as seen:
         learn(model, 5)
-    assert seen.unknown[-1].startswith(f"After the first 2 calls of the model {CHANGES}")
+    assert seen.unknown[-1].startswith(f"After the first 2 updates {CHANGES}")
 
 
 def test_more_updates_show_no_more_than_can_be_recorded(monkeypatch):
@@ -119,7 +119,6 @@ def test_passes_that_were_watched_anyway_are_not_counted(passes, said, evaluatio
             if number == 3:
                 for (batch,) in itertools.chain(*evaluations * [validation]):
                     model(batch)
-    first = 8 + 2 * evaluations
     assert seen.unknown[-1].startswith(
-        f"After the first {first} calls of the model only the calls around {said} of a loader were watched, and around"
+        f"After the first 8 updates only the calls around {said} of a loader were watched, and around"
     )

@@ -93,7 +93,8 @@ class Seen:
         first = f"{_first_few(len({call.root for call in calls.calls[: part.first]}), 'call')} of the model"
         is_over = calls.update > part.update == 0  # the first update has come, and with it all was watched again
         when = f"Between {first} and the first update" if is_over else f"After {first}"
-        when = f"After {_first_few(part.update, 'update')}" if is_second else when
+        if is_second or (part.update and not calls.is_full):  # then updates were counted, and not calls
+            when = f"After {_first_few(part.update, 'update')}"
         changes = "around changes between training and evaluation"
         if part.new_passes:
             passes = "a new pass" if part.new_passes == 1 else f"{part.new_passes:,} new passes"
