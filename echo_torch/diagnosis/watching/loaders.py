@@ -132,15 +132,15 @@ class Loaders:
             self._shadows[id(dataset)] = _Shadow(dataset, self._places)
 
     def _follow(self, iterator: Any, index: Any, batch: Any) -> None:
+        self._places.has_unread, had_unread = True, self._places.has_unread  # unless all goes well
         dataset = iterator._dataset
-        if isinstance(dataset, IterableDataset):
-            return
-        again = self._shadows[id(dataset)].fetch(iterator, index)
+        again = None if isinstance(dataset, IterableDataset) else self._shadows[id(dataset)].fetch(iterator, index)
         with DisableTorchFunction():
             for received, found in _pairs(batch, again):
                 places = self._places.where(found) if _is_same(received, found) else None
                 if places is not None:
                     self._places.keep(received, places)
+                    self._places.has_unread = had_unread
 
 
 class _Shadow:

@@ -39,6 +39,7 @@ class Places(RestingMode):
         arrays: The arrays in which values stand.
         on_lookup: Told of each embedding what it reads, the places of that, and its `padding_idx`.
         on_unpacked: Told of packed values that are padded: these, whether rows come first, the result and the lengths.
+        has_unread: Whether batches have come from workers that could not be read once more.
         is_in_step: Whether an optimiser makes a step: a backward pass is the last thing that its closure does.
         layouts: What is done to axes.
         strangers: What states are that no call has left.
@@ -48,7 +49,7 @@ class Places(RestingMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_in_step = False
+        self.is_in_step = self.has_unread = False
         self.layouts = Layouts()
         self.strangers = Strangers()
         self.selections = Selections()

@@ -113,14 +113,9 @@ class Seen:
             )
         rows = HandOvers(self._calls_of(layer), self._calls)
         if rows.unknown:
-            why = (
-                "the samples stand in another order than that in which their values go on"
-                if rows.has_other_order
-                else "the batches are made on the way"
-            )
             yield (
                 f"at {rows.unknown:,} of {rows.unknown + rows.number:,} hand-overs it is not known whether a row goes "
-                f"on where its state stopped, because {why}: `reach_of` and `StateAudit` tell."
+                f"on where its state stopped, because {self._why_unknown(rows)}: `reach_of` and `StateAudit` tell."
             )
         if is_lost(rows.beginnings.unclear, rows):
             yield (
@@ -160,6 +155,13 @@ class Seen:
             )
         if others := len(strange) - (drawn if drawn >= _OFTEN else 0):
             yield f"at {others} of {len(first)} beginnings the state is none that a call has left."
+
+    def _why_unknown(self, rows: HandOvers) -> str:
+        if rows.has_other_order:
+            return "the samples stand in another order than that in which their values go on"
+        if self._calls.places.has_unread:
+            return "the batches come from workers of a loader, and their dataset does not give them a second time"
+        return "the batches are made on the way"
 
     def _goes_on_backwards(self, layer: int, first: Sequence[Call]) -> int:
         """At how many beginnings a layer that reads in both directions goes on with what it has left itself."""
