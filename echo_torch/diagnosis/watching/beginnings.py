@@ -125,6 +125,15 @@ def changed_inside(own: Sequence[Call], calls: Sequence[Call]) -> set[int]:
     }
 
 
+def kind_of(call: Call) -> str:
+    """With what a call begins: "empty", "carried", "made" by the model, or "unknown"."""
+    if not call.entering.is_filled:
+        return "empty"
+    if call.entering.known():
+        return "carried"
+    return "made" if call.entering.has_graph else "unknown"
+
+
 def steps_from_one_state(own: Sequence[Call]) -> int:
     """How many single steps begin with the state of the step before them, inside a call of the whole model.
 

@@ -8,22 +8,18 @@ from typing import Any
 from torch import nn
 
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
-from echo_torch.diagnosis.watching.axes import turns_in
-from echo_torch.diagnosis.watching.beginnings import beginnings_in, steps_from_one_state
+from echo_torch.diagnosis.watching.beginnings import beginnings_in, kind_of
 from echo_torch.diagnosis.watching.calls import MOST_CALLS, Calls
 from echo_torch.diagnosis.watching.compiled import BY_SHAPES
 from echo_torch.diagnosis.watching.findings import Finding, findings_by_hand, findings_of
-from echo_torch.diagnosis.watching.foreign import DRAWN
-from echo_torch.diagnosis.watching.hand_overs import HandOvers, is_lost
 from echo_torch.diagnosis.watching.kinds import check_kinds
-from echo_torch.diagnosis.watching.leaks import leaks_in
 from echo_torch.diagnosis.watching.names import names_of
 from echo_torch.diagnosis.watching.observed import UnknownError
 from echo_torch.diagnosis.watching.reaches import number_of, reach_in_words, reach_seen
 from echo_torch.diagnosis.watching.recorded import Call, Unwatched
 from echo_torch.diagnosis.watching.tracks import SeenCall, tracks_of
+from echo_torch.diagnosis.watching.unknowns import unknown_of
 
-_OFTEN = 3  # draws, from which on they are no first state
 _FEW_NAMES = 3  # of layers of which the same is said
 
 
@@ -73,7 +69,7 @@ class Seen:
         for module, why in self._hidden:
             of_layers.setdefault(why, []).append(named[id(module)])
         for number, name in enumerate(self._names()):
-            for sentence in self._unknown_of(number):
+            for sentence in unknown_of(number, self._calls_of(number), self._beginnings(number), self._calls):
                 of_layers.setdefault(sentence, []).append(name)
         said = [f"{_listed(names)}: {sentence}" for sentence, names in of_layers.items()]
         unknown = [*fault, *said, *self._not_watched()]
@@ -102,73 +98,6 @@ class Seen:
         unknown = ", so it is not known what the state does where the data begin anew later: "
         more = f"no more than {MOST_CALLS:,} calls of layers are watched" if calls.is_full else "more `updates` show it"
         return f"{when} only the calls {changes} were watched{'' if is_over else unknown + more}."
-
-    def _unknown_of(self, layer: int) -> Iterator[str]:
-        first = self._beginnings(layer)
-        astray = sum(call.standing is None for call in first)
-        if astray:
-            yield (
-                f"at {astray} of {len(first)} beginnings it is not known where the rows stand in the data, nor whether "
-                "they go on where their states stopped: `reach_of` and `StateAudit` tell."
-            )
-        rows = HandOvers(self._calls_of(layer), self._calls)
-        if rows.unknown:
-            yield (
-                f"at {rows.unknown:,} of {rows.unknown + rows.number:,} hand-overs it is not known whether a row goes "
-                f"on where its state stopped, because {self._why_unknown(rows)}: `reach_of` and `StateAudit` tell."
-            )
-        if is_lost(rows.beginnings.unclear, rows):
-            yield (
-                f"at {rows.beginnings.unclear:,} places a row goes on without a state exactly where the call before "
-                "stopped, in the same update or in the next part of an array: parts of a sample that are read each by "
-                "itself look so, and samples that lie in batches, and a state that is lost."
-            )
-        if alike := steps_from_one_state(self._calls_of(layer)):
-            yield (
-                f"at {alike:,} single steps the state is that with which the step before began, and what that left "
-                "goes nowhere: a search that tries several steps from one state looks so, and a state that is lost."
-            )
-        if backwards := self._goes_on_backwards(layer, first):
-            yield (
-                f"at {backwards:,} of {len(first):,} beginnings the state of its backward direction goes on as well. "
-                "It comes from the first step of a chunk and enters at the last step of the next: it is not known "
-                "whether that is meant."
-            )
-        if turns := turns_in(self._calls_of(layer), self._calls):
-            yield (
-                f"its {turns:,} rows take turns, step by step, in one series: right where {turns:,} series were "
-                f"recorded together, and wrong where it is one, which view({turns}, -1).t() cuts into {turns:,} rows."
-            )
-        leaks = leaks_in(self._calls_of(layer), self._calls, rows)
-        if leaks.unclear:
-            yield (
-                f"at {leaks.unclear} of {leaks.number} changes from evaluation to training the training goes on with "
-                "the state of an evaluation that began by itself, and it is not known whether its rows go on where "
-                "that stopped: a warm-up, or a leak."
-            )
-        strange = [call for call in first if _kind_of(call) == "unknown"]
-        drawn = sum(call.entering.strange == DRAWN for call in strange)
-        if drawn >= _OFTEN:
-            yield (
-                f"at {drawn} of {len(first)} beginnings the state is random numbers that are drawn anew: it is not "
-                "known whether that is meant."
-            )
-        if others := len(strange) - (drawn if drawn >= _OFTEN else 0):
-            yield f"at {others} of {len(first)} beginnings the state is none that a call has left."
-
-    def _why_unknown(self, rows: HandOvers) -> str:
-        if rows.has_other_order:
-            return "the samples stand in another order than that in which their values go on"
-        if self._calls.places.has_unread:
-            return "the batches come from workers of a loader, and their dataset does not give them a second time"
-        return "the batches are made on the way"
-
-    def _goes_on_backwards(self, layer: int, first: Sequence[Call]) -> int:
-        """At how many beginnings a layer that reads in both directions goes on with what it has left itself."""
-        if not getattr(self._calls.layers[layer], "bidirectional", False):
-            return 0
-        calls = self._calls.calls
-        return sum(any(calls[number].layer == layer for number in call.entering.calls) for call in first)
 
     def lines(self) -> list[str]:
         """All of it for people: what each layer's state does, the faults, and what could not be seen."""
@@ -288,7 +217,7 @@ class Seen:
 
     def _in_words(self, layer: int, name: str) -> str:
         first = self._beginnings(layer)
-        kinds = [_kind_of(call) for call in first]
+        kinds = [kind_of(call) for call in first]
         words = [f"{kinds.count(kind):,} {said}" for kind, said in _BEGINNINGS.items() if kind in kinds]
         # A cell that is stepped is called much more often than it begins.
         verb = "is called" if len(first) == len(self._judged_calls(layer)) else "begins"
@@ -297,21 +226,12 @@ class Seen:
         return f"{name} {verb} {times} in {when}{': ' if words else ''}{', '.join(words)}."
 
 
-_BEGINNINGS = {
+_BEGINNINGS = {  # by the words of `kind_of`
     "carried": "with what an earlier call left",
     "empty": "without a state",
     "made": "with one that the model has made",
     "unknown": "with one that no call has left",
 }
-
-
-def _kind_of(call: Call) -> str:
-    """What a call begins with: a key of `_BEGINNINGS`."""
-    if not call.entering.is_filled:
-        return "empty"
-    if call.entering.known():
-        return "carried"
-    return "made" if call.entering.has_graph else "unknown"
 
 
 def _said(finding: Finding) -> str:
