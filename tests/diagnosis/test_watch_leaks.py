@@ -174,3 +174,16 @@ def test_a_stepped_evaluation_without_gradients_leaves_its_state(mode):
                 model.train()
     assert leaks(seen) == [(2, 2)]
     assert [(one.count, one.of) for one in seen.faults if one.kind == "other-sequence"] == [(12, 60)]
+
+
+@pytest.mark.parametrize("sample", [replayed, from_elsewhere])
+def test_steps_without_gradients_that_read_samples_of_their_own_may_warm_up(sample):
+    """A support set before a query set looks so: then no training goes on in its rows behind them."""
+
+    def support(number):
+        return torch.randn(4, LENGTH, 3, generator=torch.Generator().manual_seed(number))
+
+    with watch() as seen:
+        warm_up(sample, support, mode="train")
+    assert leaks(seen) == []
+    assert seen.faults == []

@@ -118,7 +118,7 @@ def test_what_cannot_be_read_again_is_unknown(dataset):
         train(DataLoader(dataset, ROWS, num_workers=1))
     assert seen.faults == []
     assert ["it is not known whether a row" in text for text in seen.unknown] == [True]
-    assert "come from workers of a loader, and their dataset does not give them a second time" in seen.unknown[0]
+    assert "or come from workers of a loader and cannot be read a second time" in seen.unknown[0]
 
 
 @pytest.mark.parametrize(("limit", "value"), [("_MOST_BYTES", 100), ("_MOST_OBJECTS", 1), ("_MOST_SECONDS", -1.0)])

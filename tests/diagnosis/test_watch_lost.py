@@ -116,10 +116,30 @@ def samples_that_lie_in_batches_steps_first():
     train(Reader(), list(STEPS_FIRST), drop)
 
 
+def members_of_a_set():
+    """A cell reads each by itself, and all that it gives is used."""
+
+    class Members(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = nn.GRUCell(3, 5)
+
+        def forward(self, sample):
+            return sum(self.cell(member) for member in sample.unbind(1))
+
+    torch.manual_seed(0)
+    model = Members()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for sample in in_batches(SHUFFLED):
+        optimizer.zero_grad()
+        model(sample).square().mean().backward()
+        optimizer.step()
+
+
 HEALTHY = [
     halves, halves_in_order, halves_that_are_stepped, halves_with_a_validation, halves_without_a_training,
     sentences_of_documents, halves_whose_first_state_is_noise, samples_that_lie_in_batches,
-    samples_that_lie_in_batches_steps_first,
+    samples_that_lie_in_batches_steps_first, members_of_a_set,
 ]  # fmt: skip
 
 

@@ -163,3 +163,45 @@ def test_without_a_gradient_no_answer_is_read():
         packed, _ = model(pack_padded_sequence(SERIES[:, :5], [5, 4, 3], batch_first=True))
         assert not pad_packed_sequence(packed, batch_first=True)[0].requires_grad
     assert seen._calls.calls[0].padded is None
+
+
+def unpacked_rows(model, lengths):
+    rows = pad_sequence([SERIES[row, : lengths[row]] for row in range(3)], True)
+    packed, _ = model(pack_padded_sequence(rows, lengths, True, enforce_sorted=False))
+    return packed
+
+
+def test_each_backward_pass_of_a_mean_is_a_part_of_it():
+    """The columns of a mean, one after another: of each row its own steps are read too."""
+    torch.manual_seed(0)
+    model = nn.LSTM(2, 4, batch_first=True)
+    with watch(model) as seen:
+        for lengths in map(torch.tensor, LENGTHS):
+            output, _ = pad_packed_sequence(unpacked_rows(model, lengths), True)
+            for column in output.unbind(1):
+                column.sigmoid().sum().backward(retain_graph=True)
+    assert seen.faults == []
+
+
+def test_rows_whose_own_steps_are_dropped_by_chance():
+    torch.manual_seed(0)
+    model = nn.LSTM(2, 4, batch_first=True)
+    with watch(model) as seen:
+        for lengths in map(torch.tensor, 3 * LENGTHS):
+            output, _ = pad_packed_sequence(unpacked_rows(model, lengths), True)
+            keep = torch.rand(*output.shape[:2], 1) < 0.5
+            (output * keep).sigmoid().mean(1).sum().backward()
+    assert any(call.padded.read - call.padded.own for call in seen._calls.calls if call.padded)
+    assert seen.faults == []
+
+
+def test_rows_that_are_unpacked_twice():
+    torch.manual_seed(0)
+    model = nn.LSTM(2, 4, batch_first=True)
+    with watch(model) as seen:
+        for lengths in map(torch.tensor, LENGTHS):
+            packed = unpacked_rows(model, lengths)
+            output, _ = pad_packed_sequence(packed, True)
+            output[:, -1].sum().backward()
+            pad_packed_sequence(packed, True)  # as to look at it
+    assert [(finding.kind, finding.count, finding.of) for finding in seen.faults] == [("padding-read", 11, 11)]

@@ -241,6 +241,24 @@ def test_a_state_that_the_model_changes_between_its_steps_leaves_it_unknown():
     assert not any("horizon" in line or "reachable" in line for line in seen.lines())
 
 
+def test_a_state_that_a_loop_changes_between_two_calls_leaves_it_unknown():
+    """Outside of any module, between calls of which one gradient comes back; learned first states are beginnings."""
+    torch.manual_seed(0)
+    layer, norm, begin = nn.GRU(2, 5, batch_first=True), nn.LayerNorm(5), nn.Parameter(torch.zeros(1, 1, 5))
+    for is_changed in (True, False):
+        with watch() as seen:
+            for chunk in WHOLE[:, :24].split(8, 1):
+                one, other = chunk.split(4, 1)
+                state = begin.expand(1, len(chunk), 5)
+                output, state = layer(one, state)
+                other, _ = layer(other, norm(state) if is_changed else state)
+                (output.mean() + other.mean()).backward()
+        assert any("horizon" in line for line in seen.lines()) != is_changed
+    with watch() as seen:  # one backward pass of several samples
+        sum(layer(chunk, begin.expand(1, ROWS, 5))[0].mean() for chunk in WHOLE[:, :24].split(8, 1)).backward()
+    assert any("horizon: 8 steps" in line for line in seen.lines())
+
+
 def test_a_graph_that_goes_further_back_than_a_call_has_no_horizon():
     with watch() as seen:
         read(lstm(), (0, 4, 8), lambda state: state)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from echo_torch.diagnosis.watching.foreign import DRAWN, WORDS
-from echo_torch.diagnosis.watching.recorded import Call
+from echo_torch.diagnosis.watching.recorded import Call, are_of_one_pass
 
 FEWEST_STEPS = 4  # that a loop makes: fewer inputs of one step may be a pair, or a triplet
 _NEARLY_ALL = 0.9  # of the rows that are read without gradients: a stream, and no parts of samples
@@ -42,7 +42,8 @@ class Beginnings:
             is_aside: Whether that is the next part of an array, and not the next step beside in it.
         """
         counts = self._aside if is_aside else self._apart
-        is_alone = call.num_steps == 1 and not before.entering.is_filled
+        is_used = before.root == call.root and before.reached is not None  # as the members of a set, each by itself
+        is_alone = call.num_steps == 1 and not before.entering.is_filled and not is_used
         if not is_alone and not is_aside:
             is_trained = before.reached is not None or call.reached is not None
             counts = self._untrained if not is_trained else self._beside if _share_a_gradient(before, call) else counts
@@ -108,9 +109,10 @@ def beginnings_in(own: Sequence[Call], calls: Sequence[Call]) -> list[Call]:
 
 
 def changed_inside(own: Sequence[Call], calls: Sequence[Call]) -> set[int]:
-    """The numbers of training calls that go on, inside a call of the whole model, with a state that it has changed.
+    """The numbers of training calls that go on with a state which the model has changed since the call before.
 
-    Which call had left that is not known, nor of which row it was.
+    Which call had left that is not known, nor of which row it was. So it is inside a call of the whole model, and in a
+    loop outside of any if one gradient goes back through both.
 
     Args:
         own: The calls of the layer.
@@ -118,10 +120,14 @@ def changed_inside(own: Sequence[Call], calls: Sequence[Call]) -> set[int]:
     """
     trained = [call for call in own if call.trains]
     begun = {call.number for call in beginnings_in(trained, calls)}
+    made = [call for call in trained if call.entering.has_graph and not call.entering.calls]
+    before = dict(zip((call.number for call in trained[1:]), trained, strict=False))
+    first = {call.entering.made for call in trained if call.number not in before}
     return {
         call.number
-        for call in trained
-        if call.number not in begun and call.entering.has_graph and not call.entering.calls
+        for call in made
+        if call.number not in begun
+        or (call.number in before and call.entering.made not in first and are_of_one_pass(before[call.number], call))
     }
 
 
@@ -137,7 +143,7 @@ def kind_of(call: Call) -> str:
 def steps_from_one_state(own: Sequence[Call]) -> int:
     """How many single steps begin with the state of the step before them, inside a call of the whole model.
 
-    What the step before has left goes nowhere then. Only where all steps of a loop are so it may be forgotten.
+    What the step before has left is not handed on then. Only where all steps of a loop are so it may be forgotten.
 
     Args:
         own: The calls of the layer.

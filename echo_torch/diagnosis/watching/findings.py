@@ -250,7 +250,8 @@ def _of_padding(name: str, own: Sequence[Call]) -> list[Finding]:
     for is_filled, what in _PADDING.items():
         some = [call for call in own if call.padded is None or call.padded.is_filled == is_filled]
         count, of = padding_read(some)
-        found += [_finding("padding-read", name, count, of, what=what)] if count else []
+        is_chance = is_filled and 2 * count < of  # as where a dropout takes all steps of a row
+        found += [_finding("padding-read", name, count, of, what=what)] if count and not is_chance else []
     return found
 
 

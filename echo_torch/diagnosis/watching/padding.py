@@ -75,6 +75,7 @@ class Padded:
         inside: Symbols that stand in front of others.
         read: The rows in which a gradient came back through padded steps.
         is_filled: Whether the layer has not read it, and it was filled in behind what the layer had given.
+        own: Then the rows in which a gradient came back through their own steps: they are read for themselves.
     """
 
     runs: list[int]
@@ -85,6 +86,7 @@ class Padded:
     inside: set[int] = field(default_factory=set)
     read: set[int] = field(default_factory=set)
     is_filled: bool = False
+    own: set[int] = field(default_factory=set)
 
 
 class _Symbols:
@@ -233,7 +235,7 @@ def padding_read(own: Sequence[Any]) -> tuple[int, int]:
     if len({run for padded, _ in whole for run in padded.runs}) < 2 or not lengths:
         return 0, 0  # what is the same in all rows fills nothing up
     rows = [(padded, row) for padded, has_gradient in whole if has_gradient for row in _rows(padded)]
-    return sum(row in padded.read for padded, row in rows), len(rows)
+    return sum(row in padded.read - padded.own for padded, row in rows), len(rows)
 
 
 def _is_doubtful(padded: Padded, found: Sequence[tuple[Any, Padded]]) -> bool:

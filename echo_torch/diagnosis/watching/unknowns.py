@@ -54,8 +54,8 @@ def _of_ways(layer: int, own: Sequence[Call], first: Sequence[Call], seen: Calls
     """What may be meant to be so."""
     if alike := steps_from_one_state(own):
         yield (
-            f"at {alike:,} single steps the state is that with which the step before began, and what that left "
-            "goes nowhere: a search that tries several steps from one state looks so, and a state that is lost."
+            f"at {alike:,} single steps the state is that with which the step before began, and what that left is "
+            "not handed on: a search that tries several steps from one state looks so, and a state that is lost."
         )
     if backwards := _goes_on_backwards(layer, first, seen):
         yield (
@@ -76,8 +76,7 @@ def _of_states(own: Sequence[Call], first: Sequence[Call], rows: HandOvers, seen
     if leaks.unclear:
         yield (
             f"at {leaks.unclear} of {leaks.number} changes from evaluation to training the training goes on with "
-            "the state of an evaluation that began by itself, and it is not known whether its rows go on where "
-            "that stopped: a warm-up, or a leak."
+            "the state that was left, and it is not known whether that belongs to its rows: a warm-up, or a leak."
         )
     strange = [call for call in first if kind_of(call) == "unknown"]
     drawn = sum(call.entering.strange == DRAWN for call in strange)
@@ -94,7 +93,7 @@ def _why_unknown(rows: HandOvers, seen: Calls) -> str:
     if rows.has_other_order:
         return "the samples stand in another order than that in which their values go on"
     if seen.places.has_unread:
-        return "the batches come from workers of a loader, and their dataset does not give them a second time"
+        return "the batches are made on the way, or come from workers of a loader and cannot be read a second time"
     return "the batches are made on the way"
 
 

@@ -46,7 +46,8 @@ class Unpacked:
         call, hook = given
         ends, num_steps = lengths.numpy(), padded.shape[1 if is_batch_first else 0]
         if (ends < num_steps).any():
-            call.padded = Padded((num_steps - ends).tolist(), num_steps, is_filled=True)
+            if call.padded is None or call.padded.num_steps != num_steps:  # else it is unpacked once more
+                call.padded = Padded((num_steps - ends).tolist(), num_steps, is_filled=True)
             is_behind = np.arange(num_steps) >= ends[:, None]
             hook(padded, _noticing(call.padded, is_behind, is_batch_first=is_batch_first))
 
@@ -54,7 +55,7 @@ class Unpacked:
 def _noticing(
     padded: Padded, is_behind: NDArray[np.bool_], *, is_batch_first: bool
 ) -> Callable[[Tensor | None], None]:  # fmt: skip
-    """Notes the rows of which a gradient comes back to padded steps alone."""
+    """Notes the rows of which a gradient comes back to padded steps, and those of which one comes to their own."""
 
     def notice(gradient: Tensor | None) -> None:
         if gradient is None:  # as of other hooks
@@ -62,6 +63,7 @@ def _noticing(
         is_read = (gradient.abs().amax(-1) != 0).cpu().numpy()
         is_read = is_read if is_batch_first else is_read.T
         behind, before = (np.logical_or.reduce(is_read & where, axis=1) for where in (is_behind, ~is_behind))
-        padded.read.update(np.flatnonzero(behind & ~before).tolist())
+        padded.read.update(np.flatnonzero(behind).tolist())
+        padded.own.update(np.flatnonzero(before).tolist())
 
     return notice
