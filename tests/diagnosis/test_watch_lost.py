@@ -12,6 +12,7 @@ STREAM = torch.randn(ROWS, 80, 3, generator=torch.Generator().manual_seed(1))
 PAIRS = torch.randn(40, 20, 3, generator=torch.Generator().manual_seed(2))
 BATCHES = torch.randn(10, 4, 20, 3, generator=torch.Generator().manual_seed(4))
 STEPS_FIRST = BATCHES.transpose(1, 2).contiguous()
+FLAT = STEPS_FIRST.flatten().clone()
 SHUFFLED = torch.randperm(40, generator=torch.Generator().manual_seed(3))
 
 
@@ -116,6 +117,15 @@ def samples_that_lie_in_batches_steps_first():
     train(Reader(), list(STEPS_FIRST), drop)
 
 
+def samples_of_a_flat_array():
+    """A table of lines that a view makes batches of: as it is read it is no series."""
+    train(Reader(), FLAT.view_as(STEPS_FIRST), drop)
+
+
+def samples_of_an_array_of_numpy():
+    train(Reader(), torch.from_numpy(STEPS_FIRST.numpy().flatten().reshape(STEPS_FIRST.shape)), drop)
+
+
 def members_of_a_set():
     """A cell reads each by itself, and all that it gives is used."""
 
@@ -139,7 +149,8 @@ def members_of_a_set():
 HEALTHY = [
     halves, halves_in_order, halves_that_are_stepped, halves_with_a_validation, halves_without_a_training,
     sentences_of_documents, halves_whose_first_state_is_noise, samples_that_lie_in_batches,
-    samples_that_lie_in_batches_steps_first, members_of_a_set,
+    samples_that_lie_in_batches_steps_first, members_of_a_set, samples_of_a_flat_array,
+    samples_of_an_array_of_numpy,
 ]  # fmt: skip
 
 
@@ -264,8 +275,13 @@ def triplets_of_single_steps():
         optimizer.step()
 
 
+def samples_of_a_flat_array_one_by_one():
+    samples = FLAT.view(-1, 20, 3)
+    train(Reader(batch_first=True), samples.split(1), torch.zeros_like, torch.zeros(1, 1, 5))
+
+
 def test_what_begins_beside_is_not_lost():
-    for loop in (leaves_of_a_tree, triplets_of_single_steps):
+    for loop in (leaves_of_a_tree, triplets_of_single_steps, samples_of_a_flat_array_one_by_one):
         with watch() as seen:
             loop()
         assert seen.faults == []

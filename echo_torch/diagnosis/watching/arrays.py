@@ -109,6 +109,15 @@ class Arrays:
         sources = self._own(array, positions) if written is None else self._sources(array, positions, written)
         return torch.from_numpy(np.asarray(sources))
 
+    def note_parts(self, whole: Any) -> None:
+        """Somebody takes parts of an array, in a form with more axes than that in which it was made."""
+        if not isinstance(whole, Tensor) or whole.ndim < 3 or whole.requires_grad or whole.storage_offset():
+            return
+        if whole.is_contiguous() and whole.nbytes == whole.untyped_storage().nbytes():
+            number, offset = self._number(whole)
+            if offset == 0 and 0 < len(self._shapes.get(number, ())) < whole.ndim:
+                self._shapes[number] = tuple(whole.shape)
+
     def note_constant(self, tensor: Tensor) -> None:
         """A function has made a tensor that holds one value everywhere."""
         if 1 < tensor.numel() <= MOST_VALUES and tensor.ndim > 1:

@@ -24,6 +24,8 @@ VIEWS = {
     "split", "split_with_sizes", "squeeze", "swapaxes", "swapdims", "t", "tensor_split", "transpose", "unbind",
     "unflatten", "unfold", "unsqueeze", "view",
 }  # fmt: skip
+# ... of which these take parts, ...
+PARTS = {"__getitem__", "chunk", "narrow", "select", "split", "unbind"}
 # ... and these join several, ...
 CATS = {"cat", "concat"}
 JOINS = CATS | {"hstack"}

@@ -232,6 +232,8 @@ class Places(RestingMode):
     def _follow_move(self, name: str, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         """Values have been moved about."""
         self.layouts.move(name, args, result)
+        if name in of_torch.PARTS and args and id(args[0]) not in self._kept:
+            self.arrays.note_parts(args[0])
         is_text = name in of_torch.JOINS and of_torch.is_one_text(args, result)
         if is_text or self._is_told_by_storage(args, result):
             return
