@@ -38,6 +38,14 @@ def learn(model, samples, cut=lambda sample: sample.split(10, 1)):
         optimizer.step()
 
 
+def fit(model, samples):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for sample in samples:
+        optimizer.zero_grad()
+        model(sample).square().mean().backward()
+        optimizer.step()
+
+
 def in_batches(order):
     return [PAIRS[some] for some in order.split(8)]
 
@@ -138,12 +146,7 @@ def members_of_a_set():
             return sum(self.cell(member) for member in sample.unbind(1))
 
     torch.manual_seed(0)
-    model = Members()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for sample in in_batches(SHUFFLED):
-        optimizer.zero_grad()
-        model(sample).square().mean().backward()
-        optimizer.step()
+    fit(Members(), in_batches(SHUFFLED))
 
 
 HEALTHY = [
@@ -211,12 +214,7 @@ def steps_inside_of_a_module(number=40):
             return self.head(state[0])
 
     torch.manual_seed(0)
-    model = Stepped()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for some in SHUFFLED[:number].split(8 if number > 8 else 1):
-        optimizer.zero_grad()
-        model(PAIRS[some]).square().mean().backward()
-        optimizer.step()
+    fit(Stepped(), [PAIRS[some] for some in SHUFFLED[:number].split(8 if number > 8 else 1)])
 
 
 def steps_of_one_row_inside_of_a_module():
@@ -246,12 +244,7 @@ def leaves_of_a_tree():
                 states = [self.cell(torch.zeros(8, 3), one + other) for one, other in pairs]
             return states[0]
 
-    model = Tree()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for sample in in_batches(SHUFFLED):
-        optimizer.zero_grad()
-        model(sample).square().mean().backward()
-        optimizer.step()
+    fit(Tree(), in_batches(SHUFFLED))
 
 
 def triplets_of_single_steps():
@@ -267,12 +260,7 @@ def triplets_of_single_steps():
             return (anchor - near).square().sum() - (anchor - far).square().sum()
 
     torch.manual_seed(0)
-    model = Triplets()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for sample in in_batches(SHUFFLED):
-        optimizer.zero_grad()
-        model(sample).backward()
-        optimizer.step()
+    fit(Triplets(), in_batches(SHUFFLED))
 
 
 def samples_of_a_flat_array_one_by_one():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from echo_torch.diagnosis.watching.foreign import DRAWN, WORDS
-from echo_torch.diagnosis.watching.recorded import Call, are_of_one_pass
+from echo_torch.diagnosis.watching.recorded import Call, are_of_one_pass, by_root
 
 FEWEST_STEPS = 4  # that a loop makes: fewer inputs of one step may be a pair, or a triplet
 _NEARLY_ALL = 0.9  # of the rows that are read without gradients: a stream, and no parts of samples
@@ -108,7 +108,7 @@ def beginnings_in(own: Sequence[Call], calls: Sequence[Call]) -> list[Call]:
     return found
 
 
-def changed_inside(own: Sequence[Call], calls: Sequence[Call]) -> set[int]:
+def changed_on_the_way(own: Sequence[Call], calls: Sequence[Call]) -> set[int]:
     """The numbers of training calls that go on with a state which the model has changed since the call before.
 
     Which call had left that is not known, nor of which row it was. So it is inside a call of the whole model, and in a
@@ -148,11 +148,8 @@ def steps_from_one_state(own: Sequence[Call]) -> int:
     Args:
         own: The calls of the layer.
     """
-    loops: dict[int, list[Call]] = {}
-    for call in own:
-        if call.trains:
-            loops.setdefault(call.root, []).append(call)
-    return sum(len(loop) - 1 for loop in loops.values() if len(loop) >= FEWEST_STEPS and _begin_alike(loop))
+    loops = by_root(call for call in own if call.trains).values()
+    return sum(len(loop) - 1 for loop in loops if len(loop) >= FEWEST_STEPS and _begin_alike(loop))
 
 
 def _begin_alike(loop: Sequence[Call]) -> bool:

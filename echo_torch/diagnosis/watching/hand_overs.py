@@ -12,7 +12,7 @@ from echo_torch.diagnosis.watching.beginnings import FEWEST_STEPS, Beginnings, b
 from echo_torch.diagnosis.watching.calls import Calls
 from echo_torch.diagnosis.watching.evaluations import evaluating
 from echo_torch.diagnosis.watching.lanes import Origin
-from echo_torch.diagnosis.watching.recorded import Call
+from echo_torch.diagnosis.watching.recorded import Call, by_root
 from echo_torch.diagnosis.watching.standing import Standing, array_of, gap_between
 
 _FEW = 5  # rows that go on by chance
@@ -254,10 +254,11 @@ def _walks_inside(own: Sequence[Call], seen: Calls, stride: int | None) -> bool:
 
 def _stepped_without_state(own: Sequence[Call]) -> set[int]:
     """The calls of the whole model inside of which a loop makes single steps, of which none has a state."""
-    steps: dict[int, list[bool]] = {}
-    for call in own:
-        steps.setdefault(call.root, []).append(call.num_steps == 1 and not call.entering.is_filled)
-    return {root for root, are_alone in steps.items() if len(are_alone) >= FEWEST_STEPS and all(are_alone)}
+    return {
+        root
+        for root, calls in by_root(own).items()
+        if len(calls) >= FEWEST_STEPS and all(call.num_steps == 1 and not call.entering.is_filled for call in calls)
+    }
 
 
 def _are_steps(left: Call, call: Call) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from echo_torch.data.random_symbols import Integers
 from echo_torch.diagnosis.stamps import CheckedStamps, Stamps
 from echo_torch.diagnosis.watching.arrays import ARRAY
-from echo_torch.diagnosis.watching.beginnings import changed_inside, empty_lanes_of
+from echo_torch.diagnosis.watching.beginnings import changed_on_the_way, empty_lanes_of
 from echo_torch.diagnosis.watching.calls import Calls
 from echo_torch.diagnosis.watching.hand_overs import HandOvers, origins_of
 from echo_torch.diagnosis.watching.recorded import Call
@@ -99,7 +99,7 @@ class Observed:
         self._holders: dict[tuple[int, int], int] = {}  # of each row of a call that may go on, the lane
         self._held: dict[int, tuple[int, int]] = {}  # and the other way round
         self._stands: dict[int, Place] = {}  # of each lane
-        if changed_inside(own, seen.calls):
+        if changed_on_the_way(own, seen.calls):
             raise UnknownError("the model changes the state between two steps")
         calls = [call for call in own if call.trains and _fits(call)]
         if seen.first_skipped is not None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from echo_torch.diagnosis.data_path.explaining import reach_lines
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach, reach
-from echo_torch.diagnosis.watching.beginnings import changed_inside
+from echo_torch.diagnosis.watching.beginnings import changed_on_the_way
 from echo_torch.diagnosis.watching.calls import Calls
 from echo_torch.diagnosis.watching.hand_overs import origins_of
 from echo_torch.diagnosis.watching.observed import Observed, UnknownError
@@ -45,7 +45,7 @@ def steps_of_a_gradient(own: Sequence[Call], seen: Calls) -> int | None:
         None where it is unknown, or where the graph leads into a call that another backward pass has reached.
     """
     steps: dict[int, int] = {}  # of each call, back to where its graph begins
-    changed = changed_inside(own, seen.calls)
+    changed = changed_on_the_way(own, seen.calls)
     for call in own:
         if not call.trains or call.is_remembered:
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from echo_torch.diagnosis.stamps import CheckedStamps
@@ -114,6 +114,14 @@ class Call:
     def stand(self, standing: Standing | Even | None, num_steps: int) -> None:
         """It is known where its rows stand."""
         self._standing, self.num_steps = standing, num_steps
+
+
+def by_root(calls: Iterable[Call]) -> dict[int, list[Call]]:
+    """Calls by the outermost call of a module in which they are."""
+    found: dict[int, list[Call]] = {}
+    for call in calls:
+        found.setdefault(call.root, []).append(call)
+    return found
 
 
 def are_of_one_pass(one: Call, other: Call) -> bool:
