@@ -228,23 +228,31 @@ def without_a_training():
             model(chunk)
 
 
-def leaves_of_a_tree():
+class Tree(nn.Module):
     """A cell reads each leaf from zeros, then goes on upwards with what it left."""
-    torch.manual_seed(0)
 
-    class Tree(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.cell = nn.GRUCell(3, 5)
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cell = nn.GRUCell(3, 5)
 
-        def forward(self, sample):
-            states = [self.cell(leaf) for leaf in sample.unbind(1)[:8]]
-            while len(states) > 1:
-                pairs = zip(states[::2], states[1::2], strict=True)
-                states = [self.cell(torch.zeros(8, 3), one + other) for one, other in pairs]
-            return states[0]
+    def forward(self, sample):
+        states = [self.cell(leaf) for leaf in sample.unbind(1)[:8]]
+        while len(states) > 1:
+            pairs = zip(states[::2], states[1::2], strict=True)
+            states = [self.cell(torch.zeros(8, 3), one + other) for one, other in pairs]
+        return states[0]
 
+
+def leaves_of_a_tree():
     fit(Tree(), in_batches(SHUFFLED))
+
+
+def leaves_of_a_tree_without_a_training():
+    model = Tree()
+    with torch.no_grad():
+        for sample in in_batches(SHUFFLED):
+            model(sample)
 
 
 def triplets_of_single_steps():
@@ -269,7 +277,10 @@ def samples_of_a_flat_array_one_by_one():
 
 
 def test_what_begins_beside_is_not_lost():
-    for loop in (leaves_of_a_tree, triplets_of_single_steps, samples_of_a_flat_array_one_by_one):
+    for loop in (
+        leaves_of_a_tree, leaves_of_a_tree_without_a_training, triplets_of_single_steps,
+        samples_of_a_flat_array_one_by_one,
+    ):  # fmt: skip
         with watch() as seen:
             loop()
         assert seen.faults == []
