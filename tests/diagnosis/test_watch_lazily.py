@@ -14,7 +14,7 @@ from echo_torch.diagnosis.watching.arrays import ARRAY, FILLED, Arrays
 from echo_torch.diagnosis.watching.lanes import Lanes, Origin, Rows
 from echo_torch.diagnosis.watching.lasting import LastingArrays
 from echo_torch.diagnosis.watching.regular import Later, is_regular, regular, written_out
-from echo_torch.diagnosis.watching.standing import Even
+from echo_torch.diagnosis.watching.standing import Even, Standing, Steps, Uneven, standing_later
 
 VIEWS = {
     "select": lambda x: x[3],
@@ -98,6 +98,27 @@ def test_places_are_padded_as_the_values_are(name, is_batch_first, side):
     is_filled = values == -1
     assert torch.equal(places == FILLED, is_filled)
     assert torch.equal(places[~is_filled] % ARRAY, values[~is_filled])
+
+
+def test_padded_sequences_stand_where_what_was_written_into_them_stands():
+    whole = torch.arange(20.0)
+    with watch() as seen:
+        rows = [torch.zeros(3), torch.zeros(2)]
+        for row, begin in zip(rows, (4, 11), strict=True):
+            row.copy_(whole[begin : begin + len(row)])
+        places = seen._calls.places.of(pad_sequence(rows))
+    assert (places % ARRAY).tolist() == [[4, 11], [5, 12], [6, FILLED]]
+
+
+def test_where_padded_rows_stand_is_told_when_somebody_asks():
+    places = torch.arange(12).view(2, 6) + ARRAY
+    whole = standing_later(Steps(places, 1), Arrays())
+    places[1, 4:] = FILLED
+    later = standing_later(Steps(places, 1), Arrays())
+    assert isinstance(whole, Standing)
+    assert isinstance(later, Uneven)
+    assert later.first == later.standing().first == [ARRAY, ARRAY + 6]
+    assert later.standing().last == [ARRAY + 5, ARRAY + 9]
 
 
 @pytest.mark.parametrize("strides", [(7, 3), (0, 2), (3, 0), (70_000, 1)])

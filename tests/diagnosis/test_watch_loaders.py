@@ -201,7 +201,7 @@ def test_a_state_over_the_end_of_a_pass(is_reset, options):
 
 
 def test_after_a_fault_of_the_watch_no_border_is_looked_for(monkeypatch, capsys):
-    monkeypatch.setattr(calls_module.Calls, "leave", lambda *given: 1 / 0)
+    monkeypatch.setattr(calls_module.Calls, "leave_recurrent", lambda *given, **named: 1 / 0)
     before = _BaseDataLoaderIter.__next__
     with watch() as seen:
         assert _BaseDataLoaderIter.__next__ is not before

@@ -19,7 +19,8 @@ def hooks_of_torch():
 
     names = ("_global_forward_hooks", "_global_forward_pre_hooks")
     ours = [len(optimizer._global_optimizer_post_hooks), len(optimizer._global_optimizer_pre_hooks)]
-    return [*(len(getattr(module, name)) for name in names), *ours, _len_torch_function_stack()]
+    replaced = [optimizer.Optimizer.zero_grad, nn.Module.zero_grad, torch.from_numpy, torch.compile]
+    return [*(len(getattr(module, name)) for name in names), *ours, _len_torch_function_stack(), *replaced]
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
@@ -107,3 +108,41 @@ def test_a_default_device_is_none_of_its_business():
         model = Model().to_empty(device="cpu")
         train(model, (buffer.copy_(chunk) for chunk in series.split(5)))
     assert (seen.faults, seen.unknown, seen.fault) == ([], [], None)
+
+
+def test_nothing_is_followed_where_gradients_are_set_to_zero(monkeypatch):
+    depths, model = [], Model()
+    for owner in (torch.optim.Optimizer, nn.Module):
+
+        def zero_grad(*given, before=owner.zero_grad, **named):
+            depths.append(_len_torch_function_stack())
+            before(*given, **named)
+
+        monkeypatch.setattr(owner, "zero_grad", zero_grad)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with watch() as seen:
+        for owner in (optimizer, model):
+            model(torch.randn(5, 2, 3))[0].sum().backward()
+            owner.zero_grad(set_to_none=False)
+            assert all(weight.grad.eq(0).all() for weight in model.parameters())
+            assert _len_torch_function_stack() == 1
+            assert not seen._calls.places.is_paused
+    with watch(updates=1) as seen:
+        train(model, chunks()[:3])
+        optimizer.zero_grad()
+        assert seen._calls.places.is_paused  # all has been watched
+    assert set(depths) == {0}
+
+
+def test_what_somebody_has_wrapped_around_zero_grad_stays(monkeypatch):
+    monkeypatch.setattr(torch.optim.Optimizer, "zero_grad", torch.optim.Optimizer.zero_grad)
+    model = Model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with watch():
+        own = torch.optim.Optimizer.zero_grad
+        torch.optim.Optimizer.zero_grad = wrapped = lambda *given, **named: own(*given, **named)
+    assert torch.optim.Optimizer.zero_grad is wrapped
+    model(torch.randn(5, 2, 3))[0].sum().backward()
+    optimizer.zero_grad()
+    assert all(weight.grad is None for weight in model.parameters())
+    assert _len_torch_function_stack() == 0

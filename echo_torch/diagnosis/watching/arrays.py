@@ -95,6 +95,13 @@ class Arrays:
         (one, end), (other, begin) = (divmod(place % ARRAY, shape[1] * width) for place in (last, first))
         return end // width == shape[1] - 1 and begin < width and ends.go_on(other - one)
 
+    def begin_of(self, tensor: Tensor) -> int | None:
+        """The place of the first value by the storage, if the others follow in the tensor's own strides."""
+        array, offset = self._number(tensor)
+        if array in self._written or self._overlap_of(array, tensor) is not None:
+            return None
+        return array * ARRAY + offset + int(tensor.storage_offset())
+
     def places_of(self, tensor: Tensor) -> Tensor:
         """The place of each value by the storage, of the tensor's shape; or where a written value comes from."""
         array, offset = self._number(tensor)

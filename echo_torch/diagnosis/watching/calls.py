@@ -28,19 +28,21 @@ from echo_torch.diagnosis.watching.layers import (
 from echo_torch.diagnosis.watching.padding import Padding
 from echo_torch.diagnosis.watching.places import Places
 from echo_torch.diagnosis.watching.recorded import Call, Entering, Unwatched
-from echo_torch.diagnosis.watching.standing import even_of, standing_of, steps_of
+from echo_torch.diagnosis.watching.standing import even_of, standing_later, steps_of
 from echo_torch.diagnosis.watching.unpacked import Unpacked
+from echo_torch.diagnosis.watching.waiting import Returned, Waiting
 
 _WRAPPERS = ("DataParallel", "DistributedDataParallel")  # around a script's own model
 _MOST_PASSES = 20  # of a loader that are looked at after the first updates
 MOST_CALLS = 5_000  # that are recorded: of a cell that is stepped, a few updates hold as many
 
 
-@dataclass
-class _Skipped:
-    """The last call of a layer that was not recorded."""
+@dataclass(slots=True)
+class _Exchange:
+    """The state that a layer was given, and the one that it left."""
 
     is_training: bool
+    has_gradients: bool
     given: Any
     fields: list[Tensor]
     num_rows: int
@@ -68,6 +70,7 @@ class Calls:
         unwatched: What was not all recorded, by whether an optimiser had made a step: with its first one the first
             updates begin, and what came before is over.
         by_hand: Recurrences without a recurrent layer.
+        waiting: Calls that are looked at together later.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Calls:
         self.by_hand = ByHand(RECURRENT)
         self.places.use = self.by_hand.use
         self.lasting = LastingArrays(self.places.arrays)
+        self.places.waiting = self.waiting = Waiting(guarded(self._look))
         self.unwatched: dict[bool, Unwatched] = {}
         self.is_idle = False
         self._num_passes = 0  # that were watched after the first updates
@@ -95,7 +99,7 @@ class Calls:
         self._numbers: dict[int, int] = {}
         self._lanes = Lanes()
         self._depth = self._root = self._finished = 0
-        self._skipped: dict[int, _Skipped] = {}
+        self._skipped: dict[int, _Exchange] = {}  # of each layer its last call, if that was not recorded
 
     @property
     def update(self) -> int:
@@ -147,6 +151,7 @@ class Calls:
             return False
         self._note_unwatched()
         read, skipped.given = read_and_given(inputs, named)
+        skipped.has_gradients = torch.is_grad_enabled()
         skipped.fields = [tensor.detach() for tensor in fields_of(state_of(module, output))]
         skipped.num_rows = num_rows_of(module, read)
         return True
@@ -158,61 +163,93 @@ class Calls:
     def rest(self) -> None:
         """What follows when a module has returned, if it is the outermost."""
         if self._depth == 0:
+            self.waiting.look()
             self._finished = self._root
             self.places.forget_what_was_made()
             if not self._is_watched():
                 self.is_idle = self.places.is_paused = True  # up to the next update, if there is one
 
-    def leave(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-        """A module has returned, or raised: then there is no output."""
+    def leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """A module has returned that is no recurrent layer, or raised: then there is no output."""
         self.leave_other()
-        self.by_hand.leave(module, (inputs, named), output)
-        if not isinstance(module, RECURRENT) or torch.compiler.is_compiling():
+        self.by_hand.leave(module, inputs, output)
+
+    def leave_recurrent(self, call: Returned, *, is_own: bool) -> None:
+        """A recurrent layer has returned; `is_own` says whether it is looked at."""
+        self.leave_other()
+        if is_own and call.is_closed and self._depth and isinstance(call.module, nn.RNNCellBase):
+            self.waiting.add(call)
             return
+        self.waiting.look()
+        if is_own and not torch.compiler.is_compiling():
+            self._look(call)
+        elif call.is_closed:
+            self._follow(call)
+
+    def _follow(self, call: Returned) -> None:
+        self.places.follow_layer(call.module, (*call.inputs, *call.named.values()), call.output)
+
+    def _look(self, returned: Returned) -> None:
+        """Look at a call of a recurrent layer."""
+        if returned.is_closed:
+            self._follow(returned)
+        module = returned.module
         if has_no_values(module):
             self.note_hidden(module, BY_SHAPES)
             return
-        read, given = read_and_given(inputs, named)
-        num_rows, fields = num_rows_of(module, read), fields_of(state_of(module, output))
-        layer = self._number(module)
+        read, given = read_and_given(returned.inputs, returned.named)
+        layer, fields = self._number(module), fields_of(state_of(module, returned.output))
+        now = _Exchange(
+            returned.is_training, returned.has_gradients, given, fields, num_rows_of(module, read)
+        )  # fmt: skip
         skipped = self._skipped.pop(layer, None)
-        if not self._is_watched() and (skipped is None or skipped.is_training == module.training):
+        if not self._is_watched() and (skipped is None or skipped.is_training == now.is_training):
             self._note_unwatched()
-            fields = [tensor.detach() for tensor in fields]
-            self._skipped[layer] = _Skipped(module.training, given, fields, num_rows)
+            now.fields = [tensor.detach() for tensor in fields]
+            self._skipped[layer] = now
             return
         if skipped is not None:  # what it left may enter now
-            before = self._record(module, layer, skipped.given, skipped.fields, skipped.num_rows, skipped.is_training)
-            before.is_remembered = True
-        call = self._record(module, layer, given, fields, num_rows, module.training)
+            self._record(module, layer, skipped).is_remembered = True
+        call = self._record(module, layer, now)
         call.is_step = reads_one_step(module, read)
+        steps = self._stand(call, module, read)
+        self._listen(call, returned, now, steps)
+
+    def _stand(self, call: Call, module: nn.Module, read: Any) -> Tensor | None:
+        """Note where a call stands; return the places of its steps where it may read padding."""
         is_followed = isinstance(read, (Tensor, PackedSequence)) and not self.places.is_paused
         is_followed &= not self.places.is_fed_back(module, read)
+        call.is_exchanged = isinstance(read, Tensor) and self.places.layouts.is_exchanged(read)
         even = even_of(module, read, self.places) if is_followed else None
-        steps = steps_of(module, read, self.places) if is_followed and even is None else None
         if even is not None and even.num_steps:
             call.stand(even, even.num_steps)
             self.lasting.note_even(even, self._root)
-        else:
-            if steps is not None:
-                call.stand(standing_of(steps, self.places), steps.first.shape[1])
-            self.lasting.note(call.standing.first if call.standing is not None else (), self._root)
-        call.is_exchanged = isinstance(read, Tensor) and self.places.layouts.is_exchanged(read)
+            return even.steps() if self.padding.knows_any else None
+        steps = steps_of(module, read, self.places) if is_followed and even is None else None
+        standing = None if steps is None else standing_later(steps, self.places)
+        if steps is not None:
+            call.stand(standing, steps.first.shape[1])
+        self.lasting.note(() if standing is None else standing.first, self._root)
+        return None if steps is None else steps.first
+
+    def _listen(self, call: Call, returned: Returned, now: _Exchange, steps: Tensor | None) -> None:
+        """Notice what is done with what a call has left, and the gradients that come back to it."""
+        module, output = returned.module, returned.output
         features = output[0] if isinstance(module, nn.RNNBase) and output is not None else None
-        if isinstance(features, Tensor) and features.ndim == 3 and num_rows > 1:
+        if isinstance(features, Tensor) and features.ndim == 3 and now.num_rows > 1:
             self._listen_to_rows(call, features, 0 if getattr(module, "batch_first", False) else 1)
         if isinstance(features, PackedSequence):
             features = features.data
             self.unpacked.give(call, features, self.gradients.hook)
-        self.gradients.listen(call, given, [*fields, features])
-        first = None if steps is None else steps.first
-        if even is not None and even.num_steps and self.padding.knows_any:
-            first = even.steps()
-        if first is not None and call.trains:
-            call.padded = self.padding.listen(module, read, first, [*fields, features], self.gradients.hook)
+        left = [*now.fields, features]
+        self.gradients.listen(call, now.given, left, has_gradients=now.has_gradients)
+        if steps is not None and call.trains:
+            read, _ = read_and_given(returned.inputs, returned.named)
+            call.padded = self.padding.listen(module, read, steps, left, self.gradients.hook)
 
     def begin_step(self, *, has_closure: bool = False) -> None:
         """An optimiser begins a step: what it does to weights is no way of data, but its closure reads some."""
+        self.waiting.look()
         if self.is_idle and not self.places.is_open:
             return
         self.places.is_in_step, self._has_closure = True, has_closure
@@ -221,6 +258,7 @@ class Calls:
 
     def end_step(self) -> None:
         """An optimiser has made a step."""
+        self.waiting.look()
         self.gradients.update += 1
         if self.is_idle and not self.places.is_open and not self._is_watched():
             return
@@ -254,6 +292,7 @@ class Calls:
 
     def stand(self, tensor: Tensor, stamps: CheckedStamps) -> None:
         """Somebody says where a tensor's rows stand, (lanes, steps, ...)."""
+        self.waiting.look()
         self._told = stamps
         self.lasting.numbers |= self.places.stand(tensor, stamps.sequence, stamps.step)
 
@@ -292,29 +331,27 @@ class Calls:
             self.layers.append(layer)  # kept alive, so that no other gets its id
         return number
 
-    def _record(
-        self, module: nn.Module, layer: int, given: Any, left: list[Tensor], num_rows: int, is_training: bool
-    ) -> Call:
+    def _record(self, module: nn.Module, layer: int, what: _Exchange) -> Call:
         axis = lane_axis(module)
         call = Call(
             number=len(self.calls),
             layer=layer,
             root=self._root,
             update=self.update,
-            trains=is_training and torch.is_grad_enabled(),
-            is_training=is_training,
-            num_rows=num_rows,
-            entering=self._entering(layer, given, axis),
+            trains=what.is_training and what.has_gradients,
+            is_training=what.is_training,
+            num_rows=what.num_rows,
+            entering=self._entering(layer, what.given, axis),
             told=self._told,
         )
         self.calls.append(call)
         entering, strangers = call.entering, self.places.strangers
         if call.trains and entering.is_filled and not entering.calls and not entering.has_graph:
-            entering.strange = strangers.what(layer, fields_of(given), axis)
-        rows = [Rows(tensor, axis) for tensor in left]
+            entering.strange = strangers.what(layer, fields_of(what.given), axis)
+        rows = [Rows(tensor, axis) for tensor in what.fields]
         if call.trains:
             strangers.leave(layer, rows)
-        is_batch = all(tensor.ndim == axis + 2 for tensor in left)
+        is_batch = all(tensor.ndim == axis + 2 for tensor in what.fields)
         self._lanes.leave(layer, rows if is_batch else [])
         return call
 

@@ -89,6 +89,25 @@ class Padded:
     own: set[int] = field(default_factory=set)
 
 
+class _Behind:
+    """The steps behind the lengths that came with a batch; their places are found where somebody asks.
+
+    Args:
+        claim: What says that these are lengths.
+        rows: The places of all steps.
+        axis: Which of their axes counts the rows.
+        mask: The steps (rows, steps) that lie behind.
+    """
+
+    def __init__(self, claim: _Lengths, rows: Tensor, axis: int, mask: NDArray[np.bool_]) -> None:
+        self.claim, self._rows, self._axis, self._mask = claim, rows, axis, mask
+
+    @functools.cached_property
+    def places(self) -> Tensor:
+        """The places of these steps, one after another."""
+        return torch.from_numpy(np.moveaxis(written_out(self._rows).numpy(), self._axis, 0)[self._mask]).flatten()
+
+
 class _Symbols:
     """What an embedding has read; put into the order of the places where somebody asks."""
 
@@ -114,7 +133,7 @@ class Padding:
         self._padded: deque[Tensor] = deque(maxlen=_AT_HAND)
         self._symbols: deque[_Symbols] = deque(maxlen=_AT_HAND)
         self._lengths: defaultdict[tuple[int, ...], _Lengths] = defaultdict(_Lengths)
-        self._behind: deque[tuple[_Lengths, Tensor]] = deque(maxlen=2)
+        self._behind: deque[_Behind] = deque(maxlen=2)
         self._together: Tensor | None = None  # all that are padded
         self._inside: set[int] = set()  # symbols that stand in front of others
         self._num_doubts = 0  # calls without a break whose rows end in data
@@ -134,10 +153,9 @@ class Padding:
         if claim.is_refuted:
             return
         mask = claim.look(rows.movedim(axis, 0), lengths)
-        places = None if mask is None else self._places.of(rows)
+        places = None if mask is None else self._places.where(rows)
         if mask is not None and places is not None:
-            behind = np.moveaxis(places.numpy(), axis, 0)[mask]
-            self._behind.append((claim, torch.from_numpy(behind).flatten()))
+            self._behind.append(_Behind(claim, places, axis, mask))
 
     @property
     def knows_any(self) -> bool:
@@ -169,16 +187,16 @@ class Padding:
         return found
 
     def _look(self, steps: Tensor) -> Padded | None:
-        certain = steps == FILLED
-        if any(map(len, self._padded)):
-            certain |= torch.isin(steps, self._all_padded())
-        if bool(certain.any()):
+        certain = steps.numpy() == FILLED
+        if self._padded:
+            certain |= torch.isin(steps, self._all_padded()).numpy()
+        if certain.any():
             return _in_rows(certain)
-        for claim, places in reversed(self._behind):
-            if not claim.is_refuted and bool((behind := torch.isin(steps, places)).any()):
-                return _in_rows(behind, lengths=claim)
+        for each in reversed(self._behind):
+            if not each.claim.is_refuted and bool((behind := torch.isin(steps, each.places)).any()):
+                return _in_rows(behind.numpy(), lengths=each.claim)
         if bool((blank := steps == BLANK).any()):
-            return _in_rows(blank, is_to_longest=True)
+            return _in_rows(blank.numpy(), is_to_longest=True)
         symbols = self._symbols_at(steps) if steps.shape[1] > 1 and self._num_doubts < _MOST_DOUBTS else None
         return None if symbols is None else self._end_of_rows(symbols)
 
@@ -187,17 +205,18 @@ class Padding:
         changes = symbols[:, 1:] != symbols[:, :-1]
         inside = set(symbols[:, :-1][changes].tolist())
         self._inside |= inside
-        runs = _runs(symbols == symbols[:, -1:])
+        runs = torch.from_numpy(_runs((symbols == symbols[:, -1:]).numpy()))
         ends = symbols[runs.argsort(descending=True), -1].tolist()
         symbol = next((end for end in ends if end not in self._inside), ends[0])
-        found = _in_rows(symbols == symbol, symbol=symbol, is_to_longest=True, inside=inside)
+        found = _in_rows((symbols == symbol).numpy(), symbol=symbol, is_to_longest=True, inside=inside)
         is_doubtful = symbol in self._inside or min(found.runs) > 0 or max(found.runs) < 2
         self._num_doubts = self._num_doubts + 1 if is_doubtful else 0
         return found
 
     def _note(self, places: Integers) -> None:
+        places = places[places != FILLED]  # what was filled in is padding anyway
         if places.size:
-            self._padded.append(torch.from_numpy(places[places != FILLED]))  # what was filled in is padding anyway
+            self._padded.append(torch.from_numpy(places))
             self._together = None
 
     def _all_padded(self) -> Tensor:
@@ -282,19 +301,17 @@ def _joined(calls: Sequence[Any]) -> Padded:
     return whole
 
 
-def _in_rows(mask: Tensor, **what: Any) -> Padded:
+def _in_rows(mask: NDArray[np.bool_], **what: Any) -> Padded:
     return Padded(_runs(mask).tolist(), mask.shape[1], **what)
 
 
-def _runs(mask: Tensor) -> Tensor:
+def _runs(mask: NDArray[np.bool_]) -> Integers:
     """Of each row (rows, steps), how many values at its end are true."""
-    backwards = mask.numpy()[:, ::-1]
-    runs = (
-        np.where(backwards.all(1), backwards.shape[1], backwards.argmin(1))
-        if backwards.size
-        else np.zeros(len(mask), int)
-    )
-    return torch.from_numpy(runs)
+    backwards = mask[:, ::-1]
+    if not backwards.size:
+        return np.zeros(len(mask), int)
+    runs: Integers = np.where(backwards.all(1), backwards.shape[1], backwards.argmin(1))
+    return runs
 
 
 def _noticing(

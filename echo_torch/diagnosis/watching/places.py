@@ -25,6 +25,7 @@ from echo_torch.diagnosis.watching.layouts import Layouts
 from echo_torch.diagnosis.watching.mode import RestingMode
 from echo_torch.diagnosis.watching.regular import Later, are_of_one_form, joined, padded, stacked, written_out
 from echo_torch.diagnosis.watching.selections import Selections
+from echo_torch.diagnosis.watching.waiting import Waiting
 
 # Of a tensor: itself; where it stands (None: it is known that nobody knows); and the ids of the layers that it has come
 # through, if the model has made it (None: it has not).
@@ -45,6 +46,7 @@ class Places(RestingMode):
         strangers: What states are that no call has left.
         selections: What was picked out of arrays, or put in order.
         use: Is told what each function is given.
+        waiting: Calls of cells that are looked at later.
     """
 
     def __init__(self) -> None:
@@ -54,6 +56,7 @@ class Places(RestingMode):
         self.strangers = Strangers()
         self.selections = Selections()
         self.use: Callable[[Iterable[Any]], None] = lambda given: None
+        self.waiting = Waiting(lambda call: None)
         self._layer: nn.Module | None = None  # at work, and nothing is followed inside
         self._kept: dict[int, _Kept] = {}  # by the ids of tensors
         self.arrays = Arrays()
@@ -64,10 +67,12 @@ class Places(RestingMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function, and follow what it does to places."""
+        name = of_torch.name_of(func)
+        if self.waiting.calls and not self.is_paused and self.waiting.are_concerned(name, args, kwargs or {}):
+            self.look_at_waiting()
         result = func(*args, **kwargs) if kwargs else func(*args)
         if self.is_paused:
             return result
-        name = of_torch.name_of(func)
         is_followed = isinstance(result, Tensor) or type(result) in (tuple, list) or name in of_torch.FOLLOWED
         if not is_followed or name == of_torch.OTHER or is_recorded():
             self.is_paused = self.is_in_step and func is Tensor.backward and not is_recorded()
@@ -80,23 +85,34 @@ class Places(RestingMode):
             return result
         return result
 
+    def look_at_waiting(self) -> None:
+        """Look at the calls of cells that wait."""
+        with DisableTorchFunction():
+            self.waiting.look()
+
     def begin_layer(self, layer: nn.Module, inputs: Any) -> None:
         """A layer begins. What one of torch's own does to values is known, so nothing need be followed inside."""
         num_axes = of_torch.LAYERS.get(type(layer))
         if num_axes is None or self.is_paused or not inputs or layer._forward_pre_hooks or "forward" in vars(layer):
             return
         read = inputs[0]
-        is_known = isinstance(read, Tensor) and (id(read) in self._kept or not read.requires_grad)
+        is_known = isinstance(read, Tensor) and (
+            not read.requires_grad or id(read) in self._kept or self.waiting.holds(read)
+        )
         if is_known and read.ndim == num_axes and read.numel() <= MOST_VALUES:
             self._layer = layer
             self.rest()
 
-    def end_layer(self, layer: nn.Module, given: Any, output: Any) -> None:
-        """A layer has returned, or raised: then there is no output."""
+    def end_layer(self, layer: nn.Module) -> bool:
+        """A layer has returned, or raised; return whether nothing was followed inside."""
         if self._layer is not layer:
-            return
+            return False
         self._layer = None
         self.go_on()
+        return True
+
+    def follow_layer(self, layer: nn.Module, given: Iterable[Any], output: Any) -> None:
+        """A layer has returned inside of which nothing was followed; without an output it has raised."""
         features = output[0] if isinstance(output, tuple) else output
         tensors = [one for one in given if isinstance(one, Tensor)]
         if isinstance(features, Tensor):
@@ -373,14 +389,26 @@ class Places(RestingMode):
         padding_side: str = "right",
     ) -> Tensor | None:
         """The places of padded sequences; None unless those of all are regular, and alike."""
-        places = [self._needed(part) for part in sequences]
-        is_alike = all(
-            part.is_meta and part.shape[1:] == places[0].shape[1:] and part.stride() == places[0].stride()
-            for part in places
-        )
-        if not is_alike or not places[0].ndim:
+        parts = list(sequences)
+        forms = [form for part in parts if (form := self._form_of(part)) is not None]
+        if len(forms) < len(parts) or not parts[0].ndim or len({form[1:] for form in forms}) > 1:
             return None
-        return padded(places, FILLED, is_batch_first=batch_first, is_left=padding_side == "left")
+        _, inner, strides = forms[0]
+        first, sizes = [form[0] for form in forms], [part.shape[0] for part in parts]
+        is_left = padding_side == "left"
+        return padded(first, sizes, inner, strides, FILLED, is_batch_first=batch_first, is_left=is_left)
+
+    def _form_of(self, tensor: Tensor) -> tuple[int, Sequence[int], Sequence[int]] | None:
+        """The first place of a tensor, its shape but for its first axis, and the strides; None where there are none."""
+        begin = self.arrays.begin_of(tensor) if self._tells_itself(tensor) else None
+        if begin is not None:
+            return begin, tensor.shape[1:], tensor.stride()
+        places = self._needed(tensor)
+        return (int(places.storage_offset()), places.shape[1:], places.stride()) if places.is_meta else None
+
+    def _tells_itself(self, tensor: Tensor) -> bool:
+        """Whether its storage alone tells where a tensor stands."""
+        return not (id(tensor) in self._kept or tensor.requires_grad or tensor.numel() > MOST_VALUES)
 
     def _written_out(self, tensor: Tensor) -> Tensor:
         return written_out(self._needed(tensor))

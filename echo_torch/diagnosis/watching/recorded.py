@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from echo_torch.diagnosis.stamps import CheckedStamps
 from echo_torch.diagnosis.watching.lanes import Origin
 from echo_torch.diagnosis.watching.padding import Padded
-from echo_torch.diagnosis.watching.standing import Even, Standing
+from echo_torch.diagnosis.watching.standing import Even, Standing, Uneven
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ class Call:
     num_rows: int
     entering: Entering
     is_remembered: bool = False
-    _standing: Standing | Even | None = None
+    _standing: Standing | Even | Uneven | None = None
     told: CheckedStamps | None = None
     num_steps: int = 0
     is_step: bool = False
@@ -107,11 +107,11 @@ class Call:
     @property
     def standing(self) -> Standing | None:
         """Where its rows stand; None: unknown."""
-        if isinstance(self._standing, Even):
+        if isinstance(self._standing, (Even, Uneven)):
             self._standing = self._standing.standing()
         return self._standing
 
-    def stand(self, standing: Standing | Even | None, num_steps: int) -> None:
+    def stand(self, standing: Standing | Even | Uneven | None, num_steps: int) -> None:
         """It is known where its rows stand."""
         self._standing, self.num_steps = standing, num_steps
 

@@ -92,24 +92,35 @@ def joined(places: Sequence[Tensor], axis: int) -> Tensor:
     return stacked(places, axis).flatten(axis, axis + 1)
 
 
-def padded(places: Sequence[Tensor], fill: int, *, is_batch_first: bool, is_left: bool) -> Tensor:
-    """Regular places of sequences in the same strides as `pad_sequence` puts the values, written out.
+def padded(
+    first: Sequence[int],
+    sizes: Sequence[int],
+    inner: Sequence[int],
+    strides: Sequence[int],
+    fill: int,
+    *,
+    is_batch_first: bool,
+    is_left: bool,
+) -> Tensor:
+    """Regular places of sequences as `pad_sequence` puts the values, written out.
 
-    >>> padded([regular((3,), (1,), 5), regular((1,), (1,), 9)], 0, is_batch_first=True, is_left=False).tolist()
+    >>> padded([5, 9], [3, 1], (), (1,), 0, is_batch_first=True, is_left=False).tolist()
     [[5, 6, 7], [9, 0, 0]]
 
     Args:
-        places: Of each sequence (steps, ...), alike but for their number of steps.
+        first: Of each sequence the first place.
+        sizes: How many steps each has.
+        inner: The shape of each step.
+        strides: From one place to the next along the axis of the steps, and along those of a step.
         fill: What stands in front of a sequence, or behind it.
         is_batch_first: Whether the first axis of the result counts sequences, and the second one steps.
         is_left: Whether the shorter ones are filled in front.
     """
-    inner, strides = places[0].shape[1:], places[0].stride()
-    first = np.array([part.storage_offset() for part in places])[:, None]
-    sizes = np.array([len(part) for part in places])[:, None]
-    steps = np.arange(sizes.max()) - (sizes.max() - sizes if is_left else 0)
-    is_real = (steps >= 0) & (steps < sizes)
-    found = torch.from_numpy(np.where(is_real, first + steps * strides[0], fill))
+    begins, lengths = np.array(first)[:, None], np.array(sizes)[:, None]
+    longest = max(sizes)
+    steps = np.arange(longest) - (longest - lengths if is_left else 0)
+    is_real = (steps >= 0) & (steps < lengths)
+    found = torch.from_numpy(np.where(is_real, begins + steps * strides[0], fill))
     if inner:
         found = found.view(*found.shape, *[1] * len(inner)) + written_out(regular(inner, strides[1:], 0))
         found[torch.from_numpy(~is_real)] = fill

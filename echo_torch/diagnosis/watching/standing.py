@@ -111,6 +111,27 @@ def even_of(layer: nn.Module, read: Any, places: Places) -> Even | None:
     return Even(found, not (is_cell or layer.batch_first))
 
 
+class Uneven(NamedTuple):
+    """Where the rows of a call stand of which some end in steps that were filled in: told when somebody asks.
+
+    Attributes:
+        steps: The places of what is read.
+        places: Where values stand.
+    """
+
+    steps: Steps
+    places: Places
+
+    @property
+    def first(self) -> list[int]:
+        """As of `Standing`."""
+        return self.steps.first[:, 0].tolist()
+
+    def standing(self) -> Standing | None:
+        """As of `standing_of`."""
+        return standing_of(self.steps, self.places)
+
+
 class Steps(NamedTuple):
     """The places of what a layer reads, a row of them for each row of the batch.
 
@@ -192,6 +213,13 @@ def standing_of(found: Steps, places: Places) -> Standing | None:
     stride = None if stride is None or (moves != stride).any() else stride
     is_told = is_whole and (stride or steps.shape[1] == 1)
     return Standing(first.tolist(), last.tolist(), stride, width, None if is_told else found.first.contiguous())
+
+
+def standing_later(found: Steps, places: Places) -> Standing | Uneven | None:
+    """The same, told when somebody asks if rows end in steps that were filled in."""
+    steps = found.first.numpy()
+    is_uneven = bool(steps[:, 0].min() >= ARRAY > steps.min())
+    return Uneven(found, places) if is_uneven else standing_of(found, places)
 
 
 def _ends(steps: Integers) -> tuple[Integers, Integers]:

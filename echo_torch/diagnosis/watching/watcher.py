@@ -29,7 +29,9 @@ from echo_torch.diagnosis.watching.layers import RECURRENT
 from echo_torch.diagnosis.watching.places import Places
 from echo_torch.diagnosis.watching.seen import Seen, named_error
 from echo_torch.diagnosis.watching.shared import CODE, Shared
+from echo_torch.diagnosis.watching.waiting import returned
 from echo_torch.diagnosis.watching.warned import Warned
+from echo_torch.diagnosis.watching.zeroing import Zeroing
 from echo_torch.errors import RuleError
 
 DEFAULT_UPDATES = 50
@@ -65,6 +67,7 @@ class Watch(Seen):
         self._warned = Warned(Places.__torch_function__.__code__, CODE)
         self._shared = Shared(self._calls.places, self._guarded)
         self._compilers = Compilers(self._step_aside_because)
+        self._zeroing = Zeroing(self._calls.places)
 
     def __enter__(self) -> Self:
         """Begin to watch."""
@@ -80,6 +83,7 @@ class Watch(Seen):
         calls.places.begin()
         self._warned.begin()
         self._shared.begin()
+        self._zeroing.begin()
         self._loaders = Loaders(calls.places, calls.padding, calls.note_batch, self.place)
         self._loaders.begin()
         self._handles = [
@@ -117,9 +121,11 @@ class Watch(Seen):
             self.step_aside()
 
     def _end(self, *, is_forced: bool = True) -> None:
+        self._calls.places.look_at_waiting()
         self._calls.places.end(is_forced=is_forced)
         self._warned.end()
         self._shared.end()
+        self._zeroing.end()
         self._compilers.end()
         if self._loaders is not None:
             self._loaders.end()
@@ -216,9 +222,11 @@ class Watch(Seen):
             calls.rest()
             return
         with DisableTorchFunction():  # what is done here is no way of data
-            calls.places.end_layer(module, (*inputs, *named.values()), output)
-            if is_own:
-                calls.leave(module, inputs, named, output)
+            is_closed = calls.places.end_layer(module)
+            if isinstance(module, RECURRENT):
+                calls.leave_recurrent(returned(module, inputs, named, output, is_closed=is_closed), is_own=is_own)
+            elif is_own:
+                calls.leave(module, (inputs, named), output)
             else:
                 calls.leave_other()
             calls.rest()
