@@ -1,5 +1,6 @@
 """`watch` and padding: an answer that hangs on padded steps is seen, whoever filled the rows up, and no other."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -8,6 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_se
 from torch.utils.data import DataLoader, Dataset
 
 from echo_torch import watch
+from echo_torch.diagnosis.watching.padding import _Declared
 
 WORDS, SIZE, ROWS, LONGEST = 12, 5, 4, 9
 
@@ -300,6 +302,53 @@ def test_symbols_that_end_rows_and_are_data(make):
     with watch(model) as seen:
         train(model, without_lengths(last_column), bare(make))
     assert seen.faults == []
+
+
+def drawn_with_padding(num_rows, num_steps):
+    """Rows of a text that holds 0 as often as any other symbol."""
+    return torch.randint(WORDS, (num_rows, num_steps), generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize(("kind", "loss_of"), [(nn.GRU, every_step_and_padding), (nn.GRUCell, cells_to_the_end)])
+def test_what_an_embedding_calls_padding_may_be_data(kind, loss_of):
+    """`padding_idx=0` where 0 is a symbol like any other: some rows end in it by chance."""
+    model = Model(kind, padding_idx=0, **({"batch_first": True} if kind is nn.GRU else {}))
+    with watch(model) as seen:
+        words = drawn_with_padding(8 * ROWS, LONGEST)
+        assert (words[:, -1] == 0).sum() >= 3
+        train(model, loss_of, [(rows, None, rows[:, 0] % 2) for rows in words.split(ROWS)])
+    assert seen.faults == []
+
+
+def with_a_few_inside(rows):
+    """0 also stands for a word that is unknown."""
+    return with_lists([[0 if step == 1 and row[0] % 5 == 0 else word for step, word in enumerate(row)] for row in rows])
+
+
+def with_many_inside(rows):
+    """Each row has a 0 in it, and a function fills up."""
+    return with_pad_sequence([[row[0], 0, *row[2:]] for row in rows])
+
+
+def filled_up_twice(rows):
+    return F.pad(with_lists(rows), (0, 2))
+
+
+@pytest.mark.parametrize(("kind", "loss_of"), [(nn.GRU, last_column), (nn.GRUCell, cells_to_the_end)])
+@pytest.mark.parametrize("make", [with_a_few_inside, with_many_inside, filled_up_twice], ids=lambda make: make.__name__)
+def test_padding_is_read_beside_symbols_like_it(make, kind, loss_of):
+    model = Model(kind, padding_idx=0, **({"batch_first": True} if kind is nn.GRU else {}))
+    with watch(model) as seen:
+        train(model, without_lengths(loss_of), bare(make))
+    assert kinds(seen) == READ
+    of_all = 2 * len(Texts().rows)
+    assert (seen.faults[0].count, seen.faults[0].of) == (of_all if make is filled_up_twice else NUM_PADDED,) * 2
+
+
+def test_a_row_of_padding_alone_does_not_tell_whether_it_is_some():
+    declared, mask = _Declared(), np.array([[1, 1, 1, 1], [0, 0, 1, 1], [1, 0, 0, 0], [0, 1, 0, 1]], dtype=bool)
+    declared.look(mask, mask)
+    assert (declared.num_between, declared.num_behind) == (1, 2)
 
 
 @pytest.mark.parametrize("is_fixed", [False, True])

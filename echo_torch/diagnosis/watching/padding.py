@@ -45,6 +45,11 @@ class _Lengths:
     num_rows: int = 0
     is_refuted: bool = False
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether what lies behind them may be data."""
+        return self.is_refuted or self.num_rows < _FEW
+
     def look(self, rows: Tensor, lengths: Tensor) -> NDArray[np.bool_] | None:
         """Which steps of rows (rows, steps, ...) lie behind their lengths; None where these are none."""
         ends, num_steps = lengths.tolist(), rows.shape[1]
@@ -63,6 +68,37 @@ class _Lengths:
 
 
 @dataclass
+class _Declared:
+    """The symbols that embeddings have for their `padding_idx`: in a text that holds one they are data all the same.
+
+    Attributes:
+        num_between: Rows in which they stood between others.
+        num_behind: Rows in which they stood behind others.
+    """
+
+    num_between: int = 0
+    num_behind: int = 0
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether they may be data: those that fill up stand behind others."""
+        return self.num_between > self.num_behind
+
+    def look(self, declared: NDArray[np.bool_], padded: NDArray[np.bool_]) -> None:
+        """Look at where they stand.
+
+        Args:
+            declared: The steps (rows, steps) that hold them.
+            padded: These, and steps that were filled in.
+        """
+        real, columns = ~padded, np.arange(padded.shape[1])
+        declared, real = declared[real.any(1)], real[real.any(1)]
+        first, last = real.argmax(1)[:, None], len(columns) - 1 - real[:, ::-1].argmax(1)[:, None]
+        self.num_between += int((declared & (columns > first) & (columns < last)).any(1).sum())
+        self.num_behind += int((declared & (columns > last)).any(1).sum())
+
+
+@dataclass
 class Padded:
     """The padding that one call reads.
 
@@ -71,7 +107,7 @@ class Padded:
         num_steps: Steps of a row.
         symbol: What fills the rows, where that is known by nothing else; None: the steps are padding for certain.
         is_to_longest: Whether padding is so called only where some row of each batch has none.
-        lengths: What says so, where it is lengths alone.
+        claim: What says so, where that may be wrong.
         inside: Symbols that stand in front of others.
         read: The rows in which a gradient came back through padded steps.
         is_filled: Whether the layer has not read it, and it was filled in behind what the layer had given.
@@ -82,7 +118,7 @@ class Padded:
     num_steps: int
     symbol: int | None = None
     is_to_longest: bool = False
-    lengths: _Lengths | None = None
+    claim: _Lengths | _Declared | None = None
     inside: set[int] = field(default_factory=set)
     read: set[int] = field(default_factory=set)
     is_filled: bool = False
@@ -131,6 +167,7 @@ class Padding:
     def __init__(self, places: Places) -> None:
         self._places = places
         self._padded: deque[Tensor] = deque(maxlen=_AT_HAND)
+        self._declared = _Declared()
         self._symbols: deque[_Symbols] = deque(maxlen=_AT_HAND)
         self._lengths: defaultdict[tuple[int, ...], _Lengths] = defaultdict(_Lengths)
         self._behind: deque[_Behind] = deque(maxlen=2)
@@ -187,14 +224,18 @@ class Padding:
         return found
 
     def _look(self, steps: Tensor) -> Padded | None:
-        certain = steps.numpy() == FILLED
-        if self._padded:
-            certain |= torch.isin(steps, self._all_padded()).numpy()
-        if certain.any():
-            return _in_rows(certain)
+        filled = steps.numpy() == FILLED
+        declared = torch.isin(steps, self._all_padded()).numpy() if self._padded else None
+        if declared is not None and declared.any():
+            padded = declared | filled
+            self._declared.look(declared, padded)
+            if not self._declared.is_doubtful:
+                return _in_rows(padded, claim=self._declared)
+        if filled.any():
+            return _in_rows(filled)
         for each in reversed(self._behind):
             if not each.claim.is_refuted and bool((behind := torch.isin(steps, each.places)).any()):
-                return _in_rows(behind.numpy(), lengths=each.claim)
+                return _in_rows(behind.numpy(), claim=each.claim)
         if bool((blank := steps == BLANK).any()):
             return _in_rows(blank.numpy(), is_to_longest=True)
         symbols = self._symbols_at(steps) if steps.shape[1] > 1 and self._num_doubts < _MOST_DOUBTS else None
@@ -248,7 +289,7 @@ def padding_read(own: Sequence[Any]) -> tuple[int, int]:
     """
     found = [(call, call.padded) for call in own if call.padded is not None and call.padded.num_steps > 1]
     whole = [(padded, call.reached is not None) for call, padded in found if not _is_doubtful(padded, found)]
-    stepped = [(None, padded) for padded in _stepped(own)]
+    stepped = [(None, padded) for padded in _stepped(own)]  # all of them, before any is judged
     whole += [(padded, True) for _, padded in stepped if not _is_doubtful(padded, stepped)]
     lengths = {padded.num_steps - run for padded, _ in whole for run in padded.runs}
     if len({run for padded, _ in whole for run in padded.runs}) < 2 or not lengths:
@@ -259,8 +300,8 @@ def padding_read(own: Sequence[Any]) -> tuple[int, int]:
 
 def _is_doubtful(padded: Padded, found: Sequence[tuple[Any, Padded]]) -> bool:
     """Whether it may be data: a symbol that also stands inside rows, or that ends all rows of a batch, or few."""
-    if padded.lengths is not None:
-        return padded.lengths.is_refuted or padded.lengths.num_rows < _FEW
+    if padded.claim is not None:
+        return padded.claim.is_doubtful
     if not padded.is_to_longest:
         return False
     alike = [other for _, other in found if other.is_to_longest and other.symbol == padded.symbol]
@@ -283,12 +324,13 @@ def _stepped(own: Sequence[Any]) -> Iterable[Padded]:
     for call in own:
         if call.num_steps == 1:
             calls.setdefault(call.root, []).append(call)
+    declared = _Declared()
     for some in calls.values():
         if len(some) > 1 and any(call.padded is not None for call in some):
-            yield _joined(some)
+            yield _joined(some, declared)
 
 
-def _joined(calls: Sequence[Any]) -> Padded:
+def _joined(calls: Sequence[Any], declared: _Declared) -> Padded:
     num_rows = min(call.num_rows for call in calls)
     whole = Padded([0] * num_rows, len(calls))
     for row in range(num_rows):
@@ -296,8 +338,13 @@ def _joined(calls: Sequence[Any]) -> Padded:
             if call.padded is None or not call.padded.runs[row]:
                 break
             whole.runs[row] += 1
-            whole.lengths, whole.is_to_longest = call.padded.lengths, call.padded.is_to_longest
+            whole.claim, whole.is_to_longest = call.padded.claim, call.padded.is_to_longest
             whole.read |= {row} & call.padded.read
+    if any(call.padded is not None and isinstance(call.padded.claim, _Declared) for call in calls):
+        mask = [[call.padded is not None and call.padded.runs[row] > 0 for call in calls] for row in range(num_rows)]
+        declared.look(np.array(mask), np.array(mask))
+    if isinstance(whole.claim, _Declared):
+        whole.claim = declared
     return whole
 
 
