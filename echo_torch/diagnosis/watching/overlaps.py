@@ -126,7 +126,8 @@ def _bits_of(whole: Tensor | NDArray[Any]) -> NDArray[Any] | None:
 
 def _strides_of(samples: NDArray[Any]) -> list[int]:
     """The strides with which most of a few samples begin as the sample before goes on."""
-    which = np.unique(np.linspace(0, len(samples) - 2, _LOOKED_AT).astype(int))
+    spread = np.linspace(0, len(samples) - 2, _LOOKED_AT).astype(int).tolist()
+    which = np.array(sorted(set(spread)))  # `np.unique` would import masked arrays: 14 ms
     is_next = (samples[which, 1:] == samples[which + 1, :1]).all(-1)
     return [int(each) + 1 for each in np.flatnonzero(is_next.mean(0) >= _MOSTLY)]
 

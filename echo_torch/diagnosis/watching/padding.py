@@ -57,13 +57,12 @@ class _Lengths:
             self.is_refuted = True
             return None
         mask = np.arange(num_steps) >= np.array(ends)[:, None]
-        values = rows.detach().cpu()
-        values = values.float() if values.dtype is torch.bfloat16 else values  # numpy has no such floats
-        behind = values.numpy()[mask]
+        values = rows.float() if rows.dtype is torch.bfloat16 else rows  # numpy has no such floats
+        behind = values.numpy(force=True)[mask]
         if len(behind):
             self.fill = behind[0] if self.fill is None else self.fill
             self.is_refuted |= not (behind == self.fill).all()
-            self.num_rows += sum(end < num_steps for end in ends)
+            self.num_rows += int(mask[:, -1].sum())
         return None if self.is_refuted or not len(behind) else mask
 
 
@@ -189,7 +188,7 @@ class Padding:
     def _note_lengths(self, claim: _Lengths, rows: Tensor, lengths: Tensor, axis: int) -> None:
         if claim.is_refuted:
             return
-        mask = claim.look(rows.movedim(axis, 0), lengths)
+        mask = claim.look(rows.transpose(0, 1) if axis else rows, lengths)
         places = None if mask is None else self._places.where(rows)
         if mask is not None and places is not None:
             self._behind.append(_Behind(claim, places, axis, mask))
