@@ -234,6 +234,24 @@ def test_a_layer_that_raises_leaves_everything_followed():
     assert seen._calls.calls[-1].standing is not None
 
 
+def test_a_module_of_torch_that_raises_inside_of_another_leaves_the_depth_as_it_was():
+    model = nn.Sequential(nn.Sequential(nn.Dropout(0.0), nn.Linear(3, 3)), nn.GRU(3, 4))
+    series = torch.randn(20, 2, 3)
+    with watch() as seen:
+        with pytest.raises(RuntimeError):
+            model(torch.randn(5, 2, 4))
+        for chunk in series.split(5):
+            model(chunk)
+            assert seen._calls._depth == 0
+    assert [call.root for call in seen._calls.calls] == [2, 3, 4, 5]
+    assert [call.standing.first[0] % ARRAY for call in seen._calls.calls] == [0, 30, 60, 90]
+    assert seen._calls.roots == [model]
+    with watch(updates=2) as seen:
+        for chunk in series.split(5):
+            model(chunk)
+    assert len(seen._calls.calls) == 2
+
+
 def test_hooks_of_tensors_that_are_gone_are_dropped():
     layer, series = nn.GRU(3, 4), torch.randn(80, 2, 3)
     optimizer, numbers = torch.optim.SGD(layer.parameters(), lr=0.1), []

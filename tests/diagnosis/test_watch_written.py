@@ -169,3 +169,14 @@ def test_a_layer_without_values_is_none_of_its_business():
         nn.GRU(3, 8)(torch.zeros(4, 5, 3))
     assert seen.fault is None
     assert seen.layers == ["GRU"]
+
+
+@pytest.mark.parametrize("fill", [lambda out: torch.randint(9, (8,), out=out), lambda out: torch.arange(8, out=out)])
+def test_what_makes_numbers_of_nothing_may_write_them_into_an_array(fill):
+    """Where a copy stood is no longer where its values stand."""
+    data = torch.arange(40)
+    with watch() as seen:
+        copied = data[torch.tensor([3, 1, 4, 1, 5, 9, 2, 6])]
+        before = seen._calls.places.of(copied)
+        fill(copied)
+        assert not torch.equal(seen._calls.places.of(copied), before)

@@ -25,6 +25,7 @@ FILLED = 0  # the place of what a function has filled in: it stands in no array
 BLANK = 1  # the place of what is left of a constant into which a script has written rows
 NOWHERE = 2  # the place of a feature of which it is unknown, beside others of which it is known
 MOST_VALUES = 2**20  # of a tensor whose places are followed
+_is_expired: Any = torch.UntypedStorage._expired
 
 
 class Arrays:
@@ -288,13 +289,23 @@ class Arrays:
                 self._written.pop(number, None)
                 self._overwritten.pop(number, None)
                 self._filled.pop(number, None)
-            self._owners.append(StorageWeakRef(storage))  # type: ignore[no-untyped-call]
+            self._owners.append(_WeakStorage(storage))  # type: ignore[no-untyped-call]
             number = self._numbers[pointer] = len(self._owners)
         if number not in self._shapes:
             whole = _whole_of(tensor)
             if whole.is_contiguous() and whole.nbytes == storage.nbytes():
                 self._shapes[number] = tuple(whole.shape)
         return number, 0
+
+
+class _WeakStorage(StorageWeakRef):
+    """A storage that may be gone; asked without a way through Python's part of torch, because it is asked often."""
+
+    __slots__ = ()
+
+    def expired(self) -> bool:
+        """Whether it is gone."""
+        return bool(_is_expired(self.cdata))
 
 
 class _Named:

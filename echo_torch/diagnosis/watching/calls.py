@@ -138,6 +138,18 @@ class Calls:
             self._root += not isinstance(module, _Loss)
         self._depth += 1
 
+    def enter_inside(self) -> bool:
+        """A module is called of which nothing is to be seen, if not from outside of any other; return whether so."""
+        is_inside = self._depth > 0
+        self._depth += is_inside
+        return is_inside
+
+    def leave_inside(self) -> bool:
+        """It has returned, or raised."""
+        is_inside = self._depth > 1
+        self._depth -= is_inside
+        return is_inside
+
     def enter_own(self, module: nn.Module, inputs: Any = ()) -> None:
         """A module is called that is looked at."""
         self.enter(module, inputs)

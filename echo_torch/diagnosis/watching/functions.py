@@ -50,6 +50,9 @@ CONSTANTS = {"full", "full_like", "new_full", "new_ones", "new_zeros", "ones", "
 OF_NUMPY = {"as_tensor", "asarray", "tensor"}
 # Those that give indices by what an array holds; `where` where it is given a condition alone.
 ORDERS = {"argsort", "nonzero", "sort", "where"}
+# Those that make numbers of nothing, whole; and what a function gives that gives no tensor.
+SOURCES = {"arange", "empty", "eye", "linspace", "randint", "randperm"}
+NUMBERS = {bool, float, int}
 _VIEWED = {"H", "T", "data", "mH", "mT"}  # attributes that are views of a tensor, as `transpose` gives them
 OTHER = "__get__"  # the name of a function that gives another attribute
 # Layers that read each vector of their input by itself, and do nothing else that is of interest.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+
+
+@functools.lru_cache
+def is_of_no_interest(kind: type[nn.Module]) -> bool:
+    """Whether modules of a class are torch's own, and no recurrent layers: inside of another nothing is to be seen."""
+    return kind.__module__.startswith("torch.nn.modules.") and not issubclass(kind, RECURRENT)
 
 
 def lane_axis(layer: nn.Module) -> int:

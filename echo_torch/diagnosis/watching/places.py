@@ -71,7 +71,11 @@ class Places(RestingMode):
         if self.waiting.calls and not self.is_paused and self.waiting.are_concerned(name, args, kwargs or {}):
             self.look_at_waiting()
         result = func(*args, **kwargs) if kwargs else func(*args)
-        if self.is_paused:
+        if (
+            self.is_paused
+            or type(result) in of_torch.NUMBERS
+            or (name in of_torch.SOURCES and not (kwargs and "out" in kwargs))
+        ):
             return result
         is_followed = isinstance(result, Tensor) or type(result) in (tuple, list) or name in of_torch.FOLLOWED
         if not is_followed or name == of_torch.OTHER or is_recorded():

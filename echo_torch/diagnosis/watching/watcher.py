@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from echo_torch.diagnosis.watching.compiled import (
     is_mapped,
     is_recorded,
 )
-from echo_torch.diagnosis.watching.layers import RECURRENT
+from echo_torch.diagnosis.watching.layers import RECURRENT, is_of_no_interest
 from echo_torch.diagnosis.watching.places import Places
 from echo_torch.diagnosis.watching.seen import Seen, named_error
 from echo_torch.diagnosis.watching.shared import CODE, Shared
@@ -186,6 +186,9 @@ class Watch(Seen):
             self._when_over()
 
     def _enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        kind = cast(Any, type(module))
+        if is_of_no_interest(kind) and self._calls.enter_inside():
+            return
         if is_compiled(module):
             self._step_aside_because(BY_COMPILE)
             return
@@ -210,7 +213,9 @@ class Watch(Seen):
             self._calls.note_hidden(module, BY_FUNC)
 
     def _leave(self, module: nn.Module, inputs: tuple[Any, ...], *named_and_output: Any) -> None:
-        calls = self._calls
+        calls, kind = self._calls, cast(Any, type(module))
+        if is_of_no_interest(kind) and calls.leave_inside():
+            return
         if (calls.is_idle and not isinstance(module, RECURRENT)) or is_recorded():
             calls.leave_other()
             return
