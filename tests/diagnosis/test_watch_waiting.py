@@ -250,3 +250,69 @@ def test_calls_stay_in_their_order():
             assert seen._calls.waiting.calls == []
     assert [call.layer for call in seen._calls.calls] == [0, 1, 0] * 4
     assert [call.root for call in seen._calls.calls] == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
+
+
+class Chain(nn.Module):
+    """A cell that is stepped over (steps, rows, features), and the outputs of some steps."""
+
+    def __init__(self, kind=nn.GRUCell, turn=lambda number, outputs, state: state):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cell, self.turn = kind(3, 5), turn
+
+    def forward(self, chunk, state, read):
+        outputs = []
+        for number, values in enumerate(chunk):
+            state = self.cell(values, self.turn(number, outputs, state))
+            outputs.append(state[0] if isinstance(state, tuple) else state)
+        return torch.stack([outputs[number] for number in read]), state
+
+
+def reached_by(reads, *options):
+    """Of each call the update in which a gradient came back to it, and how many hooks there were after each one."""
+    model, state, numbers = Chain(*options), None, []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with watch() as seen:
+        for chunk, read in zip(torch.randn(6 * len(reads), 2, 3).split(6), reads, strict=True):
+            optimizer.zero_grad()
+            output, state = model(chunk, state, read)
+            numbers.append(len(seen._calls.gradients))
+            output.sum().backward()
+            optimizer.step()
+            state, output = detached(state), None
+    reached = [call.reached for call in seen._calls.calls]
+    return [reached[begin : begin + 6] for begin in range(0, len(reached), 6)], numbers
+
+
+@pytest.mark.parametrize("kind", [nn.GRUCell, nn.LSTMCell])
+@pytest.mark.parametrize("read", [[5], [0, 5], [0, 1, 2, 3, 4, 5]])
+def test_gradients_that_come_to_the_last_step_have_gone_through_all(read, kind):
+    reached, numbers = reached_by([read] * 8, kind)
+    assert reached == [[number] * 6 for number in range(8)]
+    assert numbers[-1] < numbers[0]
+
+
+@pytest.mark.parametrize("read", [[0], [2], [0, 2, 4]])
+def test_gradients_that_come_to_other_steps_are_seen_at_each(read):
+    reached, _ = reached_by([read] * 8)
+    assert reached == [[number] * (max(read) + 1) + [None] * (5 - max(read)) for number in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("turn", "unreached"),
+    [
+        (lambda number, outputs, state: state if number != 3 else None, [0, 1, 2]),
+        (lambda number, outputs, state: state if number != 3 else outputs[0], [1, 2]),
+    ],
+)
+def test_no_gradients_come_to_steps_from_which_the_last_does_not_go_on(turn, unreached):
+    reached, _ = reached_by([[5]] * 8, nn.GRUCell, turn)
+    assert reached == [[None if step in unreached else number for step in range(6)] for number in range(8)]
+
+
+def test_gradients_are_seen_at_each_step_again_where_they_stay_away_from_the_last():
+    reached, _ = reached_by([[5]] * 5 + [[2]] * 3 + [[5]] * 2)
+    assert reached[:5] == [[number] * 6 for number in range(5)]
+    assert reached[5] == [5, *[None] * 5]  # of the others nothing is known, once
+    assert reached[6:8] == [[number] * 3 + [None] * 3 for number in (6, 7)]
+    assert reached[8:] == [[8] * 6, [9] * 6]

@@ -89,7 +89,7 @@ class Calls:
         self.by_hand = ByHand(RECURRENT)
         self.places.use = self.by_hand.use
         self.lasting = LastingArrays(self.places.arrays)
-        self.places.waiting = self.waiting = Waiting(guarded(self._look))
+        self.places.waiting = self.waiting = Waiting(guarded(self._look), guarded(self.gradients.close))
         self.unwatched: dict[bool, Unwatched] = {}
         self.is_idle = False
         self._num_passes = 0  # that were watched after the first updates
@@ -195,6 +195,7 @@ class Calls:
         self.waiting.look()
         if is_own and not torch.compiler.is_compiling():
             self._look(call)
+            self.gradients.close()
         elif call.is_closed:
             self._follow(call)
 

@@ -56,7 +56,7 @@ class Places(RestingMode):
         self.strangers = Strangers()
         self.selections = Selections()
         self.use: Callable[[Iterable[Any]], None] = lambda given: None
-        self.waiting = Waiting(lambda call: None)
+        self.waiting = Waiting(lambda call: None, lambda: None)
         self._layer: nn.Module | None = None  # at work, and nothing is followed inside
         self._kept: dict[int, _Kept] = {}  # by the ids of tensors
         self.arrays = Arrays()

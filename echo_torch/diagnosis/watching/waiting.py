@@ -51,13 +51,14 @@ class Waiting:
 
     Args:
         look: Looks at one.
+        rest: Is called when all have been looked at.
 
     Attributes:
         calls: As above.
     """
 
-    def __init__(self, look: Callable[[Returned], None]) -> None:
-        self._look = look
+    def __init__(self, look: Callable[[Returned], None], rest: Callable[[], None]) -> None:
+        self._look, self._rest = look, rest
         self.calls: list[Returned] = []
         self._left: set[int] = set()  # the ids of the tensors that they have left
 
@@ -79,7 +80,9 @@ class Waiting:
 
     def look(self) -> None:
         """Look at all of them now."""
-        calls, self.calls = self.calls, []
-        self._left.clear()
-        for call in calls:
-            self._look(call)
+        if self.calls:
+            calls, self.calls = self.calls, []
+            self._left.clear()
+            for call in calls:
+                self._look(call)
+            self._rest()
