@@ -212,9 +212,8 @@ class Calls:
             return
         read, given = read_and_given(returned.inputs, returned.named)
         layer, fields = self._number(module), fields_of(state_of(module, returned.output))
-        now = _Exchange(
-            returned.is_training, returned.has_gradients, given, fields, num_rows_of(module, read)
-        )  # fmt: skip
+        num_rows = num_rows_of(module, read)
+        now = _Exchange(returned.is_training, returned.has_gradients, given, fields, num_rows)
         skipped = self._skipped.pop(layer, None)
         if not self._is_watched() and (skipped is None or skipped.is_training == now.is_training):
             self._note_unwatched()
