@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from support.loops import detached
+from support.loops import detached, fit
 from support.watched_models import Stepped, chunks, kinds
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -28,14 +28,6 @@ class Parts(nn.Module):
             outputs.append(output.flatten())
             left.append(state)
         return torch.cat(outputs)
-
-
-def train(model, samples):
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for sample in samples:
-        optimizer.zero_grad()
-        model(sample).square().mean().backward()
-        optimizer.step()
 
 
 def samples(number=4, parts=3):
@@ -82,7 +74,7 @@ def multiplied(model, left):
 def test_calls_inside_a_call_of_the_model(begin, said):
     model = Parts(begin)
     with watch() as seen:
-        train(model, samples())
+        fit(model, samples())
     assert len([call for call in seen._calls.calls if seen.layers[call.layer] == "core"]) == 12
     assert f"core {said}" in seen.lines()
 
@@ -91,7 +83,7 @@ def test_a_learned_state_for_other_numbers_of_rows():
     """It is known again, however often the model repeats it."""
     model = Parts(lambda model, left: model.first.expand(1, 2 + len(left), 5).contiguous())
     with watch() as seen:
-        train(model, [[torch.randn(4, rows, 3) for rows in (2, 3, 4)] for _ in range(4)])
+        fit(model, [[torch.randn(4, rows, 3) for rows in (2, 3, 4)] for _ in range(4)])
     assert "core is called 12 times in training: 12 with one that the model has made." in seen.lines()
 
 
@@ -103,7 +95,7 @@ def test_a_state_for_each_of_several_streams():
         for number, sample in enumerate(samples()):
             for each, part in enumerate(sample):
                 kept[each] = model.core(part)[1].detach() if not number else kept[each]
-            train(model, [sample])
+            fit(model, [sample])
     assert (
         seen.lines()[0] == "core is called 15 times in training: 12 with what an earlier call left, 3 without a state."
     )
@@ -113,7 +105,7 @@ def test_how_many_beginnings_there_are_of_which_it_is_not_known_where_their_rows
     """Two parts of a sample that stand nobody knows where, and one that is changed on the way."""
     model = Parts(lambda model, left: left[-1] * model.first if len(left) == 2 else None)
     with watch() as seen:
-        train(model, [[nn.Parameter(part) for part in sample] for sample in samples()])
+        fit(model, [[nn.Parameter(part) for part in sample] for sample in samples()])
     assert seen.lines()[0] == "core begins 8 times in training: 8 without a state."
     assert seen.unknown[0].startswith("core: at 8 of 8 beginnings it is not known where the rows stand in the data")
 
@@ -155,7 +147,7 @@ def test_a_foreign_state_is_counted_among_the_same_beginnings():
     model = Parts(mean)
     with watch() as seen:
         for sample in samples():
-            train(model, [sample])
+            fit(model, [sample])
             kept.append(detached(model.core(sample[-1])[1]))
     assert [(kind, count, of) for kind, _, count, of in kinds(seen)] == [("foreign-state", 3, 16)]
     assert seen.lines()[0].startswith("core is called 16 times in training: ")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.loops import Reader, drop, train
+from support.loops import Reader, drop, fit, train
 from torch import nn
 
 from echo_torch import watch
@@ -35,14 +35,6 @@ def learn(model, samples, cut=lambda sample: sample.split(10, 1)):
     for sample in samples:
         optimizer.zero_grad()
         score(model, cut(sample)).square().mean().backward()
-        optimizer.step()
-
-
-def fit(model, samples):
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for sample in samples:
-        optimizer.zero_grad()
-        model(sample).square().mean().backward()
         optimizer.step()
 
 

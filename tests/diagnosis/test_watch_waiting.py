@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from echo_torch import watch
 from echo_torch.diagnosis.watching import waiting
+from echo_torch.diagnosis.watching.gradients import Gradients
 
 
 class Steps(nn.Module):
@@ -316,3 +317,22 @@ def test_gradients_are_seen_at_each_step_again_where_they_stay_away_from_the_las
     assert reached[5] == [5, *[None] * 5]  # of the others nothing is known, once
     assert reached[6:8] == [[number] * 3 + [None] * 3 for number in (6, 7)]
     assert reached[8:] == [[8] * 6, [9] * 6]
+
+
+def test_no_tensor_is_held_after_a_fault_of_the_watch(monkeypatch, capsys):
+    """The fault comes at the third of the calls that are looked at together."""
+    listen, numbers = Gradients.listen, []
+
+    def break_off(self, *given, **named):
+        numbers.append(len(numbers))
+        if len(numbers) == 3:
+            raise KeyError("a fault")
+        listen(self, *given, **named)
+
+    monkeypatch.setattr(Gradients, "listen", break_off)
+    with watch() as seen:
+        train(Steps(), [torch.randn(6, 2, 3)], hand_on)
+    assert isinstance(seen.fault, KeyError)
+    assert seen._calls.gradients._left == []
+    assert seen._calls.waiting.calls == []
+    assert capsys.readouterr().err.count("\n") == 1

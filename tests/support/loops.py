@@ -40,3 +40,12 @@ def train(model: nn.Module, batches: Iterable[Any], hand_on: Callable[[Any], Any
         optimizer.step()
         state = hand_on(state)
     return state
+
+
+def fit(model: nn.Module, samples: Iterable[Any]) -> None:
+    """An update for each sample, of a model that reads it whole and keeps its states to itself."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for sample in samples:
+        optimizer.zero_grad()
+        model(sample).square().mean().backward()
+        optimizer.step()

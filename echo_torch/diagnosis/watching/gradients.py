@@ -7,6 +7,7 @@ import itertools
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -20,23 +21,19 @@ _ENOUGH = 3  # chains whose last step a gradient came back to, so that nothing i
 _NEVER = -(2**31)
 
 
+@dataclass(slots=True)
 class _Chain:
     """Calls of which each was given what the one before left, as it is: a gradient goes through all of them.
 
-    Args:
-        layer: The number of the first one's layer.
-
     Attributes:
+        layer: The number of the first one's layer.
         calls: As above.
         is_thin: Whether only the first and the last have hooks.
     """
 
-    __slots__ = ("calls", "is_thin", "layer")
-
-    def __init__(self, layer: int) -> None:
-        self.layer = layer
-        self.calls: list[Call] = []
-        self.is_thin = False
+    layer: int
+    calls: list[Call] = field(default_factory=list)
+    is_thin: bool = False
 
 
 class Gradients:
@@ -100,7 +97,8 @@ class Gradients:
         self._hooks = [hook for hook in self._hooks if hook[0]() is not None]
 
     def release(self) -> None:
-        """Take all hooks away."""
+        """Take all hooks away, and hold no tensor."""
+        self._left.clear()
         for reference, key in self._hooks:
             if (hooks := reference()) is not None:
                 hooks.pop(key, None)
