@@ -66,7 +66,8 @@ def draw_watch(seen: Watch, path: str | Path, *, layer: str | None = None) -> No
             _draw_beginning(axes, x, row, track, ends)
             ends[call.number, row] = _draw_boxes(axes, x, row, track), row
     _label(axes, calls, places, num_rows, width)
-    finish_rows(axes, num_rows, number - num_rows, "row", ", which look the same" * is_alike)
+    look = "looks" if number - num_rows == 1 else "look"
+    finish_rows(axes, num_rows, number - num_rows, "row", f", which {look} the same" * is_alike)
     axes.set_title(f"{name}: what each row reads, and where its state comes from")
     figure.legend(handles=_keys(calls), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     save_figure(figure, path)

@@ -70,9 +70,13 @@ def test_a_healthy_training_has_no_red(drawn):
 
 def test_of_rows_that_look_alike_a_few_are_drawn(drawn):
     """Of others as many as there is room for; the picture says how many more there are."""
-    for is_alike, words in ((True, "... and 9 more rows, which look the same"), (False, "... and 4 more rows")):
+    for number, is_alike, words in (
+        (12, True, "... and 9 more rows, which look the same"),
+        (4, True, "... and 1 more row, which looks the same"),
+        (12, False, "... and 4 more rows"),
+    ):
         model, state = lstm(), None
-        data = torch.randn(12, 20, 2, generator=torch.Generator().manual_seed(1))
+        data = torch.randn(number, 20, 2, generator=torch.Generator().manual_seed(1))
         with watch(model) as seen:
             for begin in (0, 4):
                 rows = data if is_alike or not begin else torch.cat([data[:1].roll(-3, dims=1), data[1:]])
