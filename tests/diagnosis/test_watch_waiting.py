@@ -100,7 +100,13 @@ def recorded(seen):
 def as_values(call):
     names = "number", "layer", "root", "trains", "num_rows", "is_step", "reached", "reached_before", "reaches_back"
     entering, standing = call.entering, call.standing
-    state = entering.is_given, entering.is_filled, entering.known(), list(entering.empty_lanes), entering.has_graph
+    state = (
+        entering.is_given,
+        entering.is_filled,
+        [list(lanes) for lanes in entering.origins],
+        list(entering.empty_lanes),
+        entering.has_graph,
+    )
     places = standing and (list(standing.first), list(standing.last))
     return [getattr(call, name) for name in names], state, entering.strange, call.padded, places
 

@@ -117,7 +117,7 @@ def _across(training: Sequence[Call], seen: Calls) -> int:
     count = 0
     for one, two in itertools.pairwise(training):
         before, now = one.standing, two.standing
-        if before is None or now is None or not two.entering.known() or not _is_series(before, seen):
+        if before is None or now is None or not two.entering.calls or not _is_series(before, seen):
             continue
         lanes, width = len(before.first), before.width
         is_beside = list(before.first) == list(range(before.first[0], before.first[0] + lanes * width, width))

@@ -135,7 +135,7 @@ def kind_of(call: Call) -> str:
     """With what a call begins: "empty", "carried", "made" by the model, or "unknown"."""
     if not call.entering.is_filled:
         return "empty"
-    if call.entering.known():
+    if call.entering.calls:
         return "carried"
     return "made" if call.entering.has_graph else "unknown"
 

@@ -71,6 +71,7 @@ class Calls:
             updates begin, and what came before is over.
         by_hand: Recurrences without a recurrent layer.
         waiting: Calls that are looked at together later.
+        is_released: Whether nothing is added any more to what was recorded.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Calls:
         self.lasting = LastingArrays(self.places.arrays)
         self.places.waiting = self.waiting = Waiting(guarded(self._look), guarded(self.gradients.close))
         self.unwatched: dict[bool, Unwatched] = {}
-        self.is_idle = False
+        self.is_idle = self.is_released = False
         self._num_passes = 0  # that were watched after the first updates
         self._is_at_border = self._has_closure = False
         self.hidden: dict[int, tuple[nn.Module, str]] = {}
@@ -314,6 +315,7 @@ class Calls:
         self._skipped.clear()
         self._lanes.release()
         self.by_hand.release()
+        self.is_released = True
 
     def is_over(self) -> bool:
         """Whether the first updates are over, and no module is at work."""

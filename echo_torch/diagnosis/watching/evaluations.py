@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
-from echo_torch.diagnosis.watching.recorded import Call
-from echo_torch.diagnosis.watching.standing import array_of
+import numpy as np
+
+from echo_torch.diagnosis.watching.arrays import ARRAY
+from echo_torch.diagnosis.watching.recorded import Call, by_root
+from echo_torch.diagnosis.watching.sources import arrays_in, as_array
+from echo_torch.diagnosis.watching.standing import Standing
+
+_NOTHING = -1  # the place of a row that a call does not have
 
 
 def evaluating(own: Sequence[Call]) -> set[int]:
@@ -18,6 +23,8 @@ def evaluating(own: Sequence[Call]) -> set[int]:
     Args:
         own: The calls of the layer.
     """
+    if all(call.trains for call in own):
+        return set()
     arrays = _arrays_in(own)
     trained = set().union(*(arrays[call.root] for call in own if call.trains))
     return {
@@ -34,15 +41,15 @@ def _is_kept_apart(arrays: set[int], trained: set[int]) -> bool:
 
 def _arrays_in(own: Sequence[Call]) -> dict[int, set[int]]:
     """Of each call of the whole model the arrays through which its rows go; a step alone tells of none."""
-    places: dict[int, set[tuple[int, int]]] = {}  # each with its row
-    for call in own:
-        found = places.setdefault(call.root, set())
-        if call.standing is not None:
-            found.update(enumerate(call.standing.first))
-            found.update(enumerate(call.standing.last))
-    return {root: _walked(found) for root, found in places.items()}
+    return {root: _walked([call.standing for call in calls if call.standing]) for root, calls in by_root(own).items()}
 
 
-def _walked(places: set[tuple[int, int]]) -> set[int]:
-    numbers = Counter((row, array_of(place)) for row, place in places)
-    return {array for (_, array), number in numbers.items() if number > 1}
+def _walked(standings: Sequence[Standing]) -> set[int]:
+    """The arrays in which any row stands at two places."""
+    ends = [as_array(places) for standing in standings for places in (standing.first, standing.last)]
+    places = np.full((max(map(len, ends), default=0), len(ends)), _NOTHING)
+    for column, each in enumerate(ends):
+        places[: len(each), column] = each
+    places.sort(axis=1)
+    is_walked = (places[:, 1:] != places[:, :-1]) & (places[:, 1:] // ARRAY == places[:, :-1] // ARRAY)
+    return arrays_in(places[:, 1:][is_walked])

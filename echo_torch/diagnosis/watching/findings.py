@@ -12,6 +12,7 @@ from echo_torch.diagnosis.watching.beginnings import beginnings_in
 from echo_torch.diagnosis.watching.calls import Calls
 from echo_torch.diagnosis.watching.foreign import WORDS, foreign_in
 from echo_torch.diagnosis.watching.hand_overs import OTHER, HandOvers, is_lost
+from echo_torch.diagnosis.watching.lanes import left_by
 from echo_torch.diagnosis.watching.leaks import Leaks, leaks_in
 from echo_torch.diagnosis.watching.padding import padding_read
 from echo_torch.diagnosis.watching.recorded import Call, are_of_one_pass
@@ -96,29 +97,25 @@ def _finding(kind: str, name: str, count: int, of: int, **words: str) -> Finding
     return Finding(kind, name, count, of, KINDS[kind].format(count=f"{count:,}", of=f"{of:,}", **words))
 
 
-def findings_of(seen: Calls, names: Sequence[str]) -> list[Finding]:
-    """The faults that were seen.
+def findings_of(name: str, own: Sequence[Call], seen: Calls, rows: HandOvers) -> list[Finding]:
+    """The faults of a layer that were seen.
 
     Args:
+        name: Of the layer.
+        own: Its calls.
         seen: All calls, as they came.
-        names: Of the layers, by their numbers.
+        rows: Its hand-overs.
     """
-    found, calls = [], seen.calls
-    for number, name in enumerate(names):
-        own = [call for call in calls if call.layer == number]
-        laid_out = _of_layout(name, own, seen)
-        rows = HandOvers(own, seen)
-        found += laid_out or _of_places(name, rows)  # mixed rows go on nowhere
-        found += _of_strangers(name, own, calls)
-        found += _of_evaluations(name, leaks_in(own, seen, rows))
-        found += _of_numbers(name, own)
-        found += _of_padding(name, own)
-        for kind, look in _LOOKS.items():
-            count, of = look(own, calls)
-            if count:
-                found.append(_finding(kind, name, count, of))
-        found += _of_cuts(name, own, seen, rows)
-    return found
+    found, calls = _of_layout(name, own, seen) or _of_places(name, rows), seen.calls  # mixed rows go on nowhere
+    found += _of_strangers(name, own, calls)
+    found += _of_evaluations(name, leaks_in(own, seen, rows))
+    found += _of_numbers(name, own)
+    found += _of_padding(name, own)
+    for kind, look in _LOOKS.items():
+        count, of = look(own, calls)
+        if count:
+            found.append(_finding(kind, name, count, of))
+    return found + _of_cuts(name, own, seen, rows)
 
 
 def findings_by_hand(found: Iterable[tuple[str, int, int]]) -> list[Finding]:
@@ -193,27 +190,21 @@ def _of_numbers(name: str, own: Sequence[Call]) -> list[Finding]:
 def _fields_swapped(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
     of = count = 0
     for call in own:
-        moves = [
-            (origin.field, number)
-            for number, lanes in enumerate(call.entering.origins)
-            for origin in lanes
-            if origin is not None and calls[origin.call].layer == call.layer
-        ]
-        given = [  # by another layer, as an encoder: only one for the other is a fault, not the same for both
-            (origin.field, number)
-            for number, lanes in enumerate(call.entering.origins)
-            for origin in lanes
-            if origin is not None and calls[origin.call].layer != call.layer
-        ]
+        moves: set[tuple[int, int]] = set()  # from one field into another
+        given: set[tuple[int, int]] = set()  # the same, by another layer
+        for enters, lanes in enumerate(call.entering.origins):
+            for number, left in left_by(lanes):
+                (moves if calls[number].layer == call.layer else given).add((left, enters))
         if len(call.entering.origins) == 2 and (moves or given):
             of += 1
-            count += any(left != enters for left, enters in moves) or {(0, 1), (1, 0)} == set(given)
+            # Of another layer's, as an encoder's, only one for the other is a fault, not the same for both.
+            count += any(left != enters for left, enters in moves) or {(0, 1), (1, 0)} == given
     return count, of
 
 
 def _not_detached(own: Sequence[Call], calls: Sequence[Call]) -> tuple[int, int]:
     has_updates = any(call.update for call in calls)  # without an optimiser each call of the whole model is one
-    carrying = [call for call in own if call.trains and call.entering.known()]
+    carrying = [call for call in own if call.trains and call.entering.calls]
     reaching = [call for call in own if any(not has_updates or first < last for first, last in call.reaches_back)]
     updates = [{call.update if has_updates else call.root for call in some} for some in (reaching, carrying + reaching)]
     return len(updates[0]), len(updates[1])
@@ -229,9 +220,8 @@ def _of_cuts(name: str, own: Sequence[Call], seen: Calls, rows: HandOvers) -> li
 
 def _steps_inside(own: Sequence[Call], calls: Sequence[Call], rows: HandOvers) -> Iterator[Call]:
     for call in own:
-        before = [calls[origin.call] for origin in call.entering.known()]
-        if call.trains and call.reached is not None and before:
-            last = max(before, key=lambda one: one.number)
+        if call.trains and call.reached is not None and call.entering.calls:
+            last = calls[max(call.entering.calls)]
             if last.layer == call.layer and last.trains and _are_of_one_chunk(last, call, rows):
                 yield call
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from echo_torch.data.random_symbols import Integers
 from echo_torch.diagnosis.watching.arrays import ARRAY
 from echo_torch.diagnosis.watching.beginnings import FEWEST_STEPS, Beginnings, begun_lanes
 from echo_torch.diagnosis.watching.calls import Calls
 from echo_torch.diagnosis.watching.evaluations import evaluating
-from echo_torch.diagnosis.watching.lanes import Origin
 from echo_torch.diagnosis.watching.recorded import Call, by_root
-from echo_torch.diagnosis.watching.standing import Standing, array_of, gap_between
+from echo_torch.diagnosis.watching.sources import Source, arrays_in, as_array, sources_of
+from echo_torch.diagnosis.watching.standing import Standing, array_of, gap_between, stride_between
 
 _FEW = 5  # rows that go on by chance
 _NEARLY_ALL = 0.9
@@ -38,10 +42,10 @@ class HandOvers:
 
     def __init__(self, own: Sequence[Call], seen: Calls) -> None:
         self._seen = seen
-        self._stride = _usual_stride(own, seen)
+        self.stride = _usual_stride(own, seen)
         # Frames that a script has written into a buffer one by one are arrays too; a sequence is gone through.
         self._sequences = seen.lasting.numbers - (seen.places.arrays.copied - _walked(own, seen))
-        self._walks_inside = _walks_inside(own, seen, self._stride)
+        self._walks_inside = _walks_inside(own, seen, self.stride)
         self._evaluating = evaluating(own)
         self.gaps: Counter[int | str] = Counter()
         self.beginnings = Beginnings()
@@ -49,14 +53,14 @@ class HandOvers:
         self._of_moved: list[int | str | None] = []  # their gaps
         self._orders: dict[tuple[int, int], bool] = {}  # by arrays and distances
         self._standings = [call.standing for call in own if call.standing is not None]
-        self._beginnings = {tuple(call.standing.first) for call in own if call.standing and not call.entering.known()}
+        self._beginnings = {tuple(call.standing.first) for call in own if call.standing and not call.entering.calls}
         before: Call | None = None
         stepped = _stepped_without_state(own)
         for call in own:
             if call.standing is None:
                 continue
-            for lane, origin in origins_of(call):
-                self._hand_over(call, call.standing, lane, origin)
+            for source in sources_of(call):
+                self._hand_over(call, call.standing, source)
             reads_back = getattr(seen.layers[call.layer], "bidirectional", False)  # then no state can go on in time
             is_later = before is not None and (before.root != call.root or call.root in stepped) and not reads_back
             if is_later and before is not None and before.standing is not None:
@@ -76,17 +80,22 @@ class HandOvers:
         """How many rows go on with a state, as far as it is known where."""
         return sum(self.gaps.values())
 
-    def _hand_over(self, call: Call, standing: Standing, lane: int, origin: Origin) -> None:
-        left = self._seen.calls[origin.call]
+    def _hand_over(self, call: Call, standing: Standing, source: Source) -> None:
+        left = self._seen.calls[source.call]
         is_of_layer = left.layer == call.layer and left.root != call.root
         if not is_of_layer or _are_steps(left, call):
             return
         if left.standing is None:
-            self.unknown += not left.is_remembered
-        elif origin.lane < len(left.standing.last):
-            gap = self.gap(left.standing.last[origin.lane], standing.first[lane], standing.width)
-            if gap not in (0, None) and call.trains and left.number in self._evaluating:
-                return  # a state of an evaluation goes into the training: `leaks_in` tells of that
+            self.unknown += 0 if left.is_remembered else len(source.lanes)
+            return
+        lanes, lasts, firsts = _joined(left.standing, standing, source)
+        is_next = self.are_next(lasts, firsts, standing.width)
+        self.gaps[0] += int(is_next.sum())
+        is_leaving = call.trains and left.number in self._evaluating
+        for lane, last in zip(lanes[~is_next].tolist(), lasts[~is_next].tolist(), strict=True):
+            gap = self.gap(last, standing.first[lane], standing.width)
+            if gap not in (0, None) and is_leaving:
+                continue  # a state of an evaluation goes into the training: `leaks_in` tells of that
             if gap != 0 and self._has_moved(left.standing, standing, lane):
                 self._of_moved.append(gap)
             elif gap is None:
@@ -94,15 +103,23 @@ class HandOvers:
             else:
                 self.gaps[gap] += 1
 
+    def are_next(self, lasts: Integers, firsts: Integers, width: int) -> NDArray[np.bool_]:
+        """Whether each row goes on with the very next step of its array: `gap` is 0 then, and mostly all do."""
+        distances, is_within = firsts - lasts, firsts // ARRAY == lasts // ARRAY
+        stride = self.stride
+        if not stride and is_within.any() and (distances == distances[0]).all() and len(arrays_in(lasts)) == 1:
+            stride = stride_between(int(lasts[0]), int(firsts[0]), width, self._seen.places)
+        return is_within & (distances == stride) if stride else np.zeros(len(lasts), bool)
+
     def _has_moved(self, left: Standing, standing: Standing, lane: int) -> bool:
         """Whether a row goes on exactly where any row of a call stopped, and not because the data begin anew."""
         if _overlap(standing):  # then one of them ends nearly everywhere
             return False
         first, width = standing.first[lane], standing.width
         axes = self._seen.places.arrays.axes_of(array_of(first))
-        ways = {self._stride} if self._stride else {width, *(each for _, each in axes if each > width)}
+        ways = {self.stride} if self.stride else {width, *(each for _, each in axes if each > width)}
         for size, stride in axes:
-            if stride == self._stride and first % ARRAY // stride % size == 0:  # from another chunk, not from its side
+            if stride == self.stride and first % ARRAY // stride % size == 0:  # from another chunk, not from its side
                 ways = {each - (size - 1) * stride for _, each in axes if each > stride * size}
         near = [last for last in left.last if first - last in ways]
         is_beginning = tuple(standing.first) in self._beginnings
@@ -121,9 +138,16 @@ class HandOvers:
         lanes = [lane for lane in begun_lanes(call) if lane < num_rows and not _is_told_to_start(call, lane)]
         # Of windows that overlap each is a sample of its own, though another one may end just before it.
         are_samples = _overlap(standing) or self._seen.places.arrays.overlaps(array_of(standing.first[0]))
-        lost = [] if are_samples else [lane for lane in lanes if self._is_lost(left, standing, lane)]
+        lost = [] if are_samples else self._lost(left, standing, lanes)
         is_aside = any(self._is_aside(left.last[lane], standing.first[lane]) for lane in lost)
         self.beginnings.note(before, call, len(lanes), len(lost), is_aside=is_aside)
+
+    def _lost(self, before: Standing, standing: Standing, lanes: Sequence[int]) -> list[int]:
+        """Those of some rows that go on exactly where the call before stopped."""
+        rows = np.array(lanes, np.int64)
+        lasts, firsts = as_array(before.last)[rows], as_array(standing.first)[rows]
+        is_within = lasts // ARRAY == firsts // ARRAY
+        return [lane for lane in rows[is_within].tolist() if self._is_lost(before, standing, lane)]
 
     def _is_lost(self, before: Standing, standing: Standing, lane: int) -> bool:
         if len(standing.first) == 1 and self._is_elsewhere(before.last[0], standing.first[0]):
@@ -132,27 +156,28 @@ class HandOvers:
 
     def _is_aside(self, last: int, first: int) -> bool:
         """Whether a row goes on in the next part of an array, as that of the next chunk, or of the next batch."""
-        is_next = not self._stride or (first - last == self._stride and not self._ends_part(last))
+        is_next = not self.stride or (first - last == self.stride and not self._ends_part(last))
         return not is_next and self._seen.places.selections.gap(last, first) != 0
 
     def _ends_part(self, last: int) -> bool:
         """Whether a place is the last along the axis of the steps, of an array with an axis outside of that."""
         axes = self._seen.places.arrays.axes_of(array_of(last))
-        inner = [size for size, each in axes if size > 1 and each == self._stride]
-        has_outer = any(size > 1 and each > (self._stride or 0) for size, each in axes)
-        return has_outer and any(last % ARRAY // (self._stride or 1) % size == size - 1 for size in inner)
+        inner = [size for size, each in axes if size > 1 and each == self.stride]
+        has_outer = any(size > 1 and each > (self.stride or 0) for size, each in axes)
+        return has_outer and any(last % ARRAY // (self.stride or 1) % size == size - 1 for size in inner)
 
     def goes_on(self, before: Call, call: Call) -> bool | None:
         """Whether most rows go on exactly where those stopped whose states they have; None where that is unknown."""
         if before.standing is None or call.standing is None:
             return None
-        lasts, firsts, width = before.standing.last, call.standing.first, call.standing.width
-        gaps = [
-            self.gap(lasts[origin.lane], firsts[lane], width)
-            for lane, origin in origins_of(call)
-            if origin.lane < len(lasts)
-        ]
-        return None if None in gaps else 2 * gaps.count(0) > len(gaps)
+        number, gaps = 0, []
+        for source in sources_of(call):
+            _, lasts, firsts = _joined(before.standing, call.standing, source)
+            is_next = self.are_next(lasts, firsts, call.standing.width)
+            number += int(is_next.sum())
+            ends = zip(lasts[~is_next].tolist(), firsts[~is_next].tolist(), strict=True)
+            gaps += [self.gap(last, first, call.standing.width) for last, first in ends]
+        return None if None in gaps else 2 * (number + gaps.count(0)) > number + len(gaps)
 
     def gap(self, last: int, first: int, width: int) -> int | str | None:
         """Steps between two places, `OTHER` where none lead from one to the other; None where it is unknown."""
@@ -160,7 +185,7 @@ class HandOvers:
         if len(arrays) > 1:
             have_met = self._seen.lasting.met(array_of(last), array_of(first))
             return OTHER if arrays <= self._sequences and have_met else None
-        gap = gap_between(last, first, self._stride, width, self._seen.places)
+        gap = gap_between(last, first, self.stride, width, self._seen.places)
         picked = self._seen.places.selections.gap(last, first) if gap != 0 else None
         if picked is not None and (picked == 0 or self._reads_picked):
             return picked
@@ -184,14 +209,14 @@ class HandOvers:
             self._seen.places.selections.gap(int(last), int(first))
             for standing in itertools.islice((each for each in self._standings if each.places is not None), _LOOKED_AT)
             for last, first in itertools.pairwise(standing.of_all_steps()[0])
-            if first - last != self._stride
+            if first - last != self.stride
         ]
         return 2 * gaps.count(0) > len(gaps)
 
     def _is_elsewhere(self, last: int, first: int) -> bool:
         """Whether two places stand in different rows of an array that is read along its rows, part by part."""
         axes = self._seen.places.arrays.axes_of(array_of(last))
-        outer = [(size, each) for size, each in axes if size > 1 and self._stride and each > self._stride]
+        outer = [(size, each) for size, each in axes if size > 1 and self.stride and each > self.stride]
         return any(last % ARRAY // each % size != first % ARRAY // each % size for size, each in outer)
 
 
@@ -217,12 +242,12 @@ def _usual_stride(own: Sequence[Call], seen: Calls) -> int | None:
             continue
         if call.standing.stride is not None and abs(call.standing.stride) < ARRAY:
             counts[call.standing.stride] += call.num_rows * max(1, call.num_steps - 1)
-        for lane, origin in origins_of(call):
-            left = seen.calls[origin.call]
+        for source in sources_of(call):
+            left = seen.calls[source.call]
             is_inside = left.root == call.root or _are_steps(left, call)
             if left.layer == call.layer and is_inside and left.standing is not None:
-                first, last = call.standing.first[lane], left.standing.last[origin.lane]
-                counts[first - last] += array_of(first) == array_of(last)
+                _, lasts, firsts = _joined(left.standing, call.standing, source)
+                counts.update((firsts - lasts)[firsts // ARRAY == lasts // ARRAY].tolist())
     return counts.most_common(1)[0][0] if counts.total() else None
 
 
@@ -232,13 +257,26 @@ def _walked(own: Sequence[Call], seen: Calls) -> set[int]:
     for call in own:
         if call.standing is None:
             continue
-        moves = list(zip(call.standing.first, call.standing.last, strict=True))
-        for lane, origin in origins_of(call):
-            left = seen.calls[origin.call].standing
-            if left is not None and origin.lane < len(left.last):
-                moves.append((left.last[origin.lane], call.standing.first[lane]))
-        found |= {array_of(one) for one, other in moves if one != other and array_of(one) == array_of(other)}
+        if call.standing.first is not call.standing.last:
+            found |= _moved_in(as_array(call.standing.first), as_array(call.standing.last))
+        for source in sources_of(call):
+            left = seen.calls[source.call].standing
+            if left is not None:
+                _, lasts, firsts = _joined(left, call.standing, source)
+                found |= _moved_in(lasts, firsts)
     return found
+
+
+def _moved_in(places: Integers, others: Integers) -> set[int]:
+    """The arrays in which others of the same rows are at other places."""
+    return arrays_in(places[(places != others) & (places // ARRAY == others // ARRAY)])
+
+
+def _joined(left: Standing, standing: Standing, source: Source) -> tuple[Integers, Integers, Integers]:
+    """Rows that go on, where each stopped and where it goes on; none that the call before did not have."""
+    lasts, is_there = as_array(left.last), source.left < len(left.last)
+    lanes = source.lanes[is_there]
+    return lanes, lasts[source.left[is_there]], as_array(standing.first)[lanes]
 
 
 def _walks_inside(own: Sequence[Call], seen: Calls, stride: int | None) -> bool:
@@ -265,16 +303,6 @@ def _are_steps(left: Call, call: Call) -> bool:
     """Whether a loop outside of any module makes single steps, of which one gradient goes back through all."""
     is_single = call.standing is not None and call.standing.num_steps == 1
     return is_single and call.entering.has_graph and call.reached is not None and call.reached == left.reached
-
-
-def origins_of(call: Call) -> Iterator[tuple[int, Origin]]:
-    """Each lane of which it is known where its state comes from."""
-    for lane in range(min(call.num_rows, call.entering.num_lanes)):
-        for lanes in call.entering.origins:
-            origin = lanes[lane] if lane < len(lanes) else None
-            if origin is not None:
-                yield lane, origin
-                break
 
 
 def _is_told_to_start(call: Call, lane: int) -> bool:

@@ -133,13 +133,28 @@ class Rows:
 _NOTHING: tuple[int, Sequence[Rows]] = (-1, ())  # the call, and what it left
 
 
-class _OfOneCall(Sequence[Origin | None]):
-    """The origins of the lanes of a state that one call has left as it is; made when somebody asks."""
+class OfOneCall(Sequence[Origin | None]):
+    """The origins of the lanes of a state that one call has left as it is; made when somebody asks.
 
-    __slots__ = ("_call", "_empty", "_field", "_number")
+    Args:
+        call: The number of the call.
+        field: Which of its tensors.
+        rows: The lanes.
+
+    Attributes:
+        call: As above.
+        field: As above.
+    """
+
+    __slots__ = ("_empty", "_number", "call", "field")
 
     def __init__(self, call: int, field: int, rows: Rows) -> None:
-        self._call, self._field, self._number, self._empty = call, field, rows.number, rows.empty
+        self.call, self.field, self._number, self._empty = call, field, rows.number, rows.empty
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no lane is empty."""
+        return not self._empty
 
     def __len__(self) -> int:
         return self._number
@@ -147,19 +162,23 @@ class _OfOneCall(Sequence[Origin | None]):
     def __getitem__(self, lane: Any) -> Any:
         if not 0 <= lane < self._number:
             raise IndexError
-        return None if lane in self._empty else Origin(self._call, self._field, lane)
+        return None if lane in self._empty else Origin(self.call, self.field, lane)
 
-    def calls(self) -> set[int]:
-        """The call, if any lane is known."""
-        return {self._call} if len(self._empty) < self._number else set()
+    def left_by(self) -> set[tuple[int, int]]:
+        """The call and the field, if any lane is known."""
+        return {(self.call, self.field)} if len(self._empty) < self._number else set()
+
+
+def left_by(lanes: Sequence[Origin | None]) -> set[tuple[int, int]]:
+    """The calls, and which of their tensors, that lanes come from, as far as these are known."""
+    if isinstance(lanes, OfOneCall):
+        return lanes.left_by()
+    return {(origin.call, origin.field) for origin in lanes if origin is not None}
 
 
 def calls_in(origins: Sequence[Sequence[Origin | None]]) -> Set[int]:
     """The calls that the lanes of a state's fields come from, as far as these are known."""
-    found: set[int] = set()
-    for lanes in origins:
-        found |= lanes.calls() if isinstance(lanes, _OfOneCall) else {each.call for each in lanes if each is not None}
-    return found
+    return {call for lanes in origins for call, _ in left_by(lanes)}
 
 
 class Lanes:
@@ -214,7 +233,7 @@ class Lanes:
         """
         call, left = self._left_last(layer)
         if field < len(left) and (left[field] is rows or left[field].is_same(rows)):
-            return _OfOneCall(call, field, rows)
+            return OfOneCall(call, field, rows)
         self._cut()
         found: list[Origin | None] = [self._origin(layer, row, field, lane) for lane, row in enumerate(rows)]
         for lane in rows.empty:

@@ -84,8 +84,7 @@ def _goes_on_behind(last: Call, call: Call, rows: HandOvers) -> bool:
 
 
 def _takes_all(before: Call, call: Call) -> bool:
-    known = call.entering.known()
-    return bool(known) and all(origin.call == before.number for origin in known)
+    return call.entering.calls == {before.number}
 
 
 def _begins_by_itself(call: Call, seen: Calls) -> bool:

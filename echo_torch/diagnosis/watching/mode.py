@@ -34,6 +34,7 @@ class RestingMode(TorchFunctionMode):
 
     def begin(self) -> None:
         """Follow from now on."""
+        self.is_paused = False
         self._depth = _len_torch_function_stack()
         self._open()
         _OPEN.add(self)

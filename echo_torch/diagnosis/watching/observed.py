@@ -14,13 +14,17 @@ from echo_torch.diagnosis.stamps import CheckedStamps, Stamps
 from echo_torch.diagnosis.watching.arrays import ARRAY
 from echo_torch.diagnosis.watching.beginnings import changed_on_the_way, empty_lanes_of
 from echo_torch.diagnosis.watching.calls import Calls
-from echo_torch.diagnosis.watching.hand_overs import HandOvers, origins_of
+from echo_torch.diagnosis.watching.hand_overs import HandOvers
 from echo_torch.diagnosis.watching.recorded import Call
+from echo_torch.diagnosis.watching.sources import Source, arrays_in, sources_of
 from echo_torch.diagnosis.watching.standing import Standing, array_of
 
 _BEGINNING = (
     2**40
 )  # the step at which a row is said to begin whose sequence nobody has named: it may go back from there
+
+
+_NONE = -1  # no lane, no call, and no place
 
 
 class UnknownError(Exception):
@@ -83,6 +87,7 @@ class Observed:
     Args:
         own: The calls of the layer.
         seen: All that was seen.
+        hand_overs: Those of the layer.
 
     Attributes:
         chunks: As they were read.
@@ -91,14 +96,14 @@ class Observed:
         UnknownError: If a place or the origin of a state is unknown.
     """
 
-    def __init__(self, own: Sequence[Call], seen: Calls) -> None:
+    def __init__(self, own: Sequence[Call], seen: Calls, hand_overs: HandOvers) -> None:
         self.chunks: list[Chunk] = []
         self._seen = seen
-        self._hand_overs = HandOvers(own, seen)
+        self._hand_overs = hand_overs
         self._num_sequences = 0
-        self._holders: dict[tuple[int, int], int] = {}  # of each row of a call that may go on, the lane
-        self._held: dict[int, tuple[int, int]] = {}  # and the other way round
-        self._stands: dict[int, Place] = {}  # of each lane
+        self._lanes: dict[int, Integers] = {}  # of each call, the lanes of its rows
+        self._held = np.zeros((0, 2), np.int64)  # (lanes, 2), the call and its row that were the last ones in a lane
+        self._stands = np.zeros((0, 3), np.int64)  # (lanes, 3), a `Place` each
         if changed_on_the_way(own, seen.calls):
             raise UnknownError("the model changes the state between two steps")
         calls = [call for call in own if call.trains and _fits(call)]
@@ -107,78 +112,110 @@ class Observed:
             if 2 * len(watched) <= len(calls):  # as where an optimiser makes its first step late
                 raise UnknownError("most of its calls came after some that were not watched")
             calls = watched
-        self._last_use = {
-            (origin.call, origin.lane): call.number for call in calls for _, origin in origins_of(call)
-        }  # fmt: skip
+        self._last_use: dict[int, Integers] = {}  # of each call, by its rows: the last call that goes on with the state
+        for call in calls:
+            self._note_use(call)
         for call in calls:
             self._add(call)
+
+    def _note_use(self, call: Call) -> None:
+        for source in sources_of(call):
+            num_rows = max(self._seen.calls[source.call].num_rows, int(source.left.max()) + 1)
+            use = self._last_use.setdefault(source.call, np.full(num_rows, _NONE))
+            use = self._last_use[source.call] = _lengthened(use, num_rows)
+            use[source.left] = call.number
 
     def _add(self, call: Call) -> None:
         if call.standing is None:
             raise UnknownError("it is not known where its rows stand in the data")
         going_on = self._going_on(call)
-        lanes = self._lanes_of(call, going_on)
-        starts = np.array([row not in going_on for row in range(call.num_rows)])
+        lanes, starts = self._lanes_of(call, going_on), going_on == _NONE
+        self._held, self._stands = (_lengthened(each, int(lanes.max()) + 1) for each in (self._held, self._stands))
         sequence, step = self._steps(call.standing, lanes, starts)
         last = self.chunks[-1] if self.chunks else None
-        if last is None or last.root != call.root or last.lanes != lanes:
-            last = Chunk(call.root, call.told, lanes)
+        if last is None or last.root != call.root or last.lanes != lanes.tolist():
+            last = Chunk(call.root, call.told, lanes.tolist())
             self.chunks.append(last)
         last.sequence.append(sequence)
         last.step.append(step)
         last.starts.append(starts[:, None] & (np.arange(step.shape[1]) == 0))
-        for row, lane in enumerate(lanes):
-            self._holders.pop(self._held.pop(lane, (-1, -1)), None)
-            self._holders[call.number, row] = lane
-            self._held[lane] = call.number, row
+        self._lanes[call.number] = lanes
+        self._held[lanes] = np.column_stack([np.full_like(lanes, call.number), np.arange(call.num_rows)])
 
-    def _going_on(self, call: Call) -> dict[int, int]:
-        """Of each row whose state goes on, its lane; all others begin."""
-        known, empty = dict(origins_of(call)), set(empty_lanes_of(call))
-        going_on: dict[int, int] = {}
-        for row in range(call.num_rows):
-            if row in empty:
-                continue
-            if row in known and self._seen.calls[known[row].call].layer == call.layer:
-                lane = self._holders.get((known[row].call, known[row].lane))
-                if lane is None or lane in going_on.values():
-                    raise UnknownError("a state goes on that no training call has left, or that has gone on before")
-                going_on[row] = lane
-            elif row not in known and not call.entering.has_graph:
-                raise UnknownError("a state enters that no call has left")
+    def _going_on(self, call: Call) -> Integers:
+        """Of each row whose state goes on, its lane; `_NONE` of all others, which begin."""
+        going_on, is_strange = np.full(call.num_rows, _NONE), np.full(call.num_rows, not call.entering.has_graph)
+        is_strange[list(empty_lanes_of(call))] = False
+        for source in sources_of(call):
+            is_strange[source.lanes] = False
+            if self._seen.calls[source.call].layer == call.layer:
+                going_on[source.lanes] = self._lanes_left(source)
+        if is_strange.any():
+            raise UnknownError("a state enters that no call has left")
+        lanes = going_on[going_on != _NONE]
+        if len(np.unique(lanes)) < len(lanes):
+            raise UnknownError("a state goes on twice")
         return going_on
 
-    def _lanes_of(self, call: Call, going_on: dict[int, int]) -> list[int]:
+    def _lanes_left(self, source: Source) -> Integers:
+        """The lanes of rows that a call has left, as long as no other is in them."""
+        lanes = self._lanes.get(source.call)
+        if lanes is not None and int(source.left.max()) < len(lanes):
+            found = lanes[source.left]
+            if (self._held[found] == np.column_stack([np.full_like(found, source.call), source.left])).all():
+                return found
+        raise UnknownError("a state goes on that no training call has left, or that has gone on before")
+
+    def _lanes_of(self, call: Call, going_on: Integers) -> Integers:
         """A row that begins gets the lane of its number, if no state of that lane goes on, now or later."""
-        taken, lanes = set(going_on.values()), []
-        for row in range(call.num_rows):
-            lane = going_on.get(row, row)
-            if row not in going_on:
-                while lane in taken or self._goes_on_after(lane, call.number):
-                    lane += 1
-                taken.add(lane)
-            lanes.append(lane)
+        lanes, taken = going_on.copy(), set(going_on.tolist())
+        for row in np.flatnonzero(going_on == _NONE).tolist():
+            lane = row
+            while lane in taken or self._goes_on_after(lane, call.number):
+                lane += 1
+            taken.add(lane)
+            lanes[row] = lane
         return lanes
 
     def _goes_on_after(self, lane: int, number: int) -> bool:
-        return lane in self._held and self._last_use.get(self._held[lane], -1) > number
+        if lane >= len(self._held):
+            return False
+        call, row = self._held[lane].tolist()
+        use = self._last_use.get(call)
+        return use is not None and row < len(use) and int(use[row]) > number
 
-    def _steps(
-        self, standing: Standing, lanes: Sequence[int], starts: NDArray[np.bool_]
-    ) -> tuple[Integers, Integers]:  # fmt: skip
+    def _steps(self, standing: Standing, lanes: Integers, starts: NDArray[np.bool_]) -> tuple[Integers, Integers]:
         """Sequence and step of each row, (rows, steps)."""
-        places = standing.of_all_steps()
-        sequence, step = np.zeros((2, *places.shape), np.int64)
-        for row, lane in enumerate(lanes):
+        places, before = standing.of_all_steps(), self._stands[lanes]
+        sequence, step = np.zeros_like(places), np.full_like(places, -1)
+        begins = starts | (before[:, 2] < ARRAY)
+        is_next = ~begins & self._hand_overs.are_next(before[:, 2], places[:, 0], standing.width)
+        is_even = self._are_even(standing, places)
+        new = -(self._num_sequences + np.cumsum(begins & is_even))
+        self._num_sequences += int((begins & is_even).sum())
+        for rows, first, at in (
+            (begins & is_even, new, _BEGINNING),
+            (is_next & is_even, before[:, 0], before[:, 1] + 1),
+        ):
+            sequence[rows] = first[rows, None]
+            step[rows] = (np.zeros_like(first) + at)[rows, None] + np.arange(places.shape[1])
+        is_done = (begins | is_next) & is_even
+        self._stands[lanes[is_done]] = np.column_stack([sequence[:, -1], step[:, -1], places[:, -1]])[is_done]
+        for row in np.flatnonzero(~is_done).tolist():
             is_read = places[row] >= ARRAY
-            own = places[row][is_read]
-            before = None if starts[row] else self._stands.get(lane)
-            found = self._of_row(own, before, standing)
-            step[row] = -1
+            found = self._of_row(places[row][is_read], None if begins[row] else Place(*before[row].tolist()), standing)
             if found is not None:
                 sequence[row, is_read], step[row, is_read] = found
-                self._stands[lane] = Place(int(found[0][-1]), int(found[1][-1]), int(own[-1]))
+                self._stands[lanes[row]] = found[0][-1], found[1][-1], places[row][is_read][-1]
         return sequence, step
+
+    def _are_even(self, standing: Standing, places: Integers) -> NDArray[np.bool_]:
+        """Whether inside of a row each step is the next one behind that before it, in one array."""
+        is_named = any(map(self._seen.places.arrays.is_named, arrays_in(places)))
+        is_next = places.shape[1] == 1 or (standing.stride and standing.stride == self._hand_overs.stride)
+        if not is_next or is_named:
+            return np.zeros(len(places), bool)
+        return np.asarray((places[:, 0] // ARRAY == places[:, -1] // ARRAY) & (places >= ARRAY).all(axis=1))
 
     def _of_row(
         self, places: Integers, before: Place | None, standing: Standing
@@ -215,6 +252,12 @@ class Observed:
 def _fits(call: Call) -> bool:
     """Whether the state that enters has as many rows as the input."""
     return bool(call.num_rows) and call.entering.num_lanes in (0, call.num_rows)
+
+
+def _lengthened(values: Integers, number: int) -> Integers:
+    """As many rows at least; the new ones hold `_NONE`."""
+    missing = np.full((max(0, number - len(values)), *values.shape[1:]), _NONE)
+    return np.concatenate([values, missing]) if len(missing) else values
 
 
 def _spread(values: NDArray[np.generic], lanes: Sequence[int], nothing: int) -> NDArray[np.generic]:

@@ -10,22 +10,33 @@ from echo_torch.diagnosis.data_path.explaining import reach_lines
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach, reach
 from echo_torch.diagnosis.watching.beginnings import changed_on_the_way
 from echo_torch.diagnosis.watching.calls import Calls
-from echo_torch.diagnosis.watching.hand_overs import origins_of
+from echo_torch.diagnosis.watching.hand_overs import HandOvers
 from echo_torch.diagnosis.watching.observed import Observed, UnknownError
 from echo_torch.diagnosis.watching.recorded import Call, are_of_one_pass
+from echo_torch.diagnosis.watching.sources import sources_of
 from echo_torch.errors import RuleError, suggest
 
 _LARGEST = " (none above is looked at)"  # else the list seems to end where a row has read no further back
 
 
-def reach_seen(own: Sequence[Call], seen: Calls, lag: int | None, vocabulary_size: int | None, max_lag: int) -> Reach:
+def reach_seen(
+    own: Sequence[Call], seen: Calls, rows: HandOvers, lag: int | None, vocabulary_size: int | None, max_lag: int
+) -> Reach:
     """What the rows of a layer had read, as of `reach`, over the calls that were watched.
+
+    Args:
+        own: The calls of the layer.
+        seen: All that was seen.
+        rows: The hand-overs of the layer.
+        lag: As of `reach`.
+        vocabulary_size: As of `reach`.
+        max_lag: As of `reach`.
 
     Raises:
         UnknownError: If it cannot be said.
         RuleError: As of `reach`.
     """
-    chunks = Observed(own, seen).chunks
+    chunks = Observed(own, seen, rows).chunks
     if not chunks:
         raise UnknownError("it was not called in training")
     stamps = [chunk.stamps() for chunk in chunks]
@@ -33,8 +44,8 @@ def reach_seen(own: Sequence[Call], seen: Calls, lag: int | None, vocabulary_siz
         stamps, lag, vocabulary_size=vocabulary_size, max_lag=max_lag, is_repeated=False, stamps=lambda one: one
     )
     if any(chunk.has_moved for chunk in chunks):  # of the lanes some have nothing to read in each chunk
-        rows = Counter(len(chunk.lanes) for chunk in chunks)
-        found = replace(found, rows=dict(sorted(rows.items())), row_changes=0, first_row_change=None)
+        numbers = Counter(len(chunk.lanes) for chunk in chunks)
+        found = replace(found, rows=dict(sorted(numbers.items())), row_changes=0, first_row_change=None)
     return replace(found, is_whole=seen.first_skipped is None)
 
 
@@ -52,7 +63,7 @@ def steps_of_a_gradient(own: Sequence[Call], seen: Calls) -> int | None:
         if call.standing is None or call.number in changed:
             return None
         steps[call.number] = call.standing.num_steps
-        before = [seen.calls[origin.call] for _, origin in origins_of(call)] if call.entering.has_graph else []
+        before = [seen.calls[source.call] for source in sources_of(call)] if call.entering.has_graph else []
         for one in before:
             if one.layer == call.layer and one.root != call.root and not are_of_one_pass(one, call):
                 return None
@@ -60,10 +71,10 @@ def steps_of_a_gradient(own: Sequence[Call], seen: Calls) -> int | None:
     return max(steps.values(), default=None)
 
 
-def reach_in_words(name: str, own: Sequence[Call], seen: Calls) -> list[str]:
+def reach_in_words(name: str, own: Sequence[Call], seen: Calls, rows: HandOvers) -> list[str]:
     """A sentence on reach and horizon, in the words of `reach`; none where the reach is unknown."""
     try:
-        found = reach_seen(own, seen, None, None, DEFAULT_MAX_LAG)
+        found = reach_seen(own, seen, rows, None, None, DEFAULT_MAX_LAG)
     except UnknownError:
         return []
     own_calls = {call.number for call in own}

@@ -38,10 +38,6 @@ class Entering:
     made: int | None = None
     strange: str | None = None
 
-    def known(self) -> list[Origin]:
-        """Where lanes come from, as far as it is known."""
-        return [origin for lanes in self.origins for origin in lanes if origin is not None]
-
 
 @dataclass(slots=True)
 class Unwatched:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from echo_torch.diagnosis.watching.beginnings import beginnings_in, kind_of
 from echo_torch.diagnosis.watching.calls import MOST_CALLS, Calls
 from echo_torch.diagnosis.watching.compiled import BY_SHAPES
 from echo_torch.diagnosis.watching.findings import Finding, findings_by_hand, findings_of
+from echo_torch.diagnosis.watching.hand_overs import HandOvers
 from echo_torch.diagnosis.watching.kinds import check_kinds
 from echo_torch.diagnosis.watching.names import names_of
 from echo_torch.diagnosis.watching.observed import UnknownError
@@ -41,6 +43,7 @@ class Seen:
         self._calls = calls
         self._model = model
         self._intended = check_kinds("intended", intended)
+        self._rows: dict[int, HandOvers] = {}  # by layers, as soon as nothing is added any more
 
     @property
     def faults(self) -> list[Finding]:
@@ -69,7 +72,7 @@ class Seen:
         for module, why in self._hidden:
             of_layers.setdefault(why, []).append(named[id(module)])
         for number, name in enumerate(self._names()):
-            for sentence in unknown_of(number, self._calls_of(number), self._beginnings(number), self._calls):
+            for sentence in self._unknown_of(number):
                 of_layers.setdefault(sentence, []).append(name)
         said = [f"{_listed(names)}: {sentence}" for sentence, names in of_layers.items()]
         unknown = [*fault, *said, *self._not_watched()]
@@ -78,9 +81,13 @@ class Seen:
         )
         return unknown or none
 
+    def _unknown_of(self, layer: int) -> Iterator[str]:
+        own, first = self._calls_of(layer), self._beginnings(layer)
+        return unknown_of(layer, own, first, self._calls, self._rows_of(layer))
+
     def _not_watched(self) -> Iterator[str]:
         """Which borders were never seen: a state may be carried over one."""
-        if any(call.trains and call.entering.known() for call in self._calls.calls):
+        if any(call.trains and call.entering.calls for call in self._calls.calls):
             for has_updates, part in self._calls.unwatched.items():
                 yield self._unwatched_in_words(part, is_second=has_updates and len(self._calls.unwatched) > 1)
 
@@ -143,9 +150,10 @@ class Seen:
         Raises:
             RuleError: If there is no such layer, or several and none is named, or as of `reach`.
         """
-        own = self._calls_of(number_of(layer, self._names()))
+        number = number_of(layer, self._names())
+        own, rows = self._calls_of(number), self._rows_of(number)
         try:
-            return reach_seen(own, self._calls, lag, vocabulary_size, max_lag)
+            return reach_seen(own, self._calls, rows, lag, vocabulary_size, max_lag)
         except UnknownError:
             return None
 
@@ -171,18 +179,34 @@ class Seen:
         Raises:
             RuleError: As of `reach`.
         """
-        return tracks_of(self._calls_of(number_of(layer, self._names())), self._calls)
+        number = number_of(layer, self._names())
+        return tracks_of(self._calls_of(number), self._calls, self._rows_of(number))
 
     def _all_findings(self) -> list[Finding]:
         by_hand = list(self._calls.by_hand.found())
         names = names_of([module for module, _, _ in by_hand], self._models)
         counts = [(name, count, of) for name, (_, count, of) in zip(names, by_hand, strict=True)]
-        return findings_of(self._calls, self._names()) + findings_by_hand(counts)
+        found = [self._findings_of(number, name) for number, name in enumerate(self._names())]
+        return [*itertools.chain(*found), *findings_by_hand(counts)]
+
+    def _findings_of(self, layer: int, name: str) -> list[Finding]:
+        return findings_of(name, self._calls_of(layer), self._calls, self._rows_of(layer))
 
     def _reaches(self) -> list[str]:
         """For each layer a sentence on its reach and horizon, where they are known."""
-        names = enumerate(self._names())
-        return [words for number, name in names for words in reach_in_words(name, self._calls_of(number), self._calls)]
+        return [words for number, name in enumerate(self._names()) for words in self._reach_in_words(number, name)]
+
+    def _reach_in_words(self, layer: int, name: str) -> list[str]:
+        return reach_in_words(name, self._calls_of(layer), self._calls, self._rows_of(layer))
+
+    def _rows_of(self, layer: int) -> HandOvers:
+        """How a layer's rows go on: of many rows it takes a while to say."""
+        if not self._calls.is_released:
+            self._rows.clear()
+            return HandOvers(self._calls_of(layer), self._calls)
+        if layer not in self._rows:
+            self._rows[layer] = HandOvers(self._calls_of(layer), self._calls)
+        return self._rows[layer]
 
     def _calls_of(self, layer: int) -> list[Call]:
         return [call for call in self._calls.calls if call.layer == layer]

@@ -246,13 +246,18 @@ def gap_between(last: int, first: int, stride: int | None, width: int, places: P
         places: Knows the array.
     """
     distance, axes = first - last, places.arrays.axes_of(array_of(last))
-    if not stride:
-        wide = [each for _, each in axes if distance and distance % each == 0]
-        stride = max([*wide, width if distance % width == 0 else 1])
+    stride = stride or stride_between(last, first, width, places)
     steps = _steps_in_chunks(last, first, stride, axes)
     if steps is None and distance % stride == 0:
         steps = distance // stride
     return None if steps is None else steps - 1
+
+
+def stride_between(last: int, first: int, width: int, places: Places) -> int:
+    """From one step to the next, where only two places of an array tell: along its widest axis that leads there."""
+    distance = first - last
+    wide = [each for _, each in places.arrays.axes_of(array_of(last)) if distance and distance % each == 0]
+    return max([*wide, width if distance % width == 0 else 1])
 
 
 def _steps_in_chunks(last: int, first: int, stride: int, axes: list[tuple[int, int]]) -> int | None:

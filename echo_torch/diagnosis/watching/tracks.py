@@ -8,8 +8,9 @@ from typing import NamedTuple
 from echo_torch.diagnosis.watching.arrays import ARRAY
 from echo_torch.diagnosis.watching.beginnings import empty_lanes_of
 from echo_torch.diagnosis.watching.calls import Calls
-from echo_torch.diagnosis.watching.hand_overs import HandOvers, origins_of
+from echo_torch.diagnosis.watching.hand_overs import HandOvers
 from echo_torch.diagnosis.watching.recorded import Call
+from echo_torch.diagnosis.watching.sources import origins_of
 from echo_torch.diagnosis.watching.standing import array_of
 
 EMPTY, MADE, KNOWN, STRANGE = "empty", "made", "known", "strange"  # where the state of a row comes from
@@ -65,14 +66,14 @@ class _Stand(NamedTuple):
     place: int
 
 
-def tracks_of(own: Sequence[Call], seen: Calls) -> list[SeenCall]:
+def tracks_of(own: Sequence[Call], seen: Calls, hand_overs: HandOvers) -> list[SeenCall]:
     """The calls of a layer that were watched, in their order.
 
     Args:
         own: The calls of the layer.
         seen: All that was seen.
+        hand_overs: Those of the layer.
     """
-    hand_overs = HandOvers(own, seen)
     stands: dict[tuple[int, int], _Stand | None] = {}  # where each row of each call stopped, as far as it is known
     return [
         SeenCall(call.number, call.root, call.trains, _tracks(call, seen, hand_overs, stands))

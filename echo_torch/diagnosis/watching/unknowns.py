@@ -15,7 +15,9 @@ from echo_torch.diagnosis.watching.recorded import Call
 _OFTEN = 3  # draws, from which on they are no first state
 
 
-def unknown_of(layer: int, own: Sequence[Call], first: Sequence[Call], seen: Calls) -> Iterator[str]:
+def unknown_of(
+    layer: int, own: Sequence[Call], first: Sequence[Call], seen: Calls, rows: HandOvers
+) -> Iterator[str]:  # fmt: skip
     """What is not known of a layer's states, in sentences.
 
     Args:
@@ -23,8 +25,8 @@ def unknown_of(layer: int, own: Sequence[Call], first: Sequence[Call], seen: Cal
         own: Its calls.
         first: Those with which it begins.
         seen: All that was seen.
+        rows: Its hand-overs.
     """
-    rows = HandOvers(own, seen)
     yield from _of_places(first, rows, seen)
     yield from _of_ways(layer, own, first, seen)
     yield from _of_states(own, first, rows, seen)

@@ -76,6 +76,7 @@ class Watch(Seen):
         from echo_torch.diagnosis.watching.loaders import Loaders
 
         calls = self._calls
+        calls.is_released = False
         if self._model is not None and any(map(is_compiled, self._model.modules())):
             self._aside = BY_COMPILE
             return self
