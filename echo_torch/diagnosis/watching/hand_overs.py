@@ -181,10 +181,11 @@ class HandOvers:
 
     def gap(self, last: int, first: int, width: int) -> int | str | None:
         """Steps between two places, `OTHER` where none lead from one to the other; None where it is unknown."""
-        arrays = {array_of(last), array_of(first)}
-        if len(arrays) > 1:
-            have_met = self._seen.lasting.met(array_of(last), array_of(first))
-            return OTHER if arrays <= self._sequences and have_met else None
+        one, other = array_of(last), array_of(first)
+        if one != other:
+            return OTHER if {one, other} <= self._sequences and self._seen.lasting.met(one, other) else None
+        if self.stride and first - last == self.stride:
+            return 0
         gap = gap_between(last, first, self.stride, width, self._seen.places)
         picked = self._seen.places.selections.gap(last, first) if gap != 0 else None
         if picked is not None and (picked == 0 or self._reads_picked):

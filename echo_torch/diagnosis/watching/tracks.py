@@ -86,28 +86,30 @@ def _tracks(
     call: Call, seen: Calls, hand_overs: HandOvers, stands: dict[tuple[int, int], _Stand | None]
 ) -> list[Track]:
     known, empty, tracks = dict(origins_of(call)), set(empty_lanes_of(call)), []
+    standing = call.standing
+    places, width = ([], 0) if standing is None else (standing.of_all_steps().tolist(), standing.width)
     for row in range(call.num_rows):
         origin = (known[row].call, known[row].lane) if row in known else None
         begins = EMPTY if row in empty else MADE if call.entering.has_graph else STRANGE
         if origin is not None:
             begins = KNOWN if seen.calls[origin[0]].layer == call.layer else MADE
         before = stands.get(origin) if begins == KNOWN and origin is not None else None
-        steps, gaps, stands[call.number, row] = _read(call, row, before, hand_overs, seen)
+        steps, gaps, stands[call.number, row] = _read(places[row] if places else None, width, before, hand_overs, seen)
         tracks.append(Track(steps, begins, origin if begins == KNOWN else None, gaps))
     return tracks
 
 
 def _read(
-    call: Call, row: int, before: _Stand | None, hand_overs: HandOvers, seen: Calls
+    places: Sequence[int] | None, width: int, before: _Stand | None, hand_overs: HandOvers, seen: Calls
 ) -> tuple[list[int | None], list[int | str | None], _Stand | None]:
     """The step of each column, the gap before it, and where the row stops."""
-    if call.standing is None:
+    if places is None:
         return [None], [None], None
     steps: list[int | None] = []
     gaps: list[int | str | None] = []
-    for place in call.standing.of_all_steps()[row].tolist():
+    for place in places:
         is_read = place >= ARRAY
-        gap = hand_overs.gap(before.place, place, call.standing.width) if before is not None and is_read else None
+        gap = hand_overs.gap(before.place, place, width) if before is not None and is_read else None
         gaps.append(gap)
         if not is_read:
             steps.append(-1)
