@@ -4,10 +4,12 @@ from collections import Counter
 
 import pytest
 import torch
+import torch.nn.functional as F
 from support.loops import Reader, detached, train
 from support.watched_models import kinds
 
 from echo_torch import watch
+from echo_torch.diagnosis.watching.evaluations import evaluating
 from echo_torch.diagnosis.watching.hand_overs import HandOvers
 from echo_torch.diagnosis.watching.sources import origins_of, sources_of
 
@@ -78,3 +80,44 @@ def test_what_is_said_follows_what_is_seen():
         assert kinds(seen) == [("rows-skip", "core", 8, 16)]
     assert "is called 7 times" in seen.lines()[0]
     assert kinds(seen) == [("rows-skip", "core", 8, 16)]
+
+
+def reach_of_chunks(chunks):
+    with watch() as seen:
+        train(Reader(), chunks)
+    return seen.reach()
+
+
+def test_steps_inside_of_a_chunk_that_leaves_out_every_other():
+    found = reach_of_chunks([SERIES[:4], SERIES[4:8], SERIES[8:16:2], SERIES[15:19]])
+    assert found.gaps == {0: 48, 1: 12}
+
+
+def test_chunks_that_are_padded_on_both_sides():
+    chunks = (F.pad(SERIES[begin : begin + 3], (0, 0, 0, 0, 1, 1)) for begin in (0, 3, 7))
+    assert reach_of_chunks(chunks).gaps == {0: 28, 1: 4}
+
+
+def test_a_state_that_goes_on_twice():
+    """Then it is unknown what a row has read: it is one row in one call, and two in the next."""
+    model = Reader()
+    with watch() as seen:
+        output, state = model(SERIES[:4])
+        output.sum().backward()
+        for _ in range(2):
+            output, _ = model(SERIES[4:8], state.detach())
+            output.sum().backward()
+    assert seen.reach() is None
+
+
+def test_single_steps_tell_of_no_array_that_is_gone_through():
+    others, model = torch.randn(9, 4, 3), Reader()
+    with watch() as seen:
+        train(model, SERIES.split(3)[:3])
+        with torch.no_grad():
+            model(others[:1])
+            model(others[3:4])
+        assert evaluating(seen._calls.calls) == set()
+        with torch.no_grad():
+            model(others[4:7])
+        assert evaluating(seen._calls.calls) == {5}

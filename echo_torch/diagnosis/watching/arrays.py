@@ -55,6 +55,21 @@ class Arrays:
         """Whether anybody still holds an array."""
         return array > 0 and not self._owners[array - 1].expired()
 
+    @property
+    def number(self) -> int:
+        """How many arrays have been met: the last one has this number."""
+        return len(self._owners)
+
+    def gone(self, number: int) -> int:
+        """The first of so many numbers of arrays that were gone before anybody met them."""
+        self._owners += [_GONE] * number
+        return len(self._owners) - number + 1
+
+    def is_new(self, tensor: Tensor, before: int) -> bool:
+        """Whether a tensor stands in memory of torch that is met for the first time after so many arrays."""
+        number, _ = self._number(tensor)
+        return number > before and not isinstance(self._owners[number - 1], _WeakArray)
+
     def of_sequence(self, sequence: int) -> int:
         """The number of the array that stands for a sequence that somebody has named."""
         if sequence not in self._sequences:
@@ -314,6 +329,17 @@ class _Named:
     def expired(self) -> bool:
         """Never."""
         return False
+
+
+class _Gone:
+    """An array that nobody has met, as `StorageWeakRef` holds a storage."""
+
+    def expired(self) -> bool:
+        """Always."""
+        return True
+
+
+_GONE = _Gone()
 
 
 class _WeakArray:

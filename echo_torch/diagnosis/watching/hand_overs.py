@@ -105,11 +105,10 @@ class HandOvers:
 
     def are_next(self, lasts: Integers, firsts: Integers, width: int) -> NDArray[np.bool_]:
         """Whether each row goes on with the very next step of its array: `gap` is 0 then, and mostly all do."""
-        distances, is_within = firsts - lasts, firsts // ARRAY == lasts // ARRAY
-        stride = self.stride
-        if not stride and is_within.any() and (distances == distances[0]).all() and len(arrays_in(lasts)) == 1:
+        distances, stride = firsts - lasts, self.stride
+        if not stride and len(set(distances.tolist())) == 1 and len(arrays_in(lasts)) == 1:
             stride = stride_between(int(lasts[0]), int(firsts[0]), width, self._seen.places)
-        return is_within & (distances == stride) if stride else np.zeros(len(lasts), bool)
+        return distances == stride if stride else np.zeros(len(lasts), bool)
 
     def _has_moved(self, left: Standing, standing: Standing, lane: int) -> bool:
         """Whether a row goes on exactly where any row of a call stopped, and not because the data begin anew."""

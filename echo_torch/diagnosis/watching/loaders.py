@@ -21,6 +21,7 @@ from torch.utils.data._utils.fetch import _MapDatasetFetcher
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from echo_torch.diagnosis.stamps import Stamps, placed_chunk
+from echo_torch.diagnosis.watching.made import MadeSamples
 from echo_torch.diagnosis.watching.padding import Padding
 from echo_torch.diagnosis.watching.places import Places
 from echo_torch.randomness import random_state_kept
@@ -57,6 +58,7 @@ class Loaders:
         self._latest: dict[int, tuple[Any, bool]] = {}
         self._indices: weakref.WeakKeyDictionary[Any, deque[Any]] = weakref.WeakKeyDictionary()
         self._shadows: dict[int, _Shadow] = {}  # by the ids of datasets
+        self._made: dict[tuple[int, int], MadeSamples] = {}  # by the ids of datasets, and of what makes batches
         self._undo: list[Callable[[], None]] = []
 
     def begin(self) -> None:
@@ -72,6 +74,7 @@ class Loaders:
             self._undo.pop()()
         self._indices.clear()
         self._shadows.clear()
+        self._made.clear()
         self._latest.clear()
 
     def _wrap(self, owner: type, name: str, around: Callable[..., Any]) -> None:
@@ -106,19 +109,39 @@ class Loaders:
             self._note_number(iterator)
         if not self._places.is_paused:
             self._note_dataset(iterator._dataset)
-        batch = before(iterator)
+        begin = self._places.arrays.number
+        made = self._made_by(iterator)
+        is_known = not self._places.is_paused and made.is_known(iterator._num_yielded)
+        batch = self._rested(before, iterator) if is_known else before(iterator)
         indices = self._indices.get(iterator)
         index = indices.popleft() if indices else None
         if not self._places.is_paused:
             with contextlib.suppress(Exception):  # whatever somebody's dataset does: then nothing is known of it
-                if index is not None and getattr(iterator, "_in_order", True):
+                if index is not None and getattr(iterator, "_in_order", True) and not is_known:
                     self._follow(iterator, index, batch)
                 with DisableTorchFunction():
+                    (made.stand if is_known else made.look)(batch, begin)
                     self._padding.note_batch(batch)
                     found = placed_chunk(batch)
                 if found is not None and isinstance(found[0], Tensor):
                     self._place(*found)
         return batch
+
+    def _rested(self, before: Callable[..., Any], iterator: Any) -> Any:
+        """A batch of which it is not followed how it is made."""
+        self._places.rest()
+        try:
+            return before(iterator)
+        finally:
+            self._places.go_on()
+
+    def _made_by(self, iterator: Any) -> MadeSamples:
+        """What is known of how its batches are made."""
+        collate = getattr(iterator, "_collate_fn", None)
+        key = id(iterator._dataset), id(collate)
+        if key not in self._made:
+            self._made[key] = MadeSamples(self._places, collate)
+        return self._made[key]
 
     def _note_number(self, iterator: Any) -> None:
         number, sampler, dataset = iterator._num_yielded, iterator._index_sampler, iterator._dataset

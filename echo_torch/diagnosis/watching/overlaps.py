@@ -6,6 +6,7 @@ of one series. Two values that stand in one place of it stand in several places 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ _NEARLY_ALL = 0.9  # of neighbours: windows of several series may lie one behind
 _MOSTLY = 0.75  # of a few of them
 _LOOKED_AT = 16  # neighbours that tell which strides may be meant
 _MOST_STRIDES = 16  # that are looked at in full
+_MOST_SPREADS = 64  # that are kept: the samples that a dataset makes are mostly of one size
 _LEAST_BITS = 32  # of evidence: so small are the odds of windows that meet by chance
 _FEWEST = 3  # samples, of which the first and the third are no neighbours
 
@@ -126,10 +128,16 @@ def _bits_of(whole: Tensor | NDArray[Any]) -> NDArray[Any] | None:
 
 def _strides_of(samples: NDArray[Any]) -> list[int]:
     """The strides with which most of a few samples begin as the sample before goes on."""
-    spread = np.linspace(0, len(samples) - 2, _LOOKED_AT).astype(int).tolist()
-    which = np.array(sorted(set(spread)))  # `np.unique` would import masked arrays: 14 ms
+    which = _spread(len(samples) - 1)
     is_next = (samples[which, 1:] == samples[which + 1, :1]).all(-1)
-    return [int(each) + 1 for each in np.flatnonzero(is_next.mean(0) >= _MOSTLY)]
+    return [int(each) + 1 for each in np.flatnonzero(is_next.sum(0) >= _MOSTLY * len(which))]
+
+
+@functools.lru_cache(_MOST_SPREADS)
+def _spread(number: int) -> Integers:
+    """A few of so many, evenly spread."""
+    spread = np.linspace(0, number - 1, _LOOKED_AT).astype(int).tolist()
+    return np.array(sorted(set(spread)))  # `np.unique` would import masked arrays: 14 ms
 
 
 def _meets(samples: NDArray[Any], stride: int, apart: int) -> NDArray[np.bool_]:

@@ -201,6 +201,14 @@ class Places(RestingMode):
         elif isinstance(result, Tensor) and places.shape == result.shape:
             self._keep(result, places)
 
+    def keep_unknown(self, result: Tensor) -> None:
+        """Nobody knows where a tensor stands."""
+        self._keep(result, None)
+
+    def tells_itself(self, tensor: Tensor) -> bool:
+        """Whether its storage alone tells where a tensor stands."""
+        return not (id(tensor) in self._kept or tensor.requires_grad or tensor.numel() > MOST_VALUES)
+
     def _keep(
         self, result: Tensor, places: Tensor | Later | None, lineage: frozenset[int] | None = None
     ) -> None:  # fmt: skip
@@ -404,15 +412,11 @@ class Places(RestingMode):
 
     def _form_of(self, tensor: Tensor) -> tuple[int, Sequence[int], Sequence[int]] | None:
         """The first place of a tensor, its shape but for its first axis, and the strides; None where there are none."""
-        begin = self.arrays.begin_of(tensor) if self._tells_itself(tensor) else None
+        begin = self.arrays.begin_of(tensor) if self.tells_itself(tensor) else None
         if begin is not None:
             return begin, tensor.shape[1:], tensor.stride()
         places = self._needed(tensor)
         return (int(places.storage_offset()), places.shape[1:], places.stride()) if places.is_meta else None
-
-    def _tells_itself(self, tensor: Tensor) -> bool:
-        """Whether its storage alone tells where a tensor stands."""
-        return not (id(tensor) in self._kept or tensor.requires_grad or tensor.numel() > MOST_VALUES)
 
     def _written_out(self, tensor: Tensor) -> Tensor:
         return written_out(self._needed(tensor))
