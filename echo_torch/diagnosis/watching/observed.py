@@ -121,9 +121,9 @@ class Observed:
     def _note_use(self, call: Call) -> None:
         for source in sources_of(call):
             num_rows = max(self._seen.calls[source.call].num_rows, int(source.left.max()) + 1)
-            use = self._last_use.setdefault(source.call, np.full(num_rows, _NONE))
-            use = self._last_use[source.call] = _lengthened(use, num_rows)
+            use = _lengthened(self._last_use.get(source.call, np.zeros(0, np.int64)), num_rows)
             use[source.left] = call.number
+            self._last_use[source.call] = use
 
     def _add(self, call: Call) -> None:
         if call.standing is None:
@@ -152,8 +152,8 @@ class Observed:
                 going_on[source.lanes] = self._lanes_left(source)
         if is_strange.any():
             raise UnknownError("a state enters that no call has left")
-        lanes = going_on[going_on != _NONE]
-        if len(np.unique(lanes)) < len(lanes):
+        lanes = going_on[going_on != _NONE].tolist()
+        if len(set(lanes)) < len(lanes):
             raise UnknownError("a state goes on twice")
         return going_on
 
@@ -189,17 +189,13 @@ class Observed:
         places, before = standing.of_all_steps(), self._stands[lanes]
         sequence, step = np.zeros_like(places), np.full_like(places, -1)
         begins = starts | (before[:, 2] < ARRAY)
-        is_next = ~begins & self._hand_overs.are_next(before[:, 2], places[:, 0], standing.width)
         is_even = self._are_even(standing, places)
-        new = -(self._num_sequences + np.cumsum(begins & is_even))
-        self._num_sequences += int((begins & is_even).sum())
-        for rows, first, at in (
-            (begins & is_even, new, _BEGINNING),
-            (is_next & is_even, before[:, 0], before[:, 1] + 1),
-        ):
-            sequence[rows] = first[rows, None]
-            step[rows] = (np.zeros_like(first) + at)[rows, None] + np.arange(places.shape[1])
-        is_done = (begins | is_next) & is_even
+        is_new = begins & is_even
+        is_next = ~begins & is_even & self._hand_overs.are_next(before[:, 2], places[:, 0], standing.width)
+        columns = np.arange(places.shape[1])
+        sequence[is_new], step[is_new] = self._new_sequences(int(is_new.sum())), _BEGINNING + columns
+        sequence[is_next], step[is_next] = before[is_next, :1], before[is_next, 1:2] + 1 + columns
+        is_done = is_new | is_next
         self._stands[lanes[is_done]] = np.column_stack([sequence[:, -1], step[:, -1], places[:, -1]])[is_done]
         for row in np.flatnonzero(~is_done).tolist():
             is_read = places[row] >= ARRAY
@@ -208,6 +204,12 @@ class Observed:
                 sequence[row, is_read], step[row, is_read] = found
                 self._stands[lanes[row]] = found[0][-1], found[1][-1], places[row][is_read][-1]
         return sequence, step
+
+    def _new_sequences(self, number: int) -> Integers:
+        """So many that nobody has named, (number, 1)."""
+        first = self._num_sequences + 1
+        self._num_sequences += number
+        return -np.arange(first, first + number)[:, None]
 
     def _are_even(self, standing: Standing, places: Integers) -> NDArray[np.bool_]:
         """Whether inside of a row each step is the next one behind that before it, in one array."""
@@ -245,8 +247,7 @@ class Observed:
             raise UnknownError(f"it is not known how array {array_of(place)} goes on from another")
         if before is not None and isinstance(gap, int):
             return Place(before.sequence, before.step + 1 + gap, place)
-        self._num_sequences += 1
-        return Place(-self._num_sequences, _BEGINNING, place)
+        return Place(int(self._new_sequences(1)[0, 0]), _BEGINNING, place)
 
 
 def _fits(call: Call) -> bool:
