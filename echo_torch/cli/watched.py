@@ -84,8 +84,10 @@ class Watched:
     def fails(self) -> bool:
         """Whether a kind was found by which the process is to fail."""
         found: set[str] = set()
+        if not self._asked.fail_on or self._seen is None:
+            return False
         with self._own_faults():
-            found = {finding.kind for finding in self._seen.faults} if self._seen is not None else set()
+            found = {finding.kind for finding in self._seen.faults}
         return bool(found) if "any" in self._asked.fail_on else not found.isdisjoint(self._asked.fail_on)
 
     # --- while the script runs ------------------------------------------------------------------------------------
@@ -160,6 +162,8 @@ class Watched:
             return
         self._has_ended = True
         with self._own_faults():
+            if self._seen is not None:
+                self._seen.__exit__(None, None, None)
             lines, data = self._result()
             if not self._has_failed and not (self._seen is not None and self._seen.fault is not None):
                 which = "" if self._launch is None else f", rank {self._launch.rank}"

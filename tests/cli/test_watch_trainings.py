@@ -1,11 +1,12 @@
 """`python -m echo_torch watch` over scripts that train: what they do is the same, and what is said of them is true."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from support import trains
-from support.watched_scripts import assert_same, both, run
+from support.watched_scripts import ROOT, assert_same, both, run
 
 from echo_torch import EXPERIMENTS, configure
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG
@@ -31,6 +32,31 @@ def test_a_fault_is_named_and_the_process_fails_by_it(tmp_path):
     assert "fields-swapped in lstm: In 8 of 8 calls" in ended.report
     (finding,) = json.loads((tmp_path / "found.json").read_text())["findings"]
     assert (finding["kind"], finding["count"], finding["of"]) == ("fields-swapped", 8, 8)
+
+
+COUNTS = """
+import sys
+import echo_torch.diagnosis.watching.seen as seen
+worked_out = seen.HandOvers
+def counted(*given):
+    print("worked out", file=sys.stderr)
+    return worked_out(*given)
+seen.HandOvers = counted
+sys.argv[0] = "trains.py"
+import trains
+trains.main()
+"""
+
+
+def test_how_rows_go_on_is_worked_out_once(tmp_path):
+    """The watch is over before it is asked what was seen, for whatever is written then."""
+    (tmp_path / "counts.py").write_text(COUNTS)
+    options = ["--json", "found.json", "--plot", "seen.png"]
+    ended = run(["counts.py"], tmp_path, options=options, PYTHONPATH=os.pathsep.join(map(str, (ROOT, TRAINS.parent))))
+    assert ended.code == 0
+    assert "No fault was seen." in ended.report
+    assert (tmp_path / "seen.png").exists()
+    assert (ended.err + ended.report).count("worked out") == 1
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from support.watched_models import kinds
 from echo_torch import watch
 from echo_torch.diagnosis.watching.evaluations import evaluating
 from echo_torch.diagnosis.watching.hand_overs import HandOvers
+from echo_torch.diagnosis.watching.places import Places
 from echo_torch.diagnosis.watching.sources import origins_of, sources_of
 
 SERIES = torch.randn(48, 4, 3, generator=torch.Generator().manual_seed(1))
@@ -121,3 +122,23 @@ def test_single_steps_tell_of_no_array_that_is_gone_through():
         with torch.no_grad():
             model(others[4:7])
         assert evaluating(seen._calls.calls) == {5}
+
+
+def test_what_it_takes_to_answer_is_not_followed(monkeypatch):
+    """Also while the watch is open: it is no way of data."""
+    follow, followed = Places.__torch_function__, []
+
+    def noted(places, func, *given):
+        followed.append(func)
+        return follow(places, func, *given)
+
+    with watch() as seen:
+        train(Reader(), [F.pad(SERIES[begin : begin + 3], (0, 0, 0, 0, 1, 1)) for begin in (0, 3, 6)])
+        monkeypatch.setattr(Places, "__torch_function__", noted)
+        assert seen.lines()
+        assert seen.findings == {"findings": [], "unknown": []}
+        assert seen.reach().gaps == {0: 32}
+        assert len(seen.tracks()) == 3
+        assert not followed
+        SERIES.sum()
+        assert followed

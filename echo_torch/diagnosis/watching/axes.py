@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from torch import Tensor
-
+from echo_torch.data.random_symbols import Integers
 from echo_torch.diagnosis.watching.arrays import ARRAY
 from echo_torch.diagnosis.watching.calls import Calls
 from echo_torch.diagnosis.watching.recorded import Call
@@ -28,11 +27,11 @@ def axes_in(own: Sequence[Call], seen: Calls) -> tuple[int, int]:
     - rows with a state go on where the rows before them stopped, along the rows.
     """
     training = [call for call in own if call.trains and call.num_rows > 1]
-    found = [call.standing for call in training if call.standing is not None and call.standing.grid is not None]
-    regular = [each for each in found if each.grid is not None and _is_series(each, seen)]
+    found = [call.standing for call in training if call.standing is not None and call.standing.has_grid]
+    regular = [each for each in found if _is_series(each, seen)]
     counts = (
         (_stacked(regular, seen.places.layouts.pieces), len(found)),
-        (sum(_jumps_about(each.grid, seen) for each in found if each.grid is not None), len(found)),
+        (sum(_jumps_about(each.of_all_steps(), seen) for each in found if each.places is not None), len(found)),
         (sum(call.takes_last_row for call in training), len(training)),
         (_across(training, seen), len(found)),
     )
@@ -72,7 +71,7 @@ def _is_series(standing: Standing, seen: Calls) -> bool:
 
 def _stacked(found: Sequence[Standing], pieces: set[tuple[int, int, int]]) -> int:
     """Calls whose rows, as the layer takes them, lie across the windows that were stacked."""
-    across = [each for each in found if _lies_across(each, pieces)]
+    across = [each for each in found if pieces and _lies_across(each, pieces)]
     apart = [each for each in across if _step(each) >= len(each.first) * each.width]
     going_on = sum(
         two.first[0] - one.last[0] == _step(one) for one, two in itertools.pairwise(across) if _step(one) > 0
@@ -82,8 +81,8 @@ def _stacked(found: Sequence[Standing], pieces: set[tuple[int, int, int]]) -> in
 
 
 def _lies_across(standing: Standing, pieces: set[tuple[int, int, int]]) -> bool:
-    grid = standing.grid
-    if grid is None or set((grid[1:] - grid[:-1]).flatten().tolist()) != {standing.width}:
+    grid = standing.of_all_steps()
+    if set((grid[1:] - grid[:-1]).flatten().tolist()) != {standing.width}:
         return False
     lanes, steps = grid.shape
     columns = zip(grid[0].tolist(), grid[-1].tolist(), itertools.repeat(lanes), strict=False)
@@ -95,7 +94,7 @@ def _step(standing: Standing) -> int:
     return standing.stride or 0
 
 
-def _jumps_about(grid: Tensor, seen: Calls) -> bool:
+def _jumps_about(grid: Integers, seen: Calls) -> bool:
     """Whether the steps come in no order, in all rows alike, and reach over the rows beside."""
     apart = set((grid[1:] - grid[:-1]).flatten().tolist())
     if len(apart) != 1 or grid.shape[1] < _FEW_STEPS:
@@ -106,7 +105,7 @@ def _jumps_about(grid: Tensor, seen: Calls) -> bool:
     return is_both_ways and is_far and not _is_picked(grid[0], seen)
 
 
-def _is_picked(row: Tensor, seen: Calls) -> bool:
+def _is_picked(row: Integers, seen: Calls) -> bool:
     """Whether steps were put in this order by a script, as records in that of their times."""
     gap = seen.places.selections.gap
     return all(gap(last, first) == 0 for last, first in itertools.pairwise(row.tolist()))

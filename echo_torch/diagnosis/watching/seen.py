@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 from torch import nn
+from torch._C import DisableTorchFunction
 
 from echo_torch.diagnosis.data_path.reaching import DEFAULT_MAX_LAG, Reach
 from echo_torch.diagnosis.watching.beginnings import beginnings_in, kind_of
@@ -23,6 +25,21 @@ from echo_torch.diagnosis.watching.tracks import SeenCall, tracks_of
 from echo_torch.diagnosis.watching.unknowns import unknown_of
 
 _FEW_NAMES = 3  # of layers of which the same is said
+
+
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
+
+
+def _apart(ask: Callable[Given, Answer]) -> Callable[Given, Answer]:
+    """What it takes to answer is no way of data: while a watch is open nothing follows it."""
+
+    @functools.wraps(ask)
+    def asked(*given: Given.args, **named: Given.kwargs) -> Answer:
+        with DisableTorchFunction():
+            return ask(*given, **named)
+
+    return asked
 
 
 class Seen:
@@ -61,6 +78,7 @@ class Seen:
         return bool(self._calls.layers)
 
     @property
+    @_apart
     def unknown(self) -> list[str]:
         """What could not be seen, in sentences."""
         fault = (
@@ -106,6 +124,7 @@ class Seen:
         more = f"no more than {MOST_CALLS:,} calls of layers are watched" if calls.is_full else "more `updates` show it"
         return f"{when} only the calls {changes} were watched{'' if is_over else unknown + more}."
 
+    @_apart
     def lines(self) -> list[str]:
         """All of it for people: what each layer's state does, the faults, and what could not be seen."""
         layers = [self._in_words(number, name) for number, name in enumerate(self._names()) if self._calls_of(number)]
@@ -115,6 +134,7 @@ class Seen:
         unknown = [f"unknown: {text}" for text in self.unknown]
         return [*layers, *self._reaches(), *(faults or ["No fault was seen."]), *intended, *unknown]
 
+    @_apart
     def reach(
         self,
         layer: str | None = None,
@@ -170,6 +190,7 @@ class Seen:
         """The names of the recurrent layers that were called, in the order of their first calls."""
         return self._names()
 
+    @_apart
     def tracks(self, layer: str | None = None) -> list[SeenCall]:
         """The calls of a layer that were watched, row by row: what a picture of them shows.
 
@@ -182,6 +203,7 @@ class Seen:
         number = number_of(layer, self._names())
         return tracks_of(self._calls_of(number), self._calls, self._rows_of(number))
 
+    @_apart
     def _all_findings(self) -> list[Finding]:
         by_hand = list(self._calls.by_hand.found())
         names = names_of([module for module, _, _ in by_hand], self._models)

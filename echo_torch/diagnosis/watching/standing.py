@@ -49,12 +49,11 @@ class Standing(NamedTuple):
         return (self.last[0] - self.first[0]) // self.stride + 1 if self.stride else 1
 
     @property
-    def grid(self) -> Tensor | None:
-        """(lanes, steps), the place of each step; None of a single step, of very many, or of padded rows."""
+    def has_grid(self) -> bool:
+        """Whether each row has several steps, but not very many, and none was filled in."""
         if not 1 < self.num_steps <= _MOST_STEPS // len(self.first):
-            return None
-        places = torch.from_numpy(self.of_all_steps())
-        return places if int(places.min()) >= ARRAY else None
+            return False
+        return self.places is None or int(self.places.min()) >= ARRAY
 
 
 class Even(NamedTuple):
