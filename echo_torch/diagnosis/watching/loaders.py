@@ -111,7 +111,7 @@ class Loaders:
             self._note_dataset(iterator._dataset)
         begin = self._places.arrays.number
         made = self._made_by(iterator)
-        is_known = not self._places.is_paused and made.is_known(iterator._num_yielded)
+        is_known = not self._places.is_paused and made.is_known
         batch = self._rested(before, iterator) if is_known else before(iterator)
         indices = self._indices.get(iterator)
         index = indices.popleft() if indices else None

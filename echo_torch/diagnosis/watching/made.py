@@ -18,7 +18,7 @@ from echo_torch.diagnosis.watching.arrays import ARRAY
 from echo_torch.diagnosis.watching.places import Places
 
 _ENOUGH = 5  # batches of which each row had an array of its own
-_EVERY = 16  # batches of a pass one is followed all the same, and its first one: is all as it was?
+_EVERY = 16  # batches one is followed all the same: is all as it was?
 _UNLIKELY = 3  # batches one after the other that were made otherwise: no more are looked at
 
 _PLAIN = (int, float, complex, str, bytes, type(None), np.generic, np.ndarray)  # parts of a batch without tensors
@@ -42,10 +42,12 @@ class MadeSamples:
         self._form: _Form | None = None
         self._number = 0  # batches that were alike
         self._number_unlike = 0  # that were not made so
+        self._number_unfollowed = 0  # since the last one that was
 
-    def is_known(self, number: int) -> bool:
-        """Whether the batch of that number in its pass need not be followed: so many before it were alike."""
-        return self._number >= _ENOUGH and number % _EVERY > 0
+    @property
+    def is_known(self) -> bool:
+        """Whether the next batch need not be followed: so many before it were alike."""
+        return self._number >= _ENOUGH and self._number_unfollowed < _EVERY - 1
 
     def look(self, batch: Any, begin: int) -> None:
         """A batch was followed.
@@ -54,6 +56,7 @@ class MadeSamples:
             batch: What the loader gives.
             begin: How many arrays there were before it was made.
         """
+        self._number_unfollowed = 0
         if self._number_unlike >= _UNLIKELY:
             return
         form: _Form = []
@@ -69,6 +72,7 @@ class MadeSamples:
 
     def stand(self, batch: Any, begin: int) -> None:
         """A batch was not followed: its rows have arrays of their own, if it has the form of those before."""
+        self._number_unfollowed += 1
         parts, form = list(leaves_of(batch)), self._form or []
         fits = [self._fits(*each, begin) for each in zip(parts, form, strict=False)]
         is_alike = len(parts) == len(form) and all(fits)
