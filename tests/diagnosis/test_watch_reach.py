@@ -370,23 +370,78 @@ def test_a_closure_that_is_asked_again_is_followed():
     assert [finding.kind for finding in seen.faults] == ["rows-reread"]
 
 
-def test_what_a_closure_reads_is_followed():
+class Looking(torch.optim.SGD):
+    """Notes what `look` gives, before and after it asks for the loss."""
+
+    def step(self, closure):
+        self.look()
+        with torch.enable_grad():
+            closure()
+        self.look()
+        return super().step()
+
+
+@pytest.mark.parametrize("name", ["closure", None])
+def test_what_a_closure_reads_is_followed(name):
+    """And nothing else of an optimiser's step."""
     model, state = lstm(), None
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = Looking(model.parameters(), lr=0.1)
 
     def closure(begin):
         nonlocal state
         optimizer.zero_grad()
         batch = torch.cat([WHOLE[:, begin : begin + 2], WHOLE[:, begin + 2 : begin + 4]], dim=1)
-        noted.append(seen._calls.places.is_paused)
+        optimizer.look()
         output, state = model(batch, state)
         output.mean().backward()
-        noted.append(seen._calls.places.is_paused)
+        optimizer.look()
         state = detached(state)
 
     noted = []
     with watch() as seen:
+        optimizer.look = lambda: noted.append(seen._calls.places.is_paused)
         for begin in (0, 9, 18):
-            optimizer.step(partial(closure, begin))
+            asked = partial(closure, begin)
+            optimizer.step(**{name: asked}) if name else optimizer.step(asked)
+        optimizer.look()
     assert seen.reach().borders == {5: 2 * ROWS}
-    assert noted == [False, True] * 3
+    assert noted == [True, False, False, True] * 3 + [False]
+
+
+def test_a_closure_behind_the_watched_updates():
+    """Nobody stands before it any more."""
+
+    class Keeping(torch.optim.SGD):
+        def step(self, closure):
+            kept.append(closure)
+            closure()
+            return super().step()
+
+    def closure():
+        model(WHOLE[:, :4])[0].mean().backward()
+
+    kept, model = [], lstm()
+    optimizer = Keeping(model.parameters(), lr=0.1)
+    with watch(updates=4) as seen:
+        for _ in range(4):
+            optimizer.step(closure)
+    assert len(seen._calls.calls) == 2  # an update each time: its own step, and that of its class
+    assert [each is closure for each in kept] == [False, False, True, True]
+    assert kept[0].__name__ == "closure"
+
+
+def test_a_closure_that_raises():
+    """What it raises comes through, and all is followed again behind it."""
+
+    def closure():
+        raise KeyError("mine")
+
+    model = lstm()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with watch() as seen:
+        with pytest.raises(KeyError, match="mine"):
+            optimizer.step(closure)
+        model(torch.cat([WHOLE[:, :2], WHOLE[:, 2:4]], dim=1))[0].mean().backward()
+        optimizer.step()
+        model(WHOLE[:, 4:8])
+    assert [call.standing is None for call in seen._calls.calls] == [False, False]

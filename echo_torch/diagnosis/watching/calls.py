@@ -94,7 +94,7 @@ class Calls:
         self.unwatched: dict[bool, Unwatched] = {}
         self.is_idle = self.is_released = False
         self._num_passes = 0  # that were watched after the first updates
-        self._is_at_border = self._has_closure = False
+        self._is_at_border = False
         self.hidden: dict[int, tuple[nn.Module, str]] = {}
         self._told: CheckedStamps | None = None
         self._numbers: dict[int, int] = {}
@@ -132,8 +132,6 @@ class Calls:
     def enter(self, module: nn.Module, inputs: Any = ()) -> None:
         """A module is called. A loss that is one is no call of the model."""
         if self._depth == 0:
-            if self.places.is_in_step and self._has_closure:  # that may be asked again
-                self.places.is_paused = not self.places.is_open
             if not self.places.is_paused:
                 self.padding.note_batch(inputs)
             self._root += not isinstance(module, _Loss)
@@ -260,13 +258,21 @@ class Calls:
             read, _ = read_and_given(returned.inputs, returned.named)
             call.padded = self.padding.listen(module, read, steps, left, self.gradients.hook)
 
-    def begin_step(self, *, has_closure: bool = False) -> None:
-        """An optimiser begins a step: what it does to weights is no way of data, but its closure reads some."""
+    def begin_step(self) -> bool:
+        """An optimiser begins a step: what it does to weights is no way of data. Return whether its closure is one."""
         self.waiting.look()
-        if self.is_idle and not self.places.is_open:
-            return
-        self.places.is_in_step, self._has_closure = True, has_closure
-        if not has_closure:
+        self.places.rest()
+        return self.places.is_open
+
+    def begin_closure(self) -> None:
+        """In its step an optimiser asks a closure for the loss."""
+        if self.places.is_open:
+            self.places.go_on()
+
+    def end_closure(self) -> None:
+        """The closure has answered; it may be asked again."""
+        self.waiting.look()
+        if self.places.is_open:
             self.places.rest()
 
     def end_step(self) -> None:
@@ -276,7 +282,6 @@ class Calls:
         if self.is_idle and not self.places.is_open and not self._is_watched():
             return
         self.gradients.drop_gone()
-        self.places.is_in_step = False
         self.places.go_on()
         self.is_idle = self._depth == 0 and not self._is_watched()
         if not self._is_watched():

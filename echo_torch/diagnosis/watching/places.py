@@ -41,7 +41,6 @@ class Places(RestingMode):
         on_lookup: Told of each embedding what it reads, the places of that, and its `padding_idx`.
         on_unpacked: Told of packed values that are padded: these, whether rows come first, the result and the lengths.
         has_unread: Whether batches have come from workers that could not be read once more.
-        is_in_step: Whether an optimiser makes a step: a backward pass is the last thing that its closure does.
         layouts: What is done to axes.
         strangers: What states are that no call has left.
         selections: What was picked out of arrays, or put in order.
@@ -51,7 +50,7 @@ class Places(RestingMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_in_step = self.has_unread = False
+        self.has_unread = False
         self.layouts = Layouts()
         self.strangers = Strangers()
         self.selections = Selections()
@@ -79,7 +78,6 @@ class Places(RestingMode):
             return result
         is_followed = isinstance(result, Tensor) or type(result) in (tuple, list) or name in of_torch.FOLLOWED
         if not is_followed or name == of_torch.OTHER or is_recorded():
-            self.is_paused = self.is_in_step and func is Tensor.backward and not is_recorded()
             return result
         try:
             with DisableTorchFunction():  # no other mode, as of a default device, has to do with places

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -90,13 +91,7 @@ class Watch(Seen):
         self._handles = [
             register_module_forward_pre_hook(self._guarded(self._enter)),
             register_module_forward_hook(self._guarded(self._leave), with_kwargs=True, always_call=True),
-            optimizer.register_optimizer_step_pre_hook(
-                self._guarded(
-                    lambda _, inputs, named: calls.begin_step(
-                        has_closure=any(map(callable, (*inputs[1:], *named.values())))
-                    )
-                )
-            ),
+            optimizer.register_optimizer_step_pre_hook(self._begin_step),
             optimizer.register_optimizer_step_post_hook(self._guarded(lambda *given: calls.end_step())),
         ]
         if self._when_over is not None:
@@ -179,6 +174,30 @@ class Watch(Seen):
                         )
 
         return hook
+
+    def _begin_step(
+        self, optimizer: Any, inputs: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        begun: list[bool] = []
+        self._guarded(lambda: begun.append(self._calls.begin_step()))()
+        if begun != [True] or not any(map(callable, (*inputs[1:], *named.values()))):
+            return None
+        return (inputs[0], *map(self._followed, inputs[1:])), {key: self._followed(each) for key, each in named.items()}
+
+    def _followed(self, closure: Any) -> Any:
+        """A closure of an optimiser's step, followed in the midst of that."""
+        if not callable(closure):
+            return closure
+        begin, end = self._guarded(self._calls.begin_closure), self._guarded(self._calls.end_closure)
+
+        @functools.wraps(closure)
+        def followed(*given: Any, **named: Any) -> Any:
+            begin()
+            answer = closure(*given, **named)
+            end()  # where it raises, the step ends with it, and all is followed as outside of it
+            return answer
+
+        return followed
 
     def _ask_whether_over(self) -> None:
         over: list[bool] = []
