@@ -83,9 +83,9 @@ class Watched:
 
     def fails(self) -> bool:
         """Whether a kind was found by which the process is to fail."""
-        found: set[str] = set()
         if not self._asked.fail_on or self._seen is None:
             return False
+        found: set[str] = set()
         with self._own_faults():
             found = {finding.kind for finding in self._seen.faults}
         return bool(found) if "any" in self._asked.fail_on else not found.isdisjoint(self._asked.fail_on)
@@ -203,7 +203,7 @@ class Watched:
         path = Path(os.path.abspath(file))
         if self._launch is not None:
             path = path.with_name(f"{path.stem}-rank{self._launch.rank}{path.suffix}")
-        if not file or path.is_dir():
+        if not file or path.is_dir() or file.endswith(("/", os.sep)):
             raise RuleError(name, f"${name} must name a file, not a directory", repr(file))
         self._check_free(name, path)
         if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):

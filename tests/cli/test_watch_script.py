@@ -225,6 +225,7 @@ def test_a_file_that_the_script_has_made_meanwhile_stays(tmp_path):
         ("--json nowhere/found.json script.py", ["--json", "directory", "'nowhere/found.json'"]),
         ("--json folder script.py", ["--json must name a file, not a directory", "'folder'"]),
         ("--force --plot folder script.py", ["--plot must name a file, not a directory", "'folder'"]),
+        ("--json new/ script.py", ["--json must name a file, not a directory", "'new/'"]),
         ("--json= script.py", ["--json must name a file", "Got ''"]),
         ("--json same --plot ./same script.py", ["--plot must name another file than --json", "'./same'"]),
         ("--plot binary script.py", ["--plot must name a file that is not there yet", "--force"]),

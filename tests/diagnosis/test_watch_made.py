@@ -219,6 +219,25 @@ def test_a_batch_that_begins_to_hold_something_else():
     assert "at 1 of 12 beginnings it is not known where the rows stand" in " ".join(seen.unknown)
 
 
+def test_a_sparse_tensor_in_a_batch_hides_no_lengths():
+    """It has no storage that could be asked; the rest of the batch is looked at all the same."""
+
+    def padded(index):
+        length = 2 + index % 4
+        return torch.tensor(LISTS[index][:length] + [9] * (STEPS - length)), length
+
+    def collated(samples):
+        rows, lengths = default_collate(samples)
+        return torch.eye(2).to_sparse(), rows, lengths
+
+    model = Reader(symbols=10, batch_first=True)
+    with watch() as seen:
+        for _, rows, _ in DataLoader(Made(padded), ROWS, collate_fn=collated):
+            output, _ = model(rows)
+            output[:, -1].square().mean().backward()
+    assert [kind for kind, *_ in kinds(seen)] == ["padding-read"]
+
+
 def test_other_datasets_are_not_looked_at_for_long(monkeypatch):
     looked, form_of = [], made_module.MadeSamples._form_of
     monkeypatch.setattr(made_module.MadeSamples, "_form_of", lambda *given: looked.append(0) or form_of(*given))

@@ -107,11 +107,12 @@ class Loaders:
     def _next(self, before: Callable[..., Any], iterator: Any) -> Any:
         with contextlib.suppress(Exception):
             self._note_number(iterator)
+        made = None
         if not self._places.is_paused:
             self._note_dataset(iterator._dataset)
+            made = self._made_by(iterator)
         begin = self._places.arrays.number
-        made = self._made_by(iterator)
-        is_known = not self._places.is_paused and made.is_known
+        is_known = made is not None and made.is_known
         batch = self._rested(before, iterator) if is_known else before(iterator)
         indices = self._indices.get(iterator)
         index = indices.popleft() if indices else None
@@ -120,7 +121,8 @@ class Loaders:
                 if index is not None and getattr(iterator, "_in_order", True) and not is_known:
                     self._follow(iterator, index, batch)
                 with DisableTorchFunction():
-                    (made.stand if is_known else made.look)(batch, begin)
+                    if made is not None:
+                        (made.stand if is_known else made.look)(batch, begin)
                     self._padding.note_batch(batch)
                     found = placed_chunk(batch)
                 if found is not None and isinstance(found[0], Tensor):

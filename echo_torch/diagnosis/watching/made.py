@@ -61,7 +61,7 @@ class MadeSamples:
             return
         form: _Form = []
         for part in leaves_of(batch):
-            form.append(self._form_of(part, begin) if isinstance(part, Tensor) else _UNLIKE)
+            form.append(self._form_of(part, begin) if _has_places(part) else _UNLIKE)
             if form[-1] is _UNLIKE:
                 break
         is_made = bool(form) and form[-1] is not _UNLIKE
@@ -100,7 +100,7 @@ class MadeSamples:
         return np.array(positions[0]) if is_own else _UNLIKE
 
     def _fits(self, tensor: Any, positions: Integers | None, begin: int) -> bool:
-        if not isinstance(tensor, Tensor):
+        if not _has_places(tensor):
             return False
         if positions is None:
             return self._places.arrays.is_new(tensor, begin)
@@ -117,6 +117,11 @@ def leaves_of(batch: Any) -> Iterator[Any]:
             yield from leaves_of(part)
     elif not isinstance(batch, _PLAIN):
         yield batch
+
+
+def _has_places(part: Any) -> bool:
+    """Whether a part of a batch is a tensor that has a storage: a sparse one has none that could be asked."""
+    return isinstance(part, Tensor) and part.layout is torch.strided
 
 
 def _are_alike(form: _Form, other: _Form) -> bool:
