@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from _thread import get_ident  # not of threading, which a script may want to be the first to import
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,12 +73,15 @@ class Watched:
         self._seen: Watch | None = None
         self._process, self._children, self._is_starting_one = os.getpid(), 0, False
         self._has_failed = self._has_ended = False
+        self._handler_of, self._holds = signal.getsignal, set[int]()
         self._imports = AfterImport({"torch": self._watch, "multiprocessing.process": self._count_children})
 
     def begin(self) -> None:
         """Be there when torch is imported, when processes are started, and when this one ends."""
         atexit.register(self._end)  # before the script can, so it comes last
-        os.register_at_fork(after_in_parent=self._has_forked, after_in_child=self._leave_alone)
+        os.register_at_fork(
+            before=self._hold_sigterm, after_in_parent=self._has_forked, after_in_child=self._leave_alone
+        )
         self._answer_sigterm()
         self._imports.begin()
 
@@ -102,6 +106,7 @@ class Watched:
 
     def _has_forked(self) -> None:
         self._children += not self._is_starting_one
+        self._let_sigterm_go()
 
     def _count_children(self) -> None:
         """Count processes where multiprocessing starts them, because not all are forked from this one.
@@ -128,9 +133,10 @@ class Watched:
     def _leave_alone(self) -> None:
         """In a forked child: watch nothing. That it says nothing at its end follows from its number."""
         with contextlib.suppress(Exception):
-            self._imports.end()
-            if signal.getsignal(signal.SIGTERM) == self._die:
+            if self._handler_of(signal.SIGTERM) == self._die:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            self._let_sigterm_go()
+            self._imports.end()
             if self._seen is not None:
                 self._seen.step_aside()
 
@@ -151,6 +157,21 @@ class Watched:
             return signal.SIG_DFL if found == self._die else found
 
         signals.getsignal = getsignal
+
+    def _hold_sigterm(self) -> None:
+        """Before a fork: a child that it reaches before it has left this watch would lose it, and never end.
+
+        Not where the script has a handler: what that raises would be lost on the way out of a fork.
+        """
+        if self._handler_of(signal.SIGTERM) != self._die:
+            return
+        if signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}):
+            self._holds.add(get_ident())
+
+    def _let_sigterm_go(self) -> None:
+        if get_ident() in self._holds:
+            self._holds.discard(get_ident())
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def _die(self, number: int, frame: Any) -> None:
         self._end()

@@ -169,6 +169,49 @@ def test_processes_of_the_script(tmp_path, method):
     assert watched.report.count("echo_torch") == 0  # one report
 
 
+TERMINATED = """
+import os, signal, time
+def terminated(before):
+    child = os.fork()
+    if child == 0:
+        before()
+        time.sleep(20)
+        os._exit(0)
+    if before is at_once:
+        os.kill(child, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def at_once():
+    pass
+def itself():
+    os.kill(os.getpid(), signal.SIGTERM)
+def has_inherited_nothing():
+    assert signal.signal(signal.SIGTERM, signal.SIG_DFL) == signal.SIG_DFL
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    itself()
+def handles():
+    print("inherited:", not signal.pthread_sigmask(signal.SIG_BLOCK, ()), flush=True)
+    itself()
+print(terminated(itself), terminated(has_inherited_nothing), signal.pthread_sigmask(signal.SIG_BLOCK, ()), flush=True)
+for _ in range(50):
+    if (code := terminated(at_once)) != -15:
+        print("not reached:", code)
+        break
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+blocked = os.fork() or os._exit(len(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+print(os.waitstatus_to_exitcode(os.waitpid(blocked, 0)[1]), signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+print(terminated(handles))
+"""
+
+
+def test_a_forked_process_is_ended_by_sigterm(tmp_path):
+    """Also where it comes right behind the fork, as a pool ends its workers; a signal is not sent twice."""
+    (tmp_path / "script.py").write_text(TERMINATED)
+    watched = assert_same(["script.py"], tmp_path)
+    assert watched.out.startswith("-15 -15 set()\n1 {")
+
+
 def test_multiprocessing_knows_the_script_as_main(tmp_path):
     """Also where a package has imported it before its own `__main__` was there."""
     (tmp_path / "package").mkdir()
