@@ -64,3 +64,11 @@ def test_an_array_has_met_those_that_were_read_while_it_was_there():
     lasting = noted((1, [0]), (4, [5]), (5, [], [0]))
     assert lasting.met(1, 2)
     assert not noted((1, [0]), (4, [5]), (5, [], [0]), gone=[(1, 2)]).met(1, 2)
+
+
+def test_rows_in_even_strides_may_stand_in_several_arrays():
+    even, one_by_one = LastingArrays(Alive()), LastingArrays(Alive())
+    for root, begin in ((1, 0), (4, 7)):
+        even.note(range(ARRAY + begin, 5 * ARRAY, ARRAY), root)
+        one_by_one.note([ARRAY * array + begin for array in range(1, 5)], root)
+    assert even.numbers == one_by_one.numbers == {1, 2, 3, 4}

@@ -13,7 +13,7 @@ from echo_torch.diagnosis.watching import lanes as lanes_module
 from echo_torch.diagnosis.watching.arrays import ARRAY, FILLED, Arrays
 from echo_torch.diagnosis.watching.lanes import Lanes, Origin, Rows
 from echo_torch.diagnosis.watching.lasting import LastingArrays
-from echo_torch.diagnosis.watching.regular import Later, is_regular, regular, written_out
+from echo_torch.diagnosis.watching.regular import Later, as_regular, is_regular, regular, written_out
 from echo_torch.diagnosis.watching.standing import Even, Standing, Steps, Uneven, standing_later
 
 VIEWS = {
@@ -70,6 +70,40 @@ def test_places_of_copies_are_written_out(name):
     places, told = places_of(COPIES[name], whole)
     assert not places.is_meta
     assert torch.equal(told, COPIES[name](whole).long())
+
+
+@pytest.mark.parametrize("strides", [(2**40, 3, 1), (1, 2**40, 7), (2**17, 0, 2**18), (1000, 90, 2**33)])
+def test_places_far_apart_are_written_out_one_by_one(strides):
+    """Without the memory of all that lies between."""
+    one_by_one = [[[5 + i * strides[0] + j * strides[1] + k * strides[2] for k in range(2)] for j in range(4)]
+                  for i in range(3)]  # fmt: skip
+    found = written_out(regular((3, 4, 2), strides, 5))
+    assert found.tolist() == one_by_one
+    assert found.stride(1) == 0 or strides[1]
+
+
+REGULAR = {
+    "strides": ((2, 3), (10, 1), 5),
+    "columns": ((4, 3), (1, 4), 0),
+    "one of an axis": ((1, 3, 1), (1, 2, 1), 7),
+    "far apart": ((2, 2), (2**40, 3), 2**41),
+    "a single one": ((), (), 9),
+}
+
+
+@pytest.mark.parametrize("name", REGULAR)
+def test_regular_places_are_known_again(name):
+    expected = regular(*REGULAR[name])
+    found = as_regular(written_out(expected))
+    assert (found.shape, found.stride(), found.storage_offset()) == (
+        expected.shape, expected.stride(), expected.storage_offset()
+    )  # fmt: skip
+    assert is_regular(found)
+
+
+@pytest.mark.parametrize("places", [[5, 6, 9], [9, 6, 3], [[5, 6], [8, 10]], [5, 5, 5], []])
+def test_other_places_are_not_regular(places):
+    assert as_regular(torch.tensor(places, dtype=torch.int64)) is None
 
 
 PADDED = {

@@ -10,7 +10,9 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from echo_torch import watch
 from echo_torch.diagnosis.watching import loaders as loaders_module
 from echo_torch.diagnosis.watching import made as made_module
+from echo_torch.diagnosis.watching.arrays import ARRAY
 from echo_torch.diagnosis.watching.places import Places
+from echo_torch.diagnosis.watching.regular import written_out
 
 ROWS, STEPS, NUMBER = 4, 6, 48
 IMAGES = np.random.default_rng(1).integers(0, 255, (NUMBER, STEPS, 3), np.uint8)
@@ -33,6 +35,25 @@ class Made(Dataset):
 
 def decoded(index):
     return torch.from_numpy(IMAGES[index] / 255.0).float().div(0.3)
+
+
+def backwards(index):
+    """The positions in its array lie in no strides that a tensor could have."""
+    return decoded(index).flip(0)
+
+
+def backwards_by_batch(index):
+    return decoded(index).flip(index // ROWS % 2)
+
+
+def cropped(index):
+    """The first steps are left out, so that none of a row stands at the beginning of its array."""
+    return decoded(index)[2:]
+
+
+def turned(index):
+    """The steps of an image are its columns."""
+    return torch.from_numpy(IMAGES[index][:3] / 255.0).float().mul(2).T
 
 
 def symbols(index):
@@ -144,6 +165,8 @@ def told(seen):
         (decoded, {}),
         (decoded, {"num_workers": 1}),
         (decoded, {"shuffle": True, "generator": torch.Generator()}),
+        (backwards, {}),
+        (turned, {}),
         (symbols, {"symbols": 9}),
         (symbols, {"symbols": 9, "batch_first": False}),
         (labelled, {}),
@@ -174,7 +197,17 @@ def test_the_same_is_said_as_if_all_was_followed(monkeypatch, make, options, han
 
 
 @pytest.mark.parametrize(
-    ("make", "is_followed"), [(decoded, False), (symbols, False), (labelled, False), (sped_up, True), (window, True)]
+    ("make", "is_followed"),
+    [
+        (decoded, False),
+        (symbols, False),
+        (labelled, False),
+        (sped_up, True),
+        (sped_up_by_batch, True),
+        (backwards, False),
+        (backwards_by_batch, True),
+        (window, True),
+    ],
 )
 def test_what_is_not_followed(monkeypatch, make, is_followed):
     """How a sample is made is followed in the first batches, and in one of many later ones."""
@@ -198,6 +231,24 @@ def test_what_is_not_followed(monkeypatch, make, is_followed):
     of_batches = counts[1:13] + counts[14:26]
     followed = [number for number, count in enumerate(of_batches) if count]
     assert followed == (list(range(24)) if is_followed else [0, 1, 2, 3, 4, 12, 20])
+
+
+@pytest.mark.parametrize(("make", "is_regular"), [(decoded, True), (turned, True), (cropped, True), (backwards, False)])
+def test_where_samples_stand_that_are_not_followed(make, is_regular):
+    """Each row in an array of its own, at the same places in it; where these are regular, it takes no memory."""
+    batches = iter(DataLoader(Made(make), ROWS))
+    with watch() as seen:
+        for _ in range(made_module._ENOUGH):
+            followed = next(batches)
+        places = seen._calls.places
+        before, found = places.of(followed), places.where(batch := next(batches))
+    assert found.is_meta == is_regular
+    now = written_out(found)
+    assert now.shape == batch.shape
+    assert torch.equal(now % ARRAY, before % ARRAY)
+    arrays = now // ARRAY
+    assert torch.equal(arrays - arrays[0, 0, 0], torch.arange(ROWS)[:, None, None].expand(now.shape))
+    assert arrays.min() > before.max() // ARRAY
 
 
 def test_samples_of_workers_are_not_read_again_for_long(monkeypatch):

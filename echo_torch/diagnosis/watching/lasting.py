@@ -66,7 +66,7 @@ class LastingArrays:
             now: The number of the outermost call of a module in which it is.
         """
         found: dict[int, Set[int]] = {}
-        if isinstance(places, range):  # in even strides: all in one array
+        if isinstance(places, range) and array_of(places[0]) == array_of(places[-1]):  # in even strides
             array = array_of(places[0])
             _, first, has_moved, _ = self._read.get(array, _NEVER)
             found[array] = first if has_moved else set(places)

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from echo_torch.data.random_symbols import Integers
 from echo_torch.diagnosis.watching.arrays import ARRAY
 from echo_torch.diagnosis.watching.places import Places
+from echo_torch.diagnosis.watching.regular import as_regular, regular
 
 _ENOUGH = 5  # batches of which each row had an array of its own
 _EVERY = 16  # batches one is followed all the same: is all as it was?
@@ -23,9 +23,9 @@ _UNLIKELY = 3  # batches one after the other that were made otherwise: no more a
 
 _PLAIN = (int, float, complex, str, bytes, type(None), np.generic, np.ndarray)  # parts of a batch without tensors
 
-# Of each tensor of a batch, in their order: the positions of a row's values in its array, of a sample's shape; None of
-# a tensor that tells itself where it stands.
-_Form = list[Integers | None]
+# Of each tensor of a batch, in their order: the positions of a row's values in its array, of a sample's shape, without
+# memory where they are regular; None of a tensor that tells itself where it stands.
+_Form = list[Tensor | None]
 
 
 class MadeSamples:
@@ -82,10 +82,9 @@ class MadeSamples:
                 self._places.keep_unknown(tensor)
             elif positions is not None and isinstance(tensor, Tensor):
                 first = self._places.arrays.gone(len(tensor)) * ARRAY
-                rows = torch.arange(first, first + len(tensor) * ARRAY, ARRAY).view(-1, *[1] * positions.ndim)
-                self._places.keep(tensor, rows + torch.from_numpy(positions))
+                self._places.keep(tensor, _in_arrays(positions, len(tensor), first))
 
-    def _form_of(self, tensor: Tensor, begin: int) -> Integers | None:
+    def _form_of(self, tensor: Tensor, begin: int) -> Tensor | None:
         if self._places.tells_itself(tensor):
             return None if self._places.arrays.is_new(tensor, begin) else _UNLIKE
         found = self._places.where(tensor)
@@ -97,17 +96,29 @@ class MadeSamples:
             return _UNLIKE
         positions = found.numpy() % ARRAY
         is_own = (arrays.reshape(len(arrays), -1) == numbers[:, None]).all() and (positions == positions[0]).all()
-        return np.array(positions[0]) if is_own else _UNLIKE
+        if not is_own:
+            return _UNLIKE
+        one = torch.from_numpy(np.array(positions[0]))
+        return one if (found := as_regular(one)) is None else found
 
-    def _fits(self, tensor: Any, positions: Integers | None, begin: int) -> bool:
+    def _fits(self, tensor: Any, positions: Tensor | None, begin: int) -> bool:
         if not _has_places(tensor):
             return False
         if positions is None:
             return self._places.arrays.is_new(tensor, begin)
-        return tensor.ndim > 0 and tuple(tensor.shape[1:]) == positions.shape
+        return bool(tensor.ndim) and tuple(tensor.shape[1:]) == positions.shape
 
 
-_UNLIKE: Integers = np.empty(0, np.int64)  # of a tensor whose rows have no arrays of their own
+_UNLIKE = torch.from_numpy(np.empty(0, np.int64))  # of a tensor whose rows have no arrays of their own
+
+
+def _in_arrays(positions: Tensor, num_rows: int, first: int) -> Tensor:
+    """The places of rows that have arrays one after the other, the first of which begins at a place."""
+    if positions.is_meta:
+        strides = ARRAY, *positions.stride()
+        return regular((num_rows, *positions.shape), strides, first + int(positions.storage_offset()))
+    rows = torch.arange(first, first + num_rows * ARRAY, ARRAY)
+    return rows.view(-1, *[1] * positions.ndim) + positions
 
 
 def leaves_of(batch: Any) -> Iterator[Any]:
@@ -128,7 +139,10 @@ def _are_alike(form: _Form, other: _Form) -> bool:
     return len(form) == len(other) and all(map(_is_same, form, other))
 
 
-def _is_same(positions: Integers | None, others: Integers | None) -> bool:
-    if positions is None or others is None:
+def _is_same(positions: Tensor | None, others: Tensor | None) -> bool:
+    if positions is None or others is None or positions.is_meta is not others.is_meta:
         return positions is others
-    return np.array_equal(positions, others)
+    if not positions.is_meta:
+        return torch.equal(positions, others)
+    form, other = ((each.shape, each.stride(), each.storage_offset()) for each in (positions, others))
+    return form == other

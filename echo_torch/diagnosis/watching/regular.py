@@ -67,9 +67,38 @@ def written_out(places: Tensor) -> Tensor:
         return torch.arange(first, first + shape[0] * strides[0], strides[0])
     kept = [min(size, 1) if not stride else size for size, stride in zip(shape, strides, strict=True)]
     extent = sum((size - 1) * stride for size, stride in zip(kept, strides, strict=True))
-    counted = _COUNTED if extent < len(_COUNTED) else torch.arange(extent + 1)
-    found: Tensor = counted.as_strided(kept, strides).add(places.storage_offset())
+    if extent < len(_COUNTED):
+        found = _COUNTED.as_strided(kept, strides).add(places.storage_offset())
+    else:
+        found = _added(kept, strides, int(places.storage_offset()))
     return found if 0 not in strides else found.expand(shape)
+
+
+def _added(shape: Sequence[int], strides: Sequence[int], first: int) -> Tensor:
+    """Regular places axis by axis, however far apart they are."""
+    found = torch.full([1] * len(shape), first)
+    for axis in range(len(shape) - 1, -1, -1):
+        moves = torch.arange(shape[axis]) * strides[axis]
+        found = found + moves.view(-1, *[1] * (len(shape) - 1 - axis))
+    return found
+
+
+def as_regular(places: Tensor) -> Tensor | None:
+    """The same places without memory; None where no even strides lead to all of them.
+
+    >>> as_regular(torch.tensor([[5, 6, 7], [15, 16, 17]])).stride()
+    (10, 1)
+    >>> as_regular(torch.tensor([5, 6, 9]))
+    """
+    if not places.numel():
+        return None
+    first = int(places[(0,) * places.ndim])
+    second = (places.select(axis, min(1, size - 1)) for axis, size in enumerate(places.shape))
+    strides = [int(part[(0,) * part.ndim]) - first or 1 for part in second]
+    if min(strides, default=1) < 0:
+        return None  # no tensor has such
+    found = regular(places.shape, strides, first)
+    return found if torch.equal(written_out(found), places) else None
 
 
 def are_of_one_form(places: Sequence[Tensor]) -> bool:
