@@ -1,11 +1,14 @@
 """`watch` and arrays that a script fills: what was written stands where it comes from, as long as that is there."""
 
+import random
+
 import pytest
 import torch
 from torch import nn
 
 from echo_torch import watch
-from echo_torch.diagnosis.watching.arrays import ARRAY, BLANK
+from echo_torch.diagnosis.watching.arrays import ARRAY, BLANK, Arrays
+from echo_torch.diagnosis.watching.regular import written_out
 
 ROWS, HORIZON, FEATURES = 2, 5, 3
 
@@ -180,3 +183,46 @@ def test_what_makes_numbers_of_nothing_may_write_them_into_an_array(fill):
         before = seen._calls.places.of(copied)
         fill(copied)
         assert not torch.equal(seen._calls.places.of(copied), before)
+
+
+class _Forgets(set):
+    """Holds nothing."""
+
+    def add(self, value):
+        pass
+
+
+def fill_at_random(seed, *, forgets):
+    """Where the values of an array stand after each of some writes, and how many of these were looked into."""
+    draw = random.Random(seed)
+    arrays, whole, data = Arrays(), torch.ones(4, 3), torch.arange(12.0).view(4, 3)
+    arrays._blank = _Forgets() if forgets else set()
+    found, looked = [], arrays._fill
+    counts = [0]
+    arrays._fill = lambda *given, **named: counts.append(1) or looked(*given, **named)
+    for _ in range(30):
+        rows = draw.choice([slice(None), slice(None), slice(1, 3), 2])
+        what = draw.choice(["unknown", "unknown", "constant", "data", "number"])
+        if what == "number":
+            arrays.fill_one(whole.flatten(), draw.randrange(12))
+        else:
+            sources = arrays.places_of(data[rows]) if what == "data" else None
+            arrays.write(whole[rows], sources, is_constant=what == "constant")
+        found.append(written_out(arrays.places_of(whole)).tolist())
+    return found, sum(counts)
+
+
+def test_an_array_that_is_filled_again_and_again_is_looked_at_a_few_times():
+    """The same is known of it as if each filling had been looked at."""
+    for seed in range(60):
+        found, number = fill_at_random(seed, forgets=False)
+        found_by_all, number_of_all = fill_at_random(seed, forgets=True)
+        assert found == found_by_all
+        assert number <= number_of_all
+    gradient, arrays, looked = torch.ones(5, 4), Arrays(), []
+    fill = arrays._fill
+    arrays._fill = lambda *given, **named: looked.append(0) or fill(*given, **named)
+    for _ in range(9):
+        arrays.write(gradient, None)
+    assert len(looked) == 2
+    assert set(written_out(arrays.places_of(gradient)).flatten().tolist()) == {BLANK}

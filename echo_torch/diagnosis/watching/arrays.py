@@ -50,6 +50,7 @@ class Arrays:
         self._written: dict[int, Integers] = {}  # the place of each value of an array
         self._overwritten: dict[int, NDArray[np.bool_]] = {}  # whether a place was written to, and whether twice
         self._filled: dict[int, NDArray[np.bool_]] = {}  # whether something that is known of nowhere was written there
+        self._blank: set[int] = set()  # arrays that were filled anew as a whole, as gradients are in each update
 
     def is_alive(self, array: int) -> bool:
         """Whether anybody still holds an array."""
@@ -210,6 +211,9 @@ class Arrays:
         size = view.untyped_storage().nbytes() // view.element_size()
         if size > MOST_VALUES:
             return
+        if sources is None and array in self._blank:
+            return
+        self._blank.discard(array)
         positions = np.asarray(_positions(view) + offset)
         if sources is None:
             self._fill(array, positions, size, is_constant=is_constant)
@@ -241,6 +245,8 @@ class Arrays:
         self._filled[array][positions] = True
         if array in self._written or np.any(is_again):
             self._sources_in(array, size)[positions] = np.where(is_again, BLANK, self._own(array, positions))
+            if positions.size == size and np.all(is_again):
+                self._blank.add(array)
 
     def _sources_in(self, array: int, size: int) -> Integers:
         if array not in self._written:
