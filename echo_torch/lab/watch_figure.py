@@ -53,8 +53,8 @@ def draw_watch(seen: Watch, path: str | Path, *, layer: str | None = None) -> No
     Raises:
         RuleError: If there is no such layer, or none was called.
     """
-    name, calls = _layer_of(seen, layer)
-    calls = _first_of(calls)
+    name, all_calls = _layer_of(seen, layer)
+    calls = _first_of(all_calls)
     number, is_alike = max(len(call.tracks) for call in calls), _look_alike(calls)
     num_rows = min(number, _MAX_ALIKE if is_alike else _MAX_ROWS)
     places, width = _places_of(calls)
@@ -66,6 +66,7 @@ def draw_watch(seen: Watch, path: str | Path, *, layer: str | None = None) -> No
             _draw_beginning(axes, x, row, track, ends)
             ends[call.number, row] = _draw_boxes(axes, x, row, track), row
     _label(axes, calls, places, num_rows, width)
+    axes.set_xlabel(_words_of(calls, all_calls[len(calls) :]))
     look = "looks" if number - num_rows == 1 else "look"
     finish_rows(axes, num_rows, number - num_rows, "row", f", which {look} the same" * is_alike)
     axes.set_title(f"{name}: what each row reads, and where its state comes from")
@@ -178,7 +179,24 @@ def _label(axes: Axes, calls: Sequence[SeenCall], places: Sequence[float], num_r
     axes.set_xticks([sum(ends) / 2 for ends in ranges.values()], [f"call {number}" for number in range(len(ranges))])
     axes.set_yticks(range(num_rows), [f"row {row}" for row in range(num_rows)])
     axes.set(xlim=(-1.4, width - 0.2), ylim=(num_rows - 0.5, -0.75))
-    axes.set(xlabel="call of the whole model in training, from the first", ylabel="row of the batch")
+    axes.set_ylabel("row of the batch")
+
+
+def _words_of(drawn: Sequence[SeenCall], others: Sequence[SeenCall]) -> str:
+    """What the calls are that are drawn, and what the others would show."""
+    words = "call of the whole model" + " in training" * drawn[0].trains
+    if not others:
+        return words
+    number = len(drawn) + len(others)
+    words += f"\ndrawn: the first {len(drawn):,} of {number:,} calls of the layer"
+    elsewhere = sum(any(_goes_elsewhere(track) for track in call.tracks) for call in others)
+    if elsewhere:
+        words += f"; in {elsewhere:,} of the others rows go on elsewhere"
+    return words
+
+
+def _goes_elsewhere(track: Track) -> bool:
+    return any(gap not in (0, None) for gap in track.gaps)
 
 
 def _keys(calls: Sequence[SeenCall]) -> list[Artist]:

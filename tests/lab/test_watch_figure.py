@@ -157,6 +157,28 @@ def test_many_steps_are_cut_in_the_middle(drawn):
     assert len(axes.get_xticklabels()) == 5
 
 
+@pytest.mark.parametrize(
+    ("begins", "words"),
+    [
+        (range(0, 20, 4), ""),
+        (range(0, 32, 4), "\ndrawn: the first 5 of 8 calls of the layer"),
+        (
+            [0, 4, 10, 14, 18, 22, 27, 31, 0],
+            "\ndrawn: the first 5 of 9 calls of the layer; in 2 of the others rows go on elsewhere",
+        ),
+    ],
+)
+def test_what_is_not_drawn_is_told(drawn, begins, words):
+    *_, axes = drawn(seen_of(begins))
+    assert axes.get_xlabel() == "call of the whole model in training" + words
+
+
+def test_calls_that_train_nothing_are_not_called_so(drawn):
+    seen = seen_of((0, 4), model=lstm().eval())
+    *_, axes = drawn(seen, layer=seen.layers[0])
+    assert axes.get_xlabel() == "call of the whole model"
+
+
 def test_steps_inside_one_call_stand_together(drawn):
     class Stepped(nn.Module):
         def __init__(self):
