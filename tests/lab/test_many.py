@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.runs import short
+from support.signals import listen
 
 from echo_torch.cli import main
 from echo_torch.errors import UserError
@@ -77,8 +78,7 @@ def test_an_interrupt_ends_all_processes_and_keeps_what_is_finished(tmp_path, nu
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell that starts the tests in the background has them ignore Ctrl-C, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=listen,
     )
     first = tmp_path / "stateful-seed1" / "result.json"
     while not first.exists():

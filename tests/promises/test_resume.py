@@ -15,6 +15,7 @@ import torch
 from support import runs
 from support.processes import TIMES, files, finish, kill_and_resume, start, wait_until
 from support.runs import StopError, at_update, copied, everything, stop_at
+from support.signals import listen
 
 from echo_torch import RunDirectory, train
 from echo_torch.cli import main
@@ -473,7 +474,7 @@ def test_the_program_itself_is_killed_and_interrupted(tmp_path, option):
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=listen,
         )
         while number and not (run.checkpoint.exists() and run.checkpoint.stat().st_mtime_ns > before):
             assert process.poll() is None, process.stderr.read()

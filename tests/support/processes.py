@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from support.signals import listen
+
 from echo_torch import waiting
 from echo_torch.cli import main
 
@@ -27,7 +29,7 @@ def start(arguments, folder):
 
 
 def _run(arguments, folder):
-    # A shell that starts the tests in the background has them ignore Ctrl-C, and children inherit that.
+    listen()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(Path(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
