@@ -6,6 +6,7 @@ import builtins
 import contextlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -116,7 +117,7 @@ def _read(name: str) -> bytes:
     word = os.path.basename(name)
     if word in _LAUNCHERS or word.endswith((".sh", ".bash", ".zsh")):
         raise _launcher(name)
-    if word.startswith("python") and not word.endswith(".py"):
+    if re.fullmatch(r"pythonw?[\d.]*", word):
         raise RuleError("script", _RULE, repr(name), way_out="leave the word out: this runs it with the Python it has")
     try:
         with open(name, "rb") as file:
@@ -124,7 +125,7 @@ def _read(name: str) -> bytes:
     except OSError as error:
         raise RuleError("script", _RULE, f"{name!r}: {error.strerror or error}") from None
     first = source.partition(b"\n")[0]
-    if first.startswith(b"#!") and b"python" not in first:
+    if first.startswith(b"#!") and b"python" not in first and not word.endswith(".py"):  # those of uv name no Python
         raise _launcher(name)
     if word.endswith(".ipynb"):
         raise RuleError("script", _RULE, f"the notebook {name!r}", way_out=plain(_IN_A_CELL))

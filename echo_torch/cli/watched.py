@@ -7,15 +7,14 @@ import contextlib
 import functools
 import json
 import os
-import signal
 import sys
-from _thread import get_ident  # not of threading, which a script may want to be the first to import
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from echo_torch.cli.imports import AfterImport
+from echo_torch.cli.sigterm import Sigterm
 from echo_torch.errors import RuleError, UserError
 from echo_torch.files import write_text
 from echo_torch.lab.pictures import form_of
@@ -73,21 +72,18 @@ class Watched:
         self._seen: Watch | None = None
         self._process, self._children, self._is_starting_one = os.getpid(), 0, False
         self._has_failed = self._has_ended = False
-        self._handler_of, self._holds = signal.getsignal, set[int]()
         self._imports = AfterImport({"torch": self._watch, "multiprocessing.process": self._count_children})
 
     def begin(self) -> None:
         """Be there when torch is imported, when processes are started, and when this one ends."""
         atexit.register(self._end)  # before the script can, so it comes last
-        os.register_at_fork(
-            before=self._hold_sigterm, after_in_parent=self._has_forked, after_in_child=self._leave_alone
-        )
-        self._answer_sigterm()
+        os.register_at_fork(after_in_parent=self._has_forked, after_in_child=self._leave_alone)
+        Sigterm(self._end).begin()
         self._imports.begin()
 
     def fails(self) -> bool:
         """Whether a kind was found by which the process is to fail."""
-        if not self._asked.fail_on or self._seen is None:
+        if not self._asked.fail_on or self._seen is None or os.getpid() != self._process:
             return False
         found: set[str] = set()
         with self._own_faults():
@@ -106,7 +102,6 @@ class Watched:
 
     def _has_forked(self) -> None:
         self._children += not self._is_starting_one
-        self._let_sigterm_go()
 
     def _count_children(self) -> None:
         """Count processes where multiprocessing starts them, because not all are forked from this one.
@@ -133,55 +128,22 @@ class Watched:
     def _leave_alone(self) -> None:
         """In a forked child: watch nothing. That it says nothing at its end follows from its number."""
         with contextlib.suppress(Exception):
-            if self._handler_of(signal.SIGTERM) == self._die:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            self._let_sigterm_go()
             self._imports.end()
             if self._seen is not None:
                 self._seen.step_aside()
 
     # --- its end --------------------------------------------------------------------------------------------------
 
-    def _answer_sigterm(self) -> None:
-        """Report before SIGTERM ends the process, unless the script has an answer of its own, or does not listen."""
-        if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-            return
-        signal.signal(signal.SIGTERM, self._die)
-        signals: Any = signal
-        real = signal.getsignal
-
-        @functools.wraps(real)
-        def getsignal(number: int) -> Any:
-            """As it would be without the watch: frameworks ask whether a handler is there before they set theirs."""
-            found = real(number)
-            return signal.SIG_DFL if found == self._die else found
-
-        signals.getsignal = getsignal
-
-    def _hold_sigterm(self) -> None:
-        """Before a fork: a child that it reaches before it has left this watch would lose it, and never end.
-
-        Not where the script has a handler: what that raises would be lost on the way out of a fork.
-        """
-        if self._handler_of(signal.SIGTERM) != self._die:
-            return
-        if signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}):
-            self._holds.add(get_ident())
-
-    def _let_sigterm_go(self) -> None:
-        if get_ident() in self._holds:
-            self._holds.discard(get_ident())
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-
-    def _die(self, number: int, frame: Any) -> None:
-        self._end()
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
     def _end(self) -> None:
         if self._has_ended or os.getpid() != self._process:
             return
         self._has_ended = True
+        try:
+            self._tell()
+        except KeyboardInterrupt:
+            _say("echo_torch watch was interrupted before it had told all.")
+
+    def _tell(self) -> None:
         with self._own_faults():
             if self._seen is not None:
                 self._seen.__exit__(None, None, None)

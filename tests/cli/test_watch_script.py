@@ -51,6 +51,19 @@ def test_nothing_behind_the_script_is_read(folder, words, options):
     assert_same(words, folder, code=code, options=options, stdin="piped\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("train.py", "#!/usr/bin/env -S uv run --script"),
+        ("train.py", "#!/bin/sh\n'exec' 'python3' \"$0\" \"$@\""),
+        ("python_train", ""),
+    ],
+)
+def test_python_that_names_no_python(tmp_path, name, first):
+    (tmp_path / name).write_text(f"{first}\nprint('runs')")
+    assert assert_same([name], tmp_path).out == "runs\n"
+
+
 @pytest.mark.parametrize("flags", [["-P"], ["-I"], []])
 def test_where_modules_are_looked_for(folder, flags):
     """In the folder of the script, the true one; under -P and -I not even there."""
@@ -97,6 +110,16 @@ ENDINGS = {
     "SIGTERM, put back": (
         "import os, signal, time\nold = signal.signal(signal.SIGTERM, print)\nsignal.signal(signal.SIGTERM, old)\n"
         "os.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(9)", -15,
+    ),
+    "SIGTERM, handed on": (
+        "import os, signal\ndef answer(*given):\n    print('told', callable(old))\n"
+        "    if callable(old):\n        old(*given)\nold = signal.signal(signal.SIGTERM, answer)\n"
+        "assert old == signal.SIG_DFL and signal.getsignal(signal.SIGTERM) is answer\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\nassert signal.signal(signal.SIGTERM, old) is answer\n"
+        "assert signal.signal(signal.SIGTERM, signal.SIG_IGN) == signal.SIG_DFL\n"
+        "import _signal\nsignal.signal(signal.SIGCHLD, signal.SIG_DFL)\n"
+        "assert _signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\nprint('goes on')", 0,
     ),
     "a thread goes on": (
         "import threading, time\ndef late():\n    time.sleep(0.1)\n    print('late')\n"
@@ -170,7 +193,7 @@ def test_processes_of_the_script(tmp_path, method):
 
 
 TERMINATED = """
-import os, signal, time
+import _signal, os, signal, time
 def terminated(before):
     child = os.fork()
     if child == 0:
@@ -185,6 +208,7 @@ def at_once():
 def itself():
     os.kill(os.getpid(), signal.SIGTERM)
 def has_inherited_nothing():
+    assert _signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # the true one
     assert signal.signal(signal.SIGTERM, signal.SIG_DFL) == signal.SIG_DFL
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
     itself()
@@ -202,6 +226,11 @@ print(os.waitstatus_to_exitcode(os.waitpid(blocked, 0)[1]), signal.pthread_sigma
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
 print(terminated(handles))
+def sets_it_again():
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert _signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    itself()
+print(terminated(sets_it_again))
 """
 
 
@@ -210,6 +239,22 @@ def test_a_forked_process_is_ended_by_sigterm(tmp_path):
     (tmp_path / "script.py").write_text(TERMINATED)
     watched = assert_same(["script.py"], tmp_path)
     assert watched.out.startswith("-15 -15 set()\n1 {")
+
+
+def test_the_report_may_be_interrupted(tmp_path):
+    """By a second Ctrl-C: that is a line, and no traceback."""
+    source = """
+import os, signal, sys
+from echo_torch.cli.watched import Watched
+Watched._result = lambda self: os.kill(os.getpid(), signal.SIGINT) or signal.sigtimedwait((), 9)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+raise KeyboardInterrupt
+"""
+    (tmp_path / "script.py").write_text(source)
+    alone, watched = both(["script.py"], tmp_path)
+    assert watched.code == alone.code == -2
+    assert watched.report == " was interrupted before it had told all.\n"
+    assert watched.err == alone.err
 
 
 def test_multiprocessing_knows_the_script_as_main(tmp_path):
@@ -278,6 +323,7 @@ def test_a_file_that_the_script_has_made_meanwhile_stays(tmp_path):
         ("nothing.py", ["a file of Python source", "'nothing.py'", "No such file"]),
         ("folder", ["a file of Python source", "Is a directory"]),
         ("python script.py", ["leave the word out"]),
+        ("/usr/bin/python3.11 script.py", ["leave the word out"]),
         ("torchrun script.py", ["launcher 'torchrun'", "torchrun --nproc-per-node 2 -m echo_torch watch train.py"]),
         ("launch.sh", ["launcher 'launch.sh'", "torchrun --nproc-per-node 2"]),
         ("launch", ["launcher 'launch'", "torchrun --nproc-per-node 2"]),

@@ -34,6 +34,25 @@ def test_a_fault_is_named_and_the_process_fails_by_it(tmp_path):
     assert (finding["kind"], finding["count"], finding["of"]) == ("fields-swapped", 8, 8)
 
 
+FORKS = """
+import os, sys
+sys.argv = ["trains.py", "--fault", "swap"]
+import trains
+trains.main()
+if os.fork() == 0:
+    sys.exit(0)
+print("child:", os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_a_forked_process_does_not_fail_by_what_was_found_in_this_one(tmp_path):
+    (tmp_path / "forks.py").write_text(FORKS)
+    path = os.pathsep.join(map(str, (ROOT, TRAINS.parent)))
+    ended = run(["forks.py"], tmp_path, options=["--fail-on", "any", "--updates", "5"], PYTHONPATH=path)
+    assert ended.code == 1
+    assert "child: 0" in ended.out
+
+
 COUNTS = """
 import sys
 import echo_torch.diagnosis.watching.seen as seen
