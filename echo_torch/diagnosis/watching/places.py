@@ -25,6 +25,7 @@ from echo_torch.diagnosis.watching.layouts import Layouts
 from echo_torch.diagnosis.watching.mode import RestingMode
 from echo_torch.diagnosis.watching.regular import Later, are_of_one_form, joined, padded, stacked, written_out
 from echo_torch.diagnosis.watching.selections import Selections
+from echo_torch.diagnosis.watching.symbol_tables import Tables, symbols_in
 from echo_torch.diagnosis.watching.waiting import Waiting
 
 # Of a tensor: itself; where it stands (None: it is known that nobody knows); and the ids of the layers that it has come
@@ -59,6 +60,7 @@ class Places(RestingMode):
         self._layer: nn.Module | None = None  # at work, and nothing is followed inside
         self._kept: dict[int, _Kept] = {}  # by the ids of tensors
         self.arrays = Arrays()
+        self._tables = Tables(self.arrays)
         self.on_lookup: Callable[[Tensor, Tensor, int | None], None] | None = None
         self.on_unpacked: Callable[[Tensor, bool, Tensor, Tensor], None] | None = None
         self._made: set[int] = set()  # the ids of tensors that the model has made of what it read
@@ -228,7 +230,9 @@ class Places(RestingMode):
                 return
         if name in of_torch.MOVES:
             self.selections.move(args, result)
-            if args and self._kept.get(id(args[0]), _NOTHING)[1] is None:
+            if (symbols := symbols_in(name, args, kwargs)) is not None and self._is_table(args[0], symbols):
+                self._follow_lookup([symbols], {}, result)
+            elif args and self._kept.get(id(args[0]), _NOTHING)[1] is None:
                 for one in of_torch.tensors_in([result]):
                     self._keep(one, None)
             elif isinstance(result, (Tensor, tuple, list)):
@@ -275,13 +279,17 @@ class Places(RestingMode):
         self.layouts.stack(name, args, kwargs, result, places)
         self._note_made([*args, *kwargs.values()] if telling is None else telling, result)
 
+    def _is_table(self, tensor: Tensor, symbols: Tensor) -> bool:
+        places = None if self.selections.is_order(symbols) else self.where(tensor)
+        return places is not None and self._tables.is_one(places, symbols, self.where(symbols))
+
     def _follow_lookup(self, args: Any, kwargs: Any, result: Any) -> None:
         """A vector has been made of each value."""
         read = args[0] if args else kwargs["input"]
-        places = self._needed(read)
+        places = self._needed(read)  # else what it makes tells itself where it stands
         if self.on_lookup is not None:
             self.on_lookup(read, places, kwargs.get("padding_idx"))
-        self.keep(result, places.unsqueeze(-1).expand(result.shape))
+        self.keep(result, places if places.shape == result.shape else places.unsqueeze(-1).expand(result.shape))
         self.layouts.treat([*args, *kwargs.values()], result)
 
     def _follow_treatment(self, name: str, args: Any, kwargs: Any, result: Any) -> None:

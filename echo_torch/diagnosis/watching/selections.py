@@ -48,6 +48,10 @@ class Selections:
         if len(self._orders) and given and self._orders.of(given[0]):
             self.order(result)
 
+    def is_order(self, indices: Tensor) -> bool:
+        """Whether indices say in which order values are."""
+        return bool(len(self._orders) and self._orders.of(indices))
+
     def axis(self, name: str, given: Sequence[Any], named: dict[str, Any]) -> int | None:
         """Along which axis of its result a function picks out of a tensor; None where it does something else."""
         if name == "index_select":
