@@ -187,3 +187,31 @@ def test_steps_without_gradients_that_read_samples_of_their_own_may_warm_up(samp
         warm_up(sample, support, mode="train")
     assert leaks(seen) == []
     assert seen.faults == []
+
+
+def evaluate_now_and_then(where, *, every=3, number=12):
+    """Chunks of a series; after some of them another part of it is read with the state of the training."""
+    model, state = Reader(batch_first=True), None
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    series = torch.randn(4, 400, 3, generator=torch.Generator().manual_seed(3))
+    with watch(model) as seen:
+        for each in range(number):
+            output, state = model(series[:, each * LENGTH : (each + 1) * LENGTH], state)
+            optimizer.zero_grad()
+            output.square().mean().backward()
+            optimizer.step()
+            state = state.detach()
+            if (each + 1) % every == 0:
+                begin = where(each)
+                model.eval()
+                with torch.no_grad():
+                    model(series[:, begin : begin + LENGTH], state)
+                model.train()
+    return [(finding.kind, finding.count, finding.of) for finding in seen.faults]
+
+
+def test_a_state_goes_from_the_training_into_an_evaluation():
+    """Behind the training's data, at one distance, or at as many as there are evaluations: that is something else."""
+    assert evaluate_now_and_then(lambda each: (each + 1) * LENGTH) == []
+    assert evaluate_now_and_then(lambda each: (each + 1) * LENGTH + 2) == [("rows-skip", 16, 60)]
+    assert evaluate_now_and_then(lambda each: 300) == [("other-sequence", 16, 60)]

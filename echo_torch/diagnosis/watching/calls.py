@@ -383,10 +383,12 @@ class Calls:
         origin_calls, has_graph = calls_in(origins), any(tensor.grad_fn is not None for tensor in fields)
         is_made = has_graph and not origin_calls and rows[0].number > 0
         empty = set(rows[0].empty).intersection(*(each.empty for each in rows[1:])) if rows[0].empty else ()
+        num_filled = sum(len(each.empty) < each.number for each in rows)
         return Entering(
             is_given=True,
             num_lanes=max(each.number for each in rows),
-            is_filled=any(len(each.empty) < each.number for each in rows),
+            is_filled=num_filled > 0,
+            is_half_empty=0 < num_filled < len(rows),
             origins=origins,
             calls=origin_calls,
             empty_lanes=sorted(empty) if empty else (),

@@ -18,6 +18,7 @@ from echo_torch.diagnosis.watching.padding import padding_read
 from echo_torch.diagnosis.watching.recorded import Call, are_of_one_pass
 
 _NEARLY_ALL = 0.9  # of the steps inside a chunk: a truncation by plan cuts fewer; of rows: some begin anew
+_FEW = 5  # calls that may mean to begin with one half of a state
 _MANY = 20  # jumps, of as many sizes, that are no accident beside rows that go on as they should
 
 KINDS = {
@@ -57,6 +58,10 @@ KINDS = {
     "gets one step back. Detach once, where one chunk ends and the next begins.",
 }
 
+_HALF_LOST = (
+    "In {count} of {of} calls one tensor of the state is zero, and the other is what the call before left: half of the "
+    "state is gone. Hand on both as they come out of a call, (h, c)."
+)
 _PADDING = {  # by whether it was filled in behind what the layer had given
     False: "from a state that has walked through padding. Pack the rows with their lengths, or read each at its own "
     "last step.",
@@ -107,6 +112,7 @@ def findings_of(name: str, own: Sequence[Call], seen: Calls, rows: HandOvers) ->
         rows: Its hand-overs.
     """
     found, calls = _of_layout(name, own, seen) or _of_places(name, rows), seen.calls  # mixed rows go on nowhere
+    found += _of_halves(name, own, calls)
     found += _of_strangers(name, own, calls)
     found += _of_evaluations(name, leaks_in(own, seen, rows))
     found += _of_numbers(name, own)
@@ -135,6 +141,24 @@ def _of_layout(name: str, own: Sequence[Call], seen: Calls) -> list[Finding]:
         if count:
             return [_finding(kind, name, count, of)]
     return []
+
+
+def _of_halves(name: str, own: Sequence[Call], calls: Sequence[Call]) -> list[Finding]:
+    """Of an LSTM's state only one tensor goes on: from call to call of the whole model, or inside of one."""
+    for is_inside in (False, True):
+        going_on = [call for call in own if call.trains and _goes_on(call, calls, is_inside=is_inside)]
+        count, of = sum(call.entering.is_half_empty for call in going_on), len(going_on)
+        if count >= _FEW and count >= _NEARLY_ALL * of:
+            return [Finding("state-lost", name, count, of, _HALF_LOST.format(count=f"{count:,}", of=f"{of:,}"))]
+    return []
+
+
+def _goes_on(call: Call, calls: Sequence[Call], *, is_inside: bool) -> bool:
+    """Whether a call goes on with what the layer has left, inside of the same call of the whole model or not."""
+    if not call.entering.calls:
+        return False
+    left = calls[max(call.entering.calls)]
+    return left.layer == call.layer and (left.root == call.root) is is_inside
 
 
 def _of_strangers(name: str, own: Sequence[Call], calls: Sequence[Call]) -> list[Finding]:

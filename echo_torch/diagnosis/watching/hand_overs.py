@@ -51,6 +51,7 @@ class HandOvers:
         self.beginnings = Beginnings()
         self.unknown = self.moved = 0
         self._of_moved: list[int | str | None] = []  # their gaps
+        self._into_evaluations: Counter[int | str] = Counter()  # the gaps of rows that an evaluation goes on with
         self._orders: dict[tuple[int, int], bool] = {}  # by arrays and distances
         self._standings = [call.standing for call in own if call.standing is not None]
         self._beginnings = {tuple(call.standing.first) for call in own if call.standing and not call.entering.calls}
@@ -68,6 +69,7 @@ class HandOvers:
             before = call
         if not stepped and not any(call.entering.is_given or call.num_rows > 1 for call in own):
             self.beginnings = Beginnings()  # of one window after the other
+        self._judge_evaluations()
         self._judge_moves()
 
     @property
@@ -92,6 +94,7 @@ class HandOvers:
         is_next = self.are_next(lasts, firsts, standing.width)
         self.gaps[0] += int(is_next.sum())
         is_leaving = call.trains and left.number in self._evaluating
+        is_entering = left.trains and call.number in self._evaluating
         for lane, last in zip(lanes[~is_next].tolist(), lasts[~is_next].tolist(), strict=True):
             gap = self.gap(last, standing.first[lane], standing.width)
             if gap not in (0, None) and is_leaving:
@@ -101,7 +104,7 @@ class HandOvers:
             elif gap is None:
                 self.unknown += 1
             else:
-                self.gaps[gap] += 1
+                (self._into_evaluations if is_entering else self.gaps)[gap] += 1
 
     def are_next(self, lasts: Integers, firsts: Integers, width: int) -> NDArray[np.bool_]:
         """Whether each row goes on with the very next step of its array: `gap` is 0 then, and mostly all do."""
@@ -123,6 +126,13 @@ class HandOvers:
         near = [last for last in left.last if first - last in ways]
         is_beginning = tuple(standing.first) in self._beginnings
         return not is_beginning and any(self.gap(last, first, width) == 0 for last in near)
+
+    def _judge_evaluations(self) -> None:
+        """An evaluation may go on behind the training's data; where the distances are many, it reads something else."""
+        found, number = self._into_evaluations, self._into_evaluations.total()
+        if found and 2 * max(found.values()) < number:
+            found = Counter({OTHER: number})
+        self.gaps.update(found)
 
     def _judge_moves(self) -> None:
         """Rows have moved if most rows go on somewhere in the batch before; else they meet by chance."""

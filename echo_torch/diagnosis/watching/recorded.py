@@ -19,6 +19,7 @@ class Entering:
         is_given: Whether a state is handed in at all.
         num_lanes: How many lanes the state has; 0 without one.
         is_filled: Whether any lane is other than zero.
+        is_half_empty: Whether all lanes of one of its tensors are zero, and some of the other are not.
         origins: Of each field and lane, where it comes from; None where no call has left it, or it is zero.
         calls: The numbers of the calls that left any of its lanes.
         empty_lanes: Lanes that are zero in all fields.
@@ -31,6 +32,7 @@ class Entering:
     is_given: bool = False
     num_lanes: int = 0
     is_filled: bool = False
+    is_half_empty: bool = False
     origins: Sequence[Sequence[Origin | None]] = ()
     calls: Set[int] = frozenset()
     empty_lanes: Sequence[int] = ()
