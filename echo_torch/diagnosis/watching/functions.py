@@ -101,6 +101,12 @@ def is_one_text(args: Any, result: Any) -> bool:
     return is_apart and all(2 * part.nbytes >= s.nbytes() for part, s in zip(parts, storages, strict=True))
 
 
+def axis_and_index(given: Sequence[Any], named: dict[str, Any]) -> tuple[Any, Any]:
+    """What `index_select` is given beside a tensor, in its order or by name."""
+    axis, index = [*given[1:], *(named[key] for key in ("dim", "index") if key in named)]
+    return axis, index
+
+
 def joins_features(name: str, args: Any, kwargs: Any) -> bool:
     """Whether a function joins parts along their last axis, each vector of the result one of each part."""
     if name not in JOINS or not args or not isinstance(args[0], (tuple, list)):

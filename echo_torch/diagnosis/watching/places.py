@@ -23,7 +23,7 @@ from echo_torch.diagnosis.watching.compiled import is_recorded
 from echo_torch.diagnosis.watching.foreign import Strangers
 from echo_torch.diagnosis.watching.layouts import Layouts
 from echo_torch.diagnosis.watching.mode import RestingMode
-from echo_torch.diagnosis.watching.regular import Later, are_of_one_form, joined, padded, stacked, written_out
+from echo_torch.diagnosis.watching.regular import Later, are_of_one_form, first_of, joined, padded, stacked, written_out
 from echo_torch.diagnosis.watching.selections import Selections
 from echo_torch.diagnosis.watching.symbol_tables import Tables, symbols_in
 from echo_torch.diagnosis.watching.waiting import Waiting
@@ -341,8 +341,7 @@ class Places(RestingMode):
         places = self.where(tensor) if self.arrays.has_companions else None
         if places is None or not places.numel():
             return False
-        first = int(places.storage_offset()) if places.is_meta else int(places[(0,) * places.ndim])
-        return self.arrays.is_companion(first // ARRAY)
+        return self.arrays.is_companion(first_of(places) // ARRAY)
 
     def _set(self, whole: Tensor, index: Any, value: Any) -> None:
         if type(index) is int and whole.ndim == 1 and type(value) in (int, float):  # many are set one by one

@@ -92,13 +92,18 @@ def as_regular(places: Tensor) -> Tensor | None:
     """
     if not places.numel():
         return None
-    first = int(places[(0,) * places.ndim])
+    first = first_of(places)
     second = (places.select(axis, min(1, size - 1)) for axis, size in enumerate(places.shape))
-    strides = [int(part[(0,) * part.ndim]) - first or 1 for part in second]
+    strides = [first_of(part) - first or 1 for part in second]
     if min(strides, default=1) < 0:
         return None  # no tensor has such
     found = regular(places.shape, strides, first)
     return found if torch.equal(written_out(found), places) else None
+
+
+def first_of(places: Tensor) -> int:
+    """The first place, of places with memory or without."""
+    return int(places.storage_offset()) if places.is_meta else int(places[(0,) * places.ndim])
 
 
 def are_of_one_form(places: Sequence[Tensor]) -> bool:

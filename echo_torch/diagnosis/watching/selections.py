@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from echo_torch.data.random_symbols import Integers
-from echo_torch.diagnosis.watching.functions import tensors_in
+from echo_torch.diagnosis.watching.functions import axis_and_index, tensors_in
 from echo_torch.diagnosis.watching.marks import Marks
 from echo_torch.diagnosis.watching.regular import written_out
 
@@ -45,17 +45,17 @@ class Selections:
 
     def move(self, given: Sequence[Any], result: Any) -> None:
         """Whatever a function makes of such indices alone is such too."""
-        if len(self._orders) and given and self._orders.of(given[0]):
+        if given and self.is_order(given[0]):
             self.order(result)
 
-    def is_order(self, indices: Tensor) -> bool:
+    def is_order(self, indices: Any) -> bool:
         """Whether indices say in which order values are."""
         return bool(len(self._orders) and self._orders.of(indices))
 
     def axis(self, name: str, given: Sequence[Any], named: dict[str, Any]) -> int | None:
         """Along which axis of its result a function picks out of a tensor; None where it does something else."""
         if name == "index_select":
-            axis, index = [*given[1:], *(named[key] for key in ("dim", "index") if key in named)]
+            axis, index = axis_and_index(given, named)
             return axis % given[0].ndim if self._orders.of(index) else None
         if name != "__getitem__":
             return None

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from echo_torch.data.random_symbols import Integers
 from echo_torch.diagnosis.watching.arrays import ARRAY, Arrays
+from echo_torch.diagnosis.watching.functions import axis_and_index
+from echo_torch.diagnosis.watching.regular import first_of
 
 _INTEGERS = {torch.int16, torch.int32, torch.int64}
 
@@ -60,15 +62,14 @@ def symbols_in(name: str, given: Sequence[Any], named: dict[str, Any]) -> Tensor
     if name == "__getitem__":
         index = given[1][0] if isinstance(given[1], tuple) and len(given[1]) == 1 else given[1]
     elif name == "index_select":
-        axis, index = [*given[1:], *(named[key] for key in ("dim", "index") if key in named)]
+        axis, index = axis_and_index(given, named)
         index = index if axis in (0, -given[0].ndim) else None
     is_index = isinstance(index, Tensor) and index.dtype in _INTEGERS
     return index if is_index else None
 
 
 def _array_of(places: Tensor) -> int:
-    first = int(places.storage_offset()) if places.is_meta else int(places[(0,) * places.ndim])
-    return first // ARRAY
+    return first_of(places) // ARRAY
 
 
 def _go_one_way(values: Integers) -> bool:
