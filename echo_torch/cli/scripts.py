@@ -95,13 +95,15 @@ def _main(path: str | None, loader: Any, spec: ModuleSpec | None) -> ModuleType:
 
 
 def _find(name: str) -> ModuleSpec | None:
+    if name.startswith("."):
+        return None
     try:
         return importlib.util.find_spec(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             return None
         raise
-    except ValueError:  # a name that begins with a dot, a module that has no spec
+    except ValueError:  # a module that has no spec
         return None
 
 

@@ -330,6 +330,8 @@ def test_a_file_that_the_script_has_made_meanwhile_stays(tmp_path):
         ("-m torch.distributed.run script.py", ["launcher 'torch.distributed.run'", "torchrun --nproc-per-node 2"]),
         ("notebook.ipynb", ["notebook", "with echo_torch.watch(model)"]),
         ("binary", ["'binary', which is no text"]),
+        ("-m .script", ["-m must name a module", "'.script'"]),
+        ("-m ../script", ["-m must name a module", "'../script'"]),
         ("-m not_there", ["-m must name a module", "'not_there'"]),
         ("-m not_there.at_all", ["-m must name a module", "'not_there.at_all'"]),
         ("-m json", ["-m must name a module", "__main__", "'json'"]),
